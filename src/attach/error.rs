@@ -1,0 +1,336 @@
+//! What can go wrong, by step, and what it means for the caller.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::LedgerError;
+use crate::fabric::Wwid;
+use crate::fault::{Fault, Faulted};
+use crate::iscsi::{RecordError, SessionError};
+use crate::multipath::{ClaimError, DaemonError, RemoveMapError};
+use crate::scsi::{IdentityError, RemoveDiskError, ScanError};
+
+/// Why one path is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum PathError {
+    /// The ledger could not be asked.
+    #[error("the ledger")]
+    Ledger(#[source] LedgerError),
+    /// The volume was taken away meanwhile.
+    #[error("nobody wants the volume any more")]
+    Unwanted,
+    /// No session.
+    #[error("no session")]
+    Session(#[source] SessionError),
+    /// The WWID is not registered with multipath.
+    #[error("multipath was not prepared")]
+    Claim(#[source] ClaimError),
+    /// The kernel could not be asked.
+    #[error("no scan")]
+    Scan(#[source] ScanError),
+    /// sysfs could not be read.
+    #[error("the disks could not be read")]
+    Read(#[source] io::Error),
+    /// The target shows no disk there.
+    #[error("the target shows no disk under LUN {lun}")]
+    NoDisk {
+        /// Which.
+        lun: u16,
+    },
+    /// The disk does not say who it is.
+    #[error("identity of {disk}")]
+    Identity {
+        /// Which.
+        disk: String,
+        #[source]
+        source: IdentityError,
+    },
+    /// It is another volume.
+    #[error("{disk} is {found}, not {expected}{}", in_use_text(in_use))]
+    WrongDevice {
+        /// Which disk.
+        disk: String,
+        /// What it says.
+        found: String,
+        /// What it should say.
+        expected: Wwid,
+        /// Who uses it; such a disk is not touched.
+        in_use: Vec<String>,
+    },
+    /// A disk of another volume stands in the way and does not go.
+    #[error("a disk of another volume stands there")]
+    Stale(#[source] RemoveDiskError),
+    /// It is smaller than the SAN told, or than the other paths.
+    #[error("{disk} has {found} bytes, less than {expected}")]
+    WrongSize {
+        /// Which disk.
+        disk: String,
+        /// What it has.
+        found: u64,
+        /// What it should have.
+        expected: u64,
+    },
+    /// multipathd will not take it.
+    #[error("multipathd blacklists {disk}: see its configuration")]
+    Blacklisted {
+        /// Which disk.
+        disk: String,
+    },
+    /// multipathd did not take it.
+    #[error("{disk} is in no map: {why}")]
+    NotMember {
+        /// Which disk.
+        disk: String,
+        /// multipathd's last word, or who else has the disk.
+        why: String,
+    },
+}
+
+fn in_use_text(in_use: &[String]) -> String {
+    if in_use.is_empty() {
+        String::new()
+    } else {
+        format!(" (in use: {})", in_use.join(", "))
+    }
+}
+
+impl Faulted for PathError {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Session(source) => source.fault(),
+            Self::WrongDevice { .. } | Self::WrongSize { .. } | Self::Blacklisted { .. } => {
+                Fault::Precondition
+            }
+            _ => Fault::MaybeDone,
+        }
+    }
+}
+
+/// Why there is no verified map.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The request makes no sense.
+    #[error("{0}")]
+    Want(&'static str),
+    /// The ledger.
+    #[error("the ledger")]
+    Ledger(#[from] LedgerError),
+    /// The lock file.
+    #[error("the lock of {key} cannot be used")]
+    Lock {
+        /// Whose.
+        key: String,
+        #[source]
+        source: io::Error,
+    },
+    /// Another operation has the volume.
+    #[error("another operation on {key} did not end in time")]
+    Locked {
+        /// Which.
+        key: String,
+    },
+    /// The key is taken.
+    #[error("{key} is recorded as {recorded}, not {wanted}")]
+    Taken {
+        /// Which.
+        key: String,
+        /// What the ledger has.
+        recorded: Wwid,
+        /// What was asked for.
+        wanted: Wwid,
+    },
+    /// No thread could be started.
+    #[error("no thread could be started")]
+    Thread(#[source] io::Error),
+    /// sysfs could not be read.
+    #[error("the maps could not be read")]
+    Read(#[source] io::Error),
+    /// Too few paths.
+    #[error("{verified} of {needed} needed paths to {wwid}; {}", reasons.join("; "))]
+    TooFew {
+        /// Whose.
+        wwid: Wwid,
+        /// How many there are.
+        verified: usize,
+        /// How many there must be.
+        needed: usize,
+        /// Why each of the others is missing.
+        reasons: Vec<String>,
+        /// The gravest of the reasons, as a class.
+        fault: Fault,
+    },
+    /// The map is not there or not right.
+    #[error("the map of {wwid}: {why}")]
+    Map {
+        /// Whose.
+        wwid: Wwid,
+        /// What is amiss.
+        why: String,
+    },
+    /// A disk of another volume is in the map.
+    #[error("map {map} of {wwid} holds {member}, which is {found}")]
+    WrongMember {
+        /// The map.
+        map: String,
+        /// Whose it is.
+        wwid: Wwid,
+        /// The disk.
+        member: String,
+        /// What the disk says.
+        found: String,
+    },
+    /// Nobody has it attached.
+    #[error("{key} is not attached")]
+    NotAttached {
+        /// Which.
+        key: String,
+    },
+    /// A path shows less than the map has. Whatever the reason, the map is not made smaller.
+    #[error(
+        "{disk} has {found} bytes and the map of {wwid} has {map}; a volume must not shrink, and the map stays as it is"
+    )]
+    Shrunk {
+        /// Whose.
+        wwid: Wwid,
+        /// Which disk.
+        disk: String,
+        /// What it has.
+        found: u64,
+        /// What the map has.
+        map: u64,
+    },
+    /// The map has not grown in time.
+    #[error("the map of {wwid} has not grown: {why}")]
+    NotGrown {
+        /// Whose.
+        wwid: Wwid,
+        /// How far it has come.
+        why: String,
+    },
+    /// It failed, and what it had made could not be taken away.
+    #[error("what was begun could not be undone ({undo})")]
+    NotUndone {
+        /// Why not.
+        undo: String,
+        /// Why it failed in the first place.
+        #[source]
+        source: Box<AttachError>,
+    },
+}
+
+impl Faulted for AttachError {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Want(_) => Fault::Invalid,
+            Self::Ledger(source) => source.fault(),
+            Self::Locked { .. } => Fault::Busy,
+            Self::Taken { .. } => Fault::Conflict,
+            Self::Thread(_) => Fault::Exhausted,
+            Self::TooFew { fault, .. } => *fault,
+            Self::WrongMember { .. } | Self::NotAttached { .. } | Self::Shrunk { .. } => {
+                Fault::Precondition
+            }
+            Self::Lock { .. }
+            | Self::Read(_)
+            | Self::Map { .. }
+            | Self::NotGrown { .. }
+            | Self::NotUndone { .. } => Fault::MaybeDone,
+        }
+    }
+}
+
+/// Why a volume is not gone, or a session not ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DetachError {
+    /// The ledger.
+    #[error("the ledger")]
+    Ledger(#[from] LedgerError),
+    /// The lock file.
+    #[error("the lock of {key} cannot be used")]
+    Lock {
+        /// Whose.
+        key: String,
+        #[source]
+        source: io::Error,
+    },
+    /// Another operation has the volume.
+    #[error("another operation on {key} did not end in time")]
+    Locked {
+        /// Which.
+        key: String,
+    },
+    /// No thread could be started.
+    #[error("no thread could be started")]
+    Thread(#[source] io::Error),
+    /// sysfs could not be read.
+    #[error("the devices could not be read")]
+    Read(#[source] io::Error),
+    /// The page cache of the map could not be written out. Data would be lost.
+    #[error("{} could not be flushed; its unwritten data would be lost", device.display())]
+    Flush {
+        /// The map's node.
+        device: PathBuf,
+        /// What the system said.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// A step did not end in time; it goes on by itself.
+    #[error("{what} did not end in time")]
+    Overdue {
+        /// Which step.
+        what: String,
+    },
+    /// The map.
+    #[error("the map of {wwid}")]
+    Map {
+        /// Whose.
+        wwid: Wwid,
+        #[source]
+        source: RemoveMapError,
+    },
+    /// A disk.
+    #[error("a disk of {wwid}")]
+    Disk {
+        /// Whose.
+        wwid: Wwid,
+        #[source]
+        source: Arc<RemoveDiskError>,
+    },
+    /// multipathd could not be asked whether it has forgotten the paths.
+    #[error("the paths of {wwid}")]
+    Paths {
+        /// Whose.
+        wwid: Wwid,
+        #[source]
+        source: DaemonError,
+    },
+    /// The WWID is still registered with multipath.
+    #[error("multipath still claims the WWID")]
+    Claim(#[source] ClaimError),
+    /// Things of the volume keep appearing.
+    #[error("devices of {wwid} keep appearing: {}", what.join(", "))]
+    Reappears {
+        /// Whose.
+        wwid: Wwid,
+        /// What was seen last.
+        what: Vec<String>,
+    },
+    /// Notes about our sessions.
+    #[error("the notes about our sessions")]
+    Records(#[source] RecordError),
+}
+
+impl Faulted for DetachError {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Ledger(source) => source.fault(),
+            Self::Locked { .. } => Fault::Busy,
+            Self::Thread(_) => Fault::Exhausted,
+            Self::Map { source, .. } => source.fault(),
+            Self::Disk { source, .. } => source.fault(),
+            Self::Overdue { .. } => Fault::Timeout,
+            _ => Fault::MaybeDone,
+        }
+    }
+}

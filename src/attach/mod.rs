@@ -1,0 +1,227 @@
+//! The host side of a volume: from an export to one verified multipath map, and back to nothing.
+//!
+//! Node and archiver call it, on plain threads. It knows iSCSI sessions, SCSI disks and maps, and nothing of CSI. What it promises:
+//!
+//! - a map is handed out only when its dm uuid and the fresh identity of its members are those of the export and it is not smaller; never a bare sdX;
+//! - a map grows only when all its paths show the new size, and never shrinks;
+//! - the ledger says what is wanted before the first side effect and until after the last, so a detach needs nothing else;
+//! - a thread that comes back late asks the ledger and takes away what nobody wants any more;
+//! - sessions are the node's, not the volume's: only those that we made are ever logged out, and only when idle.
+
+mod detach;
+mod ensure;
+mod error;
+mod ledger;
+mod path;
+#[cfg(test)]
+mod races;
+mod reap;
+mod rejoin;
+mod release;
+mod resize;
+mod show;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+
+pub use detach::Outcome;
+pub use error::{AttachError, DetachError, PathError};
+pub use ledger::{Learned, LedgerError, Member, Record};
+pub use reap::Reaped;
+pub use resize::Resized;
+pub use show::PathRow;
+
+use crate::deadline::{Deadline, Moment};
+use crate::fabric::{Export, Iqn, Portal, WantedPath, Wwid};
+use crate::flights::Flights;
+use crate::host::{Host, LockGuard};
+use crate::iscsi::Initiator;
+
+use ledger::Ledger;
+
+/// Where the engine keeps its things. All of them survive the process; the locks need not survive the machine.
+#[derive(Clone, Debug)]
+pub struct Dirs {
+    /// The host's root directory as we see it: `/`, or where a container has it mounted.
+    pub root: PathBuf,
+    /// One record for each attached volume.
+    pub ledger: PathBuf,
+    /// One note for each node record that we made.
+    pub sessions: PathBuf,
+    /// Lock files, the same for every process of ours on the host.
+    pub locks: PathBuf,
+}
+
+impl Dirs {
+    /// The layout that every process of ours on a host shares: records and notes in `state`, which outlives a reboot; locks in `runtime`.
+    #[must_use]
+    pub fn under(root: &Path, state: &Path, runtime: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            ledger: state.join("ledger"),
+            sessions: state.join("sessions"),
+            locks: runtime.join("locks"),
+        }
+    }
+}
+
+/// What a caller wants attached.
+#[derive(Clone, Debug)]
+pub struct Want {
+    /// The owner's name for it; opaque here.
+    pub key: String,
+    /// The volume.
+    pub export: Export,
+    /// The paths to have, chosen from the export.
+    pub wanted: Vec<WantedPath>,
+    /// With fewer verified paths the map is not handed out. At least 1.
+    pub min_paths: usize,
+    /// When to give up.
+    pub deadline: Deadline,
+    /// How long to wait for the remaining paths once there are enough.
+    pub grace: Duration,
+    /// The owner's own notes, kept in the record from its beginning. Notes of a record that is there already stay as they are;
+    /// [`Engine::update_payload`] changes them.
+    pub payload: Value,
+}
+
+/// A verified map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapDevice {
+    /// Its dm name.
+    pub name: String,
+    /// `dm-3`.
+    pub dm: String,
+    /// Its node, `/dev/dm-3`. devtmpfs makes it together with the device, while the link `/dev/mapper/NAME` comes later from udev or never. A minor
+    /// is reused only after the map is removed, and whoever holds the volume's operation is the only one who removes it: so the path is good until
+    /// then, and must not be kept beyond.
+    pub path: PathBuf,
+    /// The identity that it and its members carry.
+    pub wwid: Wwid,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The sdX under it.
+    pub members: Vec<String>,
+}
+
+/// What came of [`Engine::ensure`].
+#[derive(Clone, Debug)]
+pub struct Attached {
+    /// The map to use.
+    pub map: MapDevice,
+    /// The paths that are not in it, and why.
+    pub missing: Vec<(WantedPath, String)>,
+    /// Whether anything had to be done.
+    pub changed: bool,
+}
+
+/// The attach engine. Cheap to clone; clones share their flights.
+#[derive(Clone)]
+pub struct Engine {
+    host: Host,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    dirs: Dirs,
+    initiator: Initiator,
+    paths: Flights<path::PathOutcome>,
+    chores: Flights<release::ChoreOutcome>,
+    identities: Flights<verify::MemberIdentity>,
+    rescans: Flights<resize::RescanOutcome>,
+    idle: Mutex<BTreeMap<(Portal, Iqn), Moment>>,
+}
+
+impl Engine {
+    /// An engine that works on `host`.
+    #[must_use]
+    pub fn new(host: Host, dirs: Dirs) -> Self {
+        let initiator = Initiator {
+            root: dirs.root.clone(),
+            locks: dirs.locks.clone(),
+            own: dirs.sessions.clone(),
+        };
+        Self {
+            host,
+            shared: Arc::new(Shared {
+                dirs,
+                initiator,
+                paths: Flights::default(),
+                chores: Flights::default(),
+                identities: Flights::default(),
+                rescans: Flights::default(),
+                idle: Mutex::default(),
+            }),
+        }
+    }
+
+    /// The same engine acting through `host`: a tallied clone, so that one call's processes can be counted.
+    #[must_use]
+    pub fn acting_on(&self, host: Host) -> Self {
+        Self {
+            host,
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// The record of `key`, of this boot or an earlier one.
+    ///
+    /// # Errors
+    /// See [`LedgerError`]. An unreadable record is an error, never an absent one.
+    pub fn find_record(&self, key: &str) -> Result<Option<Record>, LedgerError> {
+        self.ledger().find(key)
+    }
+
+    /// All records.
+    ///
+    /// # Errors
+    /// As [`Self::find_record`].
+    pub fn list_records(&self) -> Result<Vec<Record>, LedgerError> {
+        self.ledger().list()
+    }
+
+    /// Replaces the owner's notes in the record of `key`, durably. The owner holds the volume's operation.
+    ///
+    /// # Errors
+    /// [`LedgerError::Missing`] without a record; others as the disk has it.
+    pub fn update_payload(&self, key: &str, payload: Value) -> Result<(), LedgerError> {
+        let ledger = self.ledger();
+        let record = ledger.find(key)?.ok_or_else(|| LedgerError::Missing {
+            key: key.to_owned(),
+        })?;
+        if record.payload == payload {
+            return Ok(());
+        }
+        ledger.write(&Record { payload, ..record })
+    }
+
+    fn ledger(&self) -> Ledger<'_> {
+        Ledger {
+            host: &self.host,
+            dir: &self.shared.dirs.ledger,
+        }
+    }
+
+    /// Takes the volume for one operation, across processes. `None` when somebody kept it past `deadline`.
+    fn lock_volume(&self, key: &str, deadline: Deadline) -> std::io::Result<Option<LockGuard>> {
+        let locks = &self.shared.dirs.locks;
+        self.host.ensure_directory(locks)?;
+        let path = locks.join(format!("volume-{}.lock", ledger::file_stem(key)));
+        self.host.lock(&path, deadline)
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Engine")
+            .field("dirs", &self.shared.dirs)
+            .finish_non_exhaustive()
+    }
+}

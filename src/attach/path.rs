@@ -1,0 +1,376 @@
+//! One path: session → scan → disk → identity → size → member of the map. The same code for a stage and for a healer.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::error::PathError;
+use super::{Engine, Want};
+use crate::deadline::{Deadline, Moment};
+use crate::fabric::{Export, WantedPath};
+use crate::host::Host;
+use crate::scsi::{Disk, Identity, IdentityError};
+use crate::{multipath, scsi};
+
+/// How long an INQUIRY may take.
+pub(super) const INQUIRY: Duration = Duration::from_secs(5);
+/// A LUN that is mapped a little late is found by scanning again after these pauses.
+const FIRST_RESCAN: Duration = Duration::from_secs(1);
+const LONGEST_RESCAN: Duration = Duration::from_secs(8);
+/// multipathd acts on udev's event by itself. Only when it has not, so long after udev was done, is it told.
+const NUDGE_AFTER: Duration = Duration::from_secs(2);
+/// Where udev's database cannot be seen, this long after the disk was verified.
+const BLIND_NUDGE_AFTER: Duration = Duration::from_secs(6);
+
+/// How long before the call's deadline its paths give up.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What became of a path: its disk, verified and in the map, or why not.
+pub(super) type PathOutcome = Result<Disk, PathError>;
+
+/// The work on one path of one volume.
+pub(super) struct PathWork {
+    pub(super) host: Host,
+    pub(super) engine: Engine,
+    pub(super) key: String,
+    pub(super) export: Export,
+    pub(super) path: WantedPath,
+    pub(super) deadline: Deadline,
+    /// Whether the WWID is registered: once for all paths of the volume.
+    pub(super) claimed: Arc<Mutex<bool>>,
+}
+
+/// What the disk under a LUN turned out to be.
+enum Found {
+    Right,
+    Other(String),
+}
+
+impl PathWork {
+    pub(super) fn of(engine: &Engine, want: &Want, path: &WantedPath) -> Self {
+        Self {
+            host: engine.host.clone(),
+            engine: engine.clone(),
+            key: want.key.clone(),
+            export: want.export.clone(),
+            path: path.clone(),
+            deadline: before(want.deadline, engine.host.now()),
+            claimed: Arc::default(),
+        }
+    }
+
+    /// Makes sure that the path is a verified member of the map. Only reads when it is already.
+    pub(super) fn ensure_path(&self) -> PathOutcome {
+        let disk = self.ensure_right_disk()?;
+        let has_grown = self.ensure_size(&disk)?;
+        self.ensure_member(&disk, has_grown)?;
+        Ok(disk)
+    }
+
+    fn ensure_right_disk(&self) -> Result<Disk, PathError> {
+        let disk = self.ensure_disk()?;
+        let Found::Other(found) = self.identify(&disk)? else {
+            return Ok(disk);
+        };
+        self.remove_stale(&disk, found)?;
+        let disk = self.ensure_disk()?;
+        match self.identify(&disk)? {
+            Found::Right => Ok(disk),
+            Found::Other(found) => Err(self.wrong(&disk, found, Vec::new())),
+        }
+    }
+
+    /// A session, and under it a disk with our LUN. The target may need a while to show the LUN, and a scan over a session that has just
+    /// lost its connection does nothing and says nothing: so it is repeated.
+    fn ensure_disk(&self) -> Result<Disk, PathError> {
+        let (host, lun) = (&self.host, self.path.lun);
+        let initiator = &self.engine.shared.initiator;
+        let mut pause = Duration::ZERO;
+        loop {
+            let session = initiator
+                .ensure_session(host, self.path.portal, &self.path.iqn, self.deadline)
+                .map_err(PathError::Session)?;
+            let find = || scsi::find_disk(host, session.scsi_host, lun);
+            if let Some(disk) = find().map_err(PathError::Read)? {
+                return Ok(disk);
+            }
+            self.check_wanted()?;
+            self.ensure_claimed()?;
+            let scanned = scsi::scan_lun(host, session.scsi_host, lun);
+            // The disk comes a moment after the scan. Until then nobody could see it and take it away: so even an unwanted one is awaited.
+            let soon = host.deadline_in(FIRST_RESCAN);
+            if let Some(disk) = host.wait_for(soon, find).map_err(PathError::Read)? {
+                return Ok(disk);
+            }
+            let until = self.deadline.at_most(host.now(), pause);
+            if let Some(disk) = self.wait_for(until, find)? {
+                return Ok(disk);
+            }
+            if host.is_past(self.deadline) {
+                scanned.map_err(PathError::Scan)?;
+                return Err(PathError::NoDisk { lun: lun.0 });
+            }
+            pause = (pause * 2).clamp(FIRST_RESCAN, LONGEST_RESCAN);
+        }
+    }
+
+    /// Looks until there is something to find, and as long as anybody wants the volume.
+    fn wait_for<T>(
+        &self,
+        until: Deadline,
+        mut look: impl FnMut() -> io::Result<Option<T>>,
+    ) -> Result<Option<T>, PathError> {
+        self.host.wait_for(until, || {
+            let found = look().map_err(PathError::Read)?;
+            if found.is_none() {
+                self.check_wanted()?;
+            }
+            Ok(found)
+        })
+    }
+
+    /// A volume that is being taken away, or is gone, must not be brought back by a thread that began before.
+    fn check_wanted(&self) -> Result<(), PathError> {
+        let wanted = self.engine.ledger().is_wanted(&self.key);
+        if wanted.map_err(PathError::Ledger)? {
+            Ok(())
+        } else {
+            Err(PathError::Unwanted)
+        }
+    }
+
+    /// The first path that gets this far registers the WWID; the others wait for it. Before that, no disk of the volume must appear.
+    fn ensure_claimed(&self) -> Result<(), PathError> {
+        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*claimed {
+            let root = &self.engine.shared.dirs.root;
+            multipath::claim(&self.host, root, &self.export.wwid).map_err(PathError::Claim)?;
+            *claimed = true;
+        }
+        Ok(())
+    }
+
+    /// Asks the disk itself until it answers. What the kernel noted when the disk appeared must agree: udev and multipathd go by that, so a disk
+    /// that was another volume then must go even if it is the right one now.
+    fn identify(&self, disk: &Disk) -> Result<Found, PathError> {
+        let mut refusal = None;
+        let answer = self.wait_for(self.deadline, || {
+            if !disk.is_present(&self.host)? {
+                return Ok(Some(Err("gone".to_owned())));
+            }
+            match scsi::read_identity(&self.host, disk, INQUIRY) {
+                Ok(identity) => Ok(Some(Ok(identity))),
+                Err(error @ IdentityError::NotConnected { .. }) => Ok(Some(Err(error.to_string()))),
+                Err(error) => {
+                    refusal = Some(error);
+                    Ok(None)
+                }
+            }
+        });
+        let Some(answer) = answer? else {
+            return Err(self.silent(disk, refusal));
+        };
+        let found = match answer {
+            Err(not_connected) => return Ok(Found::Other(not_connected)),
+            Ok(identity) => identity,
+        };
+        if found.wwid().as_ref() != Some(&self.export.wwid) {
+            return Ok(Found::Other(name_of(&found)));
+        }
+        let noted = disk.noted_wwid(&self.host).map_err(PathError::Read)?;
+        match noted.filter(|noted| *noted != self.export.wwid) {
+            Some(before) => Ok(Found::Other(format!("noted as {before}"))),
+            None => Ok(Found::Right),
+        }
+    }
+
+    fn silent(&self, disk: &Disk, refusal: Option<IdentityError>) -> PathError {
+        match refusal {
+            Some(source) => PathError::Identity {
+                disk: disk.name.clone(),
+                source,
+            },
+            None => PathError::NoDisk {
+                lun: self.path.lun.0,
+            },
+        }
+    }
+
+    /// Takes away a disk that another volume left under our LUN; never one that somebody uses.
+    fn remove_stale(&self, disk: &Disk, found: String) -> Result<(), PathError> {
+        let in_use = users_of(&self.host, disk).map_err(PathError::Read)?;
+        if !in_use.is_empty() {
+            return Err(self.wrong(disk, found, in_use));
+        }
+        tracing::warn!(disk = disk.name, hctl = %disk.hctl, found, expected = %self.export.wwid, "removing a stale disk");
+        // Once it is gone its name may mean another disk. multipathd may not know it; the removal tells it in any case.
+        if disk.is_present(&self.host).map_err(PathError::Read)?
+            && let Err(error) = multipath::del_path(&self.host, &disk.name)
+        {
+            tracing::debug!(%error, "multipathd was not told of a stale disk");
+        }
+        scsi::remove_disk(&self.host, disk, self.deadline).map_err(PathError::Stale)
+    }
+
+    fn wrong(&self, disk: &Disk, found: String, in_use: Vec<String>) -> PathError {
+        PathError::WrongDevice {
+            disk: disk.name.clone(),
+            found,
+            expected: self.export.wwid.clone(),
+            in_use,
+        }
+    }
+
+    /// A LUN that is not ready has no size yet. One that shows less than the volume has, or than the map of its other paths, may have been there
+    /// before the volume grew: the kernel is told to ask once more. Larger is fine, for a volume grows without its export being told. True when it
+    /// had to be asked.
+    fn ensure_size(&self, disk: &Disk) -> Result<bool, PathError> {
+        let sized = || {
+            let size = disk.size(&self.host)?;
+            Ok(size.filter(|size| *size != 0))
+        };
+        let before = self.wait_for(self.deadline, sized)?.unwrap_or(0);
+        let mut size = before;
+        let map = multipath::find_map(&self.host, &self.export.wwid).map_err(PathError::Read)?;
+        let needed = map.map_or(0, |map| map.size).max(self.export.size);
+        if size < needed {
+            // What the kernel makes of it shows in the size.
+            let rescanned = disk.rescan(&self.host);
+            tracing::debug!(
+                disk = disk.name,
+                size,
+                needed,
+                ?rescanned,
+                "asked for its size again"
+            );
+            size = disk.size(&self.host).map_err(PathError::Read)?.unwrap_or(0);
+        }
+        if size >= needed {
+            return Ok(size > before);
+        }
+        Err(PathError::WrongSize {
+            disk: disk.name.clone(),
+            found: size,
+            expected: needed,
+        })
+    }
+
+    /// Waits until the map has the disk. multipathd does that on udev's word; it is told only when it seems to have missed it. A disk that `has_grown`
+    /// was refused for its size or taken out, and no word of udev's is to come.
+    fn ensure_member(&self, disk: &Disk, has_grown: bool) -> Result<(), PathError> {
+        let mut nudge = Nudge::new(&self.host);
+        nudge.is_overdue = has_grown;
+        let joined = self.wait_for(self.deadline, || {
+            let map = multipath::find_map(&self.host, &self.export.wwid)?;
+            if map.is_some_and(|map| map.members.contains(&disk.name)) {
+                return Ok(Some(Membership::Member));
+            }
+            if !disk.is_present(&self.host)? {
+                return Ok(Some(Membership::Gone));
+            }
+            if nudge.is_due(&self.host, disk)? {
+                return Ok(nudge.give(&self.host, disk));
+            }
+            Ok(None)
+        });
+        match joined? {
+            Some(Membership::Member) => return Ok(()),
+            Some(Membership::Refused) => {
+                let disk = disk.name.clone();
+                return Err(PathError::Blacklisted { disk });
+            }
+            Some(Membership::Gone) => {
+                return Err(PathError::NoDisk {
+                    lun: self.path.lun.0,
+                });
+            }
+            None => {}
+        }
+        let users = users_of(&self.host, disk).map_err(PathError::Read)?;
+        let why = if users.is_empty() {
+            nudge.last_word
+        } else {
+            users.join(", ")
+        };
+        Err(PathError::NotMember {
+            disk: disk.name.clone(),
+            why,
+        })
+    }
+}
+
+/// How waiting for the map ended.
+enum Membership {
+    Member,
+    Refused,
+    Gone,
+}
+
+/// When to tell multipathd of a disk that it should know from udev.
+struct Nudge {
+    begun: Moment,
+    udev_done: Option<Moment>,
+    /// Nothing but a word of ours will come.
+    is_overdue: bool,
+    given: Option<Moment>,
+    last_word: String,
+}
+
+impl Nudge {
+    fn new(host: &Host) -> Self {
+        Self {
+            begun: host.now(),
+            udev_done: None,
+            is_overdue: false,
+            given: None,
+            last_word: "udev has not reported it to multipathd".to_owned(),
+        }
+    }
+
+    fn is_due(&mut self, host: &Host, disk: &Disk) -> io::Result<bool> {
+        let now = host.now();
+        if self.udev_done.is_none() && disk.is_known_to_udev(host)? {
+            self.udev_done = Some(now);
+        }
+        let elapsed = |since: Moment, span: Duration| now.since(since) >= span;
+        let seen = self.udev_done.is_some_and(|at| elapsed(at, NUDGE_AFTER));
+        let due = self.is_overdue || seen || elapsed(self.begun, BLIND_NUDGE_AFTER);
+        Ok(due && self.given.is_none_or(|at| elapsed(at, NUDGE_AFTER)))
+    }
+
+    /// Tells multipathd. Only a refusal ends the waiting: an `ok` is looked for, and anything else may pass.
+    fn give(&mut self, host: &Host, disk: &Disk) -> Option<Membership> {
+        let told = multipath::add_path(host, &disk.name);
+        self.given = Some(host.now());
+        match told {
+            Ok(multipath::Reply::Blacklisted) => return Some(Membership::Refused),
+            Ok(reply) => self.last_word = format!("multipathd said: {reply}"),
+            Err(error) => self.last_word = crate::fault::chain(&error),
+        }
+        None
+    }
+}
+
+/// A little before `deadline`: so that a path can still tell why it is missing.
+fn before(deadline: Deadline, now: Moment) -> Deadline {
+    match deadline.remaining(now) {
+        None => deadline,
+        Some(left) => deadline.at_most(now, left - LAST_WORDS.min(left / 10)),
+    }
+}
+
+/// Devices that are built on the disk, and mounts of it.
+fn users_of(host: &Host, disk: &Disk) -> io::Result<Vec<String>> {
+    let mut users = disk.holders(host)?;
+    let mounts = multipath::find_mounts(host, &disk.name)?;
+    users.extend(mounts.iter().map(ToString::to_string));
+    Ok(users)
+}
+
+/// How an error calls what a disk said.
+pub(super) fn name_of(identity: &Identity) -> String {
+    match identity.wwid() {
+        Some(wwid) => wwid.to_string(),
+        None => format!("without a NAA name ({:02x?})", identity.designators),
+    }
+}

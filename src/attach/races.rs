@@ -1,0 +1,273 @@
+//! Races and rare faults of the engine on the fake host; the plain sequences are in `tests`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Attached, Dirs, Engine, Outcome, Want};
+use crate::fabric::{Iqn, Lun, PathList, Portal, Wwid, select};
+use crate::host::Host;
+use crate::host::fake::{Delays, DiskId, FakeWorld, FindMultipaths, Leftovers, PortalState};
+
+const GIB: u64 = 1 << 30;
+const DEADLINE: Duration = Duration::from_secs(90);
+const STATE: &str = "/var/lib/sanpath";
+
+struct Rig {
+    fake: FakeWorld,
+    iqn: Iqn,
+    portals: [Portal; 2],
+}
+
+struct Volume {
+    key: String,
+    lun: Lun,
+    disk: DiskId,
+    wwid: Wwid,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let fake = FakeWorld::new();
+        let iqn: Iqn = "iqn.2026-11.dev.sanpath:node1".parse().unwrap();
+        let portals: [Portal; 2] = ["10.1.0.1", "10.2.0.1"].map(|text| text.parse().unwrap());
+        fake.add_target(&iqn, &portals);
+        Self { fake, iqn, portals }
+    }
+
+    fn volume(&self, number: u16) -> Volume {
+        let wwid = format!("36001405{number:025x}").parse().unwrap();
+        let disk = self.fake.add_disk(&wwid, GIB);
+        let lun = Lun(number);
+        self.fake.map_lun(&self.iqn, lun, disk);
+        let key = format!("volume-{number}");
+        Volume {
+            key,
+            lun,
+            disk,
+            wwid,
+        }
+    }
+
+    fn engine(&self) -> Engine {
+        engine_on(self.fake.new_process().host())
+    }
+
+    fn want(&self, host: &Host, volume: &Volume) -> Want {
+        let export = self.fake.export(volume.disk);
+        Want {
+            key: volume.key.clone(),
+            wanted: select(&export, &PathList::SanPortals).wanted,
+            export,
+            min_paths: 1,
+            deadline: host.deadline_in(DEADLINE),
+            grace: Duration::from_secs(2),
+            payload: serde_json::json!({}),
+        }
+    }
+
+    fn attach(&self, engine: &Engine, volume: &Volume) -> Attached {
+        let want = self.want(&self.fake.host(), volume);
+        engine
+            .ensure(&want)
+            .unwrap_or_else(|error| panic!("{}", crate::fault::chain(&error)))
+    }
+
+    fn detach(&self, engine: &Engine, volume: &Volume) -> Outcome {
+        let deadline = self.fake.host().deadline_in(DEADLINE);
+        let detached = engine.detach(&volume.key, deadline);
+        detached.unwrap_or_else(|error| panic!("{}", crate::fault::chain(&error)))
+    }
+
+    /// What stays beside the sessions and the notes about them.
+    fn left(&self) -> Leftovers {
+        self.fake.settle();
+        let mut left = self.fake.leftovers().of_volumes();
+        let notes = Path::new(STATE).join("sessions");
+        left.files
+            .retain(|file| !Path::new(file).starts_with(&notes));
+        left
+    }
+
+    fn assert_nothing_left(&self, when: &str) {
+        let left = self.left();
+        assert!(left.is_empty(), "{when}: {left:#?}");
+        assert_eq!(self.fake.violations(), [""; 0], "{when}");
+    }
+}
+
+fn engine_on(host: Host) -> Engine {
+    let dirs = Dirs::under(Path::new("/"), Path::new(STATE), Path::new("/run/sanpath"));
+    Engine::new(host, dirs)
+}
+
+#[test]
+fn a_crash_after_every_step_of_attach_is_undone_by_a_detach() {
+    for step in 1.. {
+        let rig = Rig::new();
+        let volume = rig.volume(5);
+        let want = rig.want(&rig.fake.host(), &volume);
+        let ended = rig
+            .fake
+            .crash_after(step, |host| engine_on(host.clone()).ensure(&want).is_ok());
+        if ended.is_some() {
+            break;
+        }
+        rig.detach(&rig.engine(), &volume);
+        rig.assert_nothing_left(&format!("attach cut after step {step}, then detached"));
+    }
+}
+
+#[test]
+fn one_path_makes_a_map_in_every_mode_of_multipathd() {
+    for find in [
+        FindMultipaths::Strict,
+        FindMultipaths::Yes,
+        FindMultipaths::Greedy,
+    ] {
+        for friendly in [false, true] {
+            let rig = Rig::new();
+            rig.fake.set_find_multipaths(find);
+            rig.fake.set_friendly_names(friendly);
+            rig.fake.set_portal(rig.portals[1], PortalState::Refusing);
+            let (engine, volume) = (rig.engine(), rig.volume(5));
+            assert_eq!(rig.attach(&engine, &volume).map.members, ["sda"]);
+            rig.detach(&engine, &volume);
+            rig.assert_nothing_left("in every mode");
+        }
+    }
+}
+
+#[test]
+fn two_processes_make_one_session_for_each_portal() {
+    let rig = Rig::new();
+    let volumes = [rig.volume(1), rig.volume(2)];
+    std::thread::scope(|scope| {
+        for volume in &volumes {
+            scope.spawn(|| rig.attach(&rig.engine(), volume));
+        }
+    });
+    assert_eq!(rig.fake.session_count(), 2);
+    assert_eq!(rig.fake.violations(), [""; 0]);
+}
+
+#[test]
+fn an_administrators_session_is_not_ours() {
+    let rig = Rig::new();
+    let (engine, volume) = (rig.engine(), rig.volume(5));
+    let iqn: Iqn = "iqn.1999-01.com.example:backup".parse().unwrap();
+    rig.fake.add_target(&iqn, &rig.portals);
+    let wwid: Wwid = "36001405bbbbbbbbbbbbbbbbbbbbbbbbb".parse().unwrap();
+    let disk = rig.fake.add_disk(&wwid, GIB);
+    rig.fake.map_lun(&iqn, Lun(5), disk);
+    rig.fake.add_foreign_session(&iqn, rig.portals[0]);
+    rig.fake.add_foreign_session(&rig.iqn, rig.portals[0]);
+    rig.fake.settle();
+    let attached = rig.attach(&engine, &volume);
+    assert_eq!(attached.missing, []);
+    rig.detach(&engine, &volume);
+    rig.fake.settle();
+    assert_eq!(rig.fake.leftovers().maps, [""; 0]);
+}
+
+#[test]
+fn a_detach_with_every_path_dead_ends_and_loses_nothing_clean() {
+    for wait in [0, 60] {
+        let rig = Rig::new();
+        let (engine, volume) = (rig.engine(), rig.volume(5));
+        rig.attach(&engine, &volume);
+        for portal in rig.portals {
+            rig.fake.set_portal(portal, PortalState::BlackHoled);
+        }
+        rig.fake.sleep(Duration::from_secs(wait));
+        rig.detach(&engine, &volume);
+        rig.assert_nothing_left("with every path dead");
+    }
+}
+
+#[test]
+fn a_detach_with_dirty_pages_and_every_path_dead_is_refused() {
+    let rig = Rig::new();
+    let (engine, volume) = (rig.engine(), rig.volume(5));
+    rig.attach(&engine, &volume);
+    rig.fake.dirty_map(&volume.wwid);
+    for portal in rig.portals {
+        rig.fake.set_portal(portal, PortalState::BlackHoled);
+    }
+    let deadline = rig.fake.host().deadline_in(DEADLINE);
+    assert!(engine.detach(&volume.key, deadline).is_err());
+    assert_eq!(rig.fake.violations(), [""; 0], "nothing was thrown away");
+    assert!(rig.fake.paths_of(&volume.wwid).is_some());
+    for portal in rig.portals {
+        rig.fake.set_portal(portal, PortalState::Up);
+    }
+    rig.fake.sleep(Duration::from_secs(10));
+    rig.detach(&engine, &volume);
+    rig.assert_nothing_left("after the paths came back");
+}
+
+#[test]
+fn a_lun_that_the_san_took_away_first_does_not_wedge_the_detach() {
+    let rig = Rig::new();
+    let (engine, volume) = (rig.engine(), rig.volume(5));
+    rig.attach(&engine, &volume);
+    rig.fake.unmap_lun(&rig.iqn, volume.lun);
+    rig.detach(&engine, &volume);
+    rig.assert_nothing_left("after an early unmap");
+}
+
+#[test]
+fn slow_daemons_are_waited_for() {
+    let rig = Rig::new();
+    rig.fake.set_delays(Delays {
+        disk: Duration::from_millis(300),
+        udev: Duration::from_secs(20),
+        multipathd: Duration::from_secs(1),
+        ..Delays::default()
+    });
+    let (engine, volume) = (rig.engine(), rig.volume(5));
+    let attached = rig.attach(&engine, &volume);
+    assert_eq!(attached.map.wwid, volume.wwid);
+    rig.detach(&engine, &volume);
+    rig.assert_nothing_left("with slow daemons");
+}
+
+/// The SAN gives A's number to B the moment A is off the host; B must never be taken for A nor A for B.
+#[test]
+fn a_thousand_times_a_goes_and_b_comes_under_one_number() {
+    let rig = Rig::new();
+    let quick = Duration::from_micros(500);
+    rig.fake.set_delays(Delays {
+        disk: quick,
+        udev: quick,
+        multipathd: quick,
+        ..Delays::default()
+    });
+    let engine = rig.engine();
+    let volumes: Vec<Volume> = (1..=2).map(|number| rig.volume(number)).collect();
+    for volume in &volumes {
+        rig.fake.unmap_lun(&rig.iqn, volume.lun);
+    }
+    let lun = Lun(7);
+    rig.fake.map_lun(&rig.iqn, lun, volumes[0].disk);
+    rig.attach(&engine, &volumes[0]);
+    for round in 0..1000 {
+        let (going, coming) = (&volumes[round % 2], &volumes[(round + 1) % 2]);
+        let mut want = rig.want(&rig.fake.host(), going);
+        want.export.wwid = coming.wwid.clone();
+        want.key.clone_from(&coming.key);
+        std::thread::scope(|scope| {
+            let attaching = scope.spawn(|| engine.ensure(&want));
+            if round % 3 == 0 {
+                rig.fake.map_lun(&rig.iqn, lun, coming.disk);
+            }
+            rig.detach(&engine, going);
+            rig.fake.map_lun(&rig.iqn, lun, coming.disk);
+            if let Ok(attached) = attaching.join().unwrap() {
+                assert_eq!(attached.map.wwid, coming.wwid, "round {round}");
+            }
+        });
+        let attached = rig.attach(&engine, coming);
+        assert_eq!(attached.map.wwid, coming.wwid, "round {round}");
+        assert_eq!(rig.fake.violations(), [""; 0], "round {round}");
+    }
+}

@@ -1,0 +1,119 @@
+//! Ending sessions that nobody has used for a while. Only those whose record we made, and never one with a disk under it, whoever's.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use super::Engine;
+use super::error::DetachError;
+use crate::fabric::{Iqn, Portal};
+use crate::fault::chain;
+use crate::iscsi::{OwnRecord, Session, find_session};
+use crate::scsi;
+
+/// How long one logout may wait for its portal.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a round did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reaped {
+    /// Sessions that were ended, with their records.
+    pub ended: Vec<(Portal, Iqn)>,
+    /// Those that could not be, and why.
+    pub failed: Vec<(Portal, String)>,
+}
+
+impl Engine {
+    /// Ends the sessions of ours that have been idle for `idle`: no disk under them, wanted by no record. Call it now and then; the time since when
+    /// a session is idle is kept in memory, so a restart begins it anew.
+    ///
+    /// # Errors
+    /// When our notes, the ledger or sysfs cannot be read. A session that does not end is no error of the round.
+    pub fn reap_idle(&self, idle: Duration) -> Result<Reaped, DetachError> {
+        let initiator = &self.shared.initiator;
+        let own = initiator
+            .own_records(&self.host)
+            .map_err(DetachError::Records)?;
+        let mut reaped = Reaped::default();
+        for record in self.idle_for(own, idle)? {
+            let still = |session: Option<&Session>| {
+                self.is_idle(&record, session, &self.wanted_portals().ok())
+                    .unwrap_or(false)
+            };
+            let deadline = self.host.deadline_in(PATIENCE);
+            match initiator.remove_session(&self.host, &record, &still, deadline) {
+                Ok(true) => reaped.ended.push((record.portal, record.iqn.clone())),
+                Ok(false) => {}
+                Err(error) => reaped.failed.push((record.portal, chain(&error))),
+            }
+        }
+        Ok(reaped)
+    }
+
+    /// Those of `own` that are idle now and have been at every look for `idle`.
+    fn idle_for(&self, own: Vec<OwnRecord>, idle: Duration) -> Result<Vec<OwnRecord>, DetachError> {
+        let wanted = Some(self.wanted_portals()?);
+        let now = self.host.now();
+        let mut ripe = Vec::new();
+        let mut still_idle = BTreeSet::new();
+        for record in own {
+            let session = find_session(&self.host, record.portal, &record.iqn);
+            let session = session.map_err(DetachError::Read)?;
+            let is_idle = self.is_idle(&record, session.as_ref(), &wanted);
+            if !is_idle.map_err(DetachError::Read)? {
+                continue;
+            }
+            let name = (record.portal, record.iqn.clone());
+            still_idle.insert(name.clone());
+            let mut idle_since = self
+                .shared
+                .idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if now.since(*idle_since.entry(name).or_insert(now)) >= idle {
+                ripe.push(record);
+            }
+        }
+        let mut idle_since = self
+            .shared
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        idle_since.retain(|name, _| still_idle.contains(name));
+        Ok(ripe)
+    }
+
+    /// No disk of anybody under the session, and no volume that wants it. Not knowing counts as wanted.
+    fn is_idle(
+        &self,
+        record: &OwnRecord,
+        session: Option<&Session>,
+        wanted: &Option<BTreeSet<(Portal, Iqn)>>,
+    ) -> io::Result<bool> {
+        let Some(wanted) = wanted else {
+            return Ok(false);
+        };
+        if wanted.contains(&(record.portal, record.iqn.clone())) {
+            return Ok(false);
+        }
+        let Some(session) = session else {
+            return Ok(true);
+        };
+        let below = |disk: &scsi::Disk| disk.hctl.host == session.scsi_host;
+        Ok(!scsi::list_disks(&self.host)?.iter().any(below))
+    }
+
+    /// The portals and targets that a record of this boot wants, be it leaving or not.
+    fn wanted_portals(&self) -> Result<BTreeSet<(Portal, Iqn)>, DetachError> {
+        let ledger = self.ledger();
+        let boot_id = ledger.boot_id()?;
+        let records = ledger.list()?;
+        Ok(records
+            .into_iter()
+            .filter(|record| record.boot_id == boot_id)
+            .flat_map(|record| record.wanted)
+            .map(|path| (path.portal, path.iqn))
+            .collect())
+    }
+}

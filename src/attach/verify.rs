@@ -1,0 +1,224 @@
+//! Proof that a map is the volume: its dm uuid, its size, and every member's own word, asked now.
+
+use std::time::Duration;
+
+use super::error::AttachError;
+use super::path::{INQUIRY, name_of};
+use super::{Engine, LedgerError, MapDevice};
+use crate::deadline::Deadline;
+use crate::fabric::{Export, Wwid};
+use crate::fault::chain;
+use crate::flights::{Listener, Look};
+use crate::host::Host;
+use crate::multipath::{self, Map};
+use crate::scsi::{self, IdentityError};
+
+/// How long members may take to answer. A dead one is then counted as silent.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// What a member of a map says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum MemberIdentity {
+    Is(Wwid),
+    Other(String),
+    /// No answer: a dead path. Proves nothing, for or against.
+    Silent(String),
+}
+
+impl Engine {
+    /// Checks the map of `key` again: its uuid, its size, and the identity of all members that answer. For the moment before mkfs, fsck, mount and
+    /// bind.
+    ///
+    /// # Errors
+    /// See [`AttachError`]; a member that is another volume is always one, and so is a map of which no member answers.
+    pub fn verify(&self, key: &str) -> Result<MapDevice, AttachError> {
+        let record = self
+            .ledger()
+            .find(key)?
+            .ok_or_else(|| LedgerError::Missing {
+                key: key.to_owned(),
+            })?;
+        self.verify_export(&record.export)
+    }
+
+    /// The same for a volume whose export is at hand.
+    ///
+    /// # Errors
+    /// As [`Self::verify`].
+    pub fn verify_export(&self, export: &Export) -> Result<MapDevice, AttachError> {
+        let wwid = &export.wwid;
+        let amiss = |why: String| AttachError::Map {
+            wwid: wwid.clone(),
+            why,
+        };
+        let map = multipath::find_map(&self.host, wwid)
+            .map_err(AttachError::Read)?
+            .ok_or_else(|| amiss("there is none".to_owned()))?;
+        check_map(&map, export)?;
+        self.prove_members(&map, wwid)?;
+        Ok(device_of(map, wwid))
+    }
+
+    /// Asks all members of the map who they are; at least one must answer, and none may be another volume.
+    pub(super) fn prove_members(&self, map: &Map, wwid: &Wwid) -> Result<(), AttachError> {
+        let deadline = self.host.deadline_in(PATIENCE);
+        let mut silent = Vec::new();
+        let mut proven = 0;
+        for (member, identity) in self.ask_members(map, deadline)? {
+            match judge(map, wwid, &member, identity)? {
+                None => proven += 1,
+                Some(why) => silent.push(format!("{member}: {why}")),
+            }
+        }
+        if proven > 0 {
+            return Ok(());
+        }
+        Err(AttachError::Map {
+            wwid: wwid.clone(),
+            why: format!("no member answers: {}", silent.join("; ")),
+        })
+    }
+
+    /// What each member says, by name.
+    fn ask_members(
+        &self,
+        map: &Map,
+        deadline: Deadline,
+    ) -> Result<Vec<(String, MemberIdentity)>, AttachError> {
+        let asked: Vec<(String, Listener<MemberIdentity>)> = map
+            .members
+            .iter()
+            .map(|member| Ok((member.clone(), self.ask_member(member)?)))
+            .collect::<Result<_, AttachError>>()?;
+        let answered = |listener: &Listener<_>| !matches!(listener.look(), Look::Flying);
+        let all = || {
+            let all = asked.iter().all(|(_, listener)| answered(listener));
+            Ok::<_, std::convert::Infallible>(all.then_some(()))
+        };
+        let Ok(_) = self.host.wait_for(deadline, all);
+        Ok(asked
+            .into_iter()
+            .map(|(member, listener)| (member, answer_of(&listener)))
+            .collect())
+    }
+
+    /// Starts asking a disk who it is.
+    pub(super) fn ask_member(&self, member: &str) -> Result<Listener<MemberIdentity>, AttachError> {
+        let (host, name) = (self.host.clone(), member.to_owned());
+        let ask = move || identity_of(&host, &name);
+        self.shared
+            .identities
+            .join(member, ask, || {})
+            .map_err(AttachError::Thread)
+    }
+}
+
+fn identity_of(host: &Host, name: &str) -> MemberIdentity {
+    let disks = match scsi::list_disks(host) {
+        Ok(disks) => disks,
+        Err(error) => return MemberIdentity::Silent(error.to_string()),
+    };
+    let Some(disk) = disks.into_iter().find(|disk| disk.name == name) else {
+        return MemberIdentity::Silent("it is gone".to_owned());
+    };
+    match scsi::read_identity(host, &disk, INQUIRY) {
+        Ok(identity) => match identity.wwid() {
+            Some(wwid) => MemberIdentity::Is(wwid),
+            None => MemberIdentity::Other(name_of(&identity)),
+        },
+        Err(error @ IdentityError::NotConnected { .. }) => MemberIdentity::Other(error.to_string()),
+        Err(error) => MemberIdentity::Silent(chain(&error)),
+    }
+}
+
+/// The answer, or silence.
+pub(super) fn answer_of(listener: &Listener<MemberIdentity>) -> MemberIdentity {
+    match listener.look() {
+        Look::Ended(identity) => MemberIdentity::clone(&identity),
+        Look::Flying => MemberIdentity::Silent("it does not answer".to_owned()),
+        Look::Lost => MemberIdentity::Silent("asking it failed".to_owned()),
+    }
+}
+
+/// `None` for a proven member, the reason for a silent one; another volume is an error.
+pub(super) fn judge(
+    map: &Map,
+    wwid: &Wwid,
+    member: &str,
+    identity: MemberIdentity,
+) -> Result<Option<String>, AttachError> {
+    let found = match identity {
+        MemberIdentity::Is(found) if found == *wwid => return Ok(None),
+        MemberIdentity::Silent(why) => return Ok(Some(why)),
+        MemberIdentity::Is(found) => found.to_string(),
+        MemberIdentity::Other(found) => found,
+    };
+    Err(AttachError::WrongMember {
+        map: map.name.clone(),
+        wwid: wwid.clone(),
+        member: member.to_owned(),
+        found,
+    })
+}
+
+/// A map in force, not smaller than it should be. It may be larger: the volume has grown since the export was written down, and whether it is the
+/// volume at all is not for its size to say.
+fn check_map(map: &Map, export: &Export) -> Result<(), AttachError> {
+    let amiss = |why: String| {
+        Err(AttachError::Map {
+            wwid: export.wwid.clone(),
+            why,
+        })
+    };
+    if !map.is_live() {
+        return amiss(format!("{} is not in force", map.name));
+    }
+    if map.size < export.size {
+        let (is, should) = (map.size, export.size);
+        return amiss(format!("{} has {is} bytes, less than {should}", map.name));
+    }
+    Ok(())
+}
+
+pub(super) fn device_of(map: Map, wwid: &Wwid) -> MapDevice {
+    MapDevice {
+        path: map.node(),
+        name: map.name,
+        dm: map.dm,
+        wwid: wwid.clone(),
+        size: map.size,
+        members: map.members,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_volume_in_the_map_is_an_error_and_silence_is_none() {
+        let wwid: Wwid = "360014050123456789abcdef012345678".parse().unwrap();
+        let other: Wwid = "360014050123456789abcdef012345679".parse().unwrap();
+        let map = Map {
+            name: "m".to_owned(),
+            dm: "dm-0".to_owned(),
+            uuid: wwid.dm_uuid(),
+            size: 1,
+            suspended: false,
+            members: Vec::new(),
+        };
+        let judged = |identity| judge(&map, &wwid, "sda", identity);
+        assert_eq!(judged(MemberIdentity::Is(wwid.clone())).unwrap(), None);
+        let silent = judged(MemberIdentity::Silent("EIO".to_owned())).unwrap();
+        assert_eq!(silent.as_deref(), Some("EIO"));
+        for wrong in [
+            MemberIdentity::Is(other),
+            MemberIdentity::Other("LUNZ".to_owned()),
+        ] {
+            assert!(matches!(
+                judged(wrong),
+                Err(AttachError::WrongMember { .. })
+            ));
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The command line: what can be asked of `sanpath`, as clap types. Parsing alone; [`crate::daemon`] acts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::fabric::Portal;
+
+/// A CSI driver for multipathed iSCSI with the Eucalyptus path model.
+#[derive(Debug, Parser)]
+#[command(name = "sanpath", version, propagate_version = true)]
+pub struct Arguments {
+    /// What to be.
+    #[command(subcommand)]
+    pub role: Role,
+    /// The form of the log on standard error.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// What to log, for example `info` or `info,sanpath::host=debug` (every change made to the host).
+    #[arg(long, global = true, env = "SANPATH_LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// The forms of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object to a line.
+    Json,
+}
+
+/// The daemons.
+#[derive(Debug, Subcommand)]
+pub enum Role {
+    /// Serve CSI's Identity and Controller services: manages volumes on the SANs of the config file.
+    Controller(ControllerArguments),
+    /// Serve CSI's Identity and Node services: stages and publishes volumes on this machine.
+    Node(NodeArguments),
+    /// Be a SAN: serve volumes of a pool directory through this machine's kernel target (LIO).
+    San(SanArguments),
+}
+
+/// What both CSI plugins need.
+#[derive(Debug, Args)]
+pub struct PluginArguments {
+    /// Where to serve CSI: `unix:///path/x.sock`.
+    #[arg(long, env = "CSI_ENDPOINT")]
+    pub endpoint: String,
+    /// The config file.
+    #[arg(long, default_value = "/etc/sanpath/config.yaml")]
+    pub config: PathBuf,
+    /// The driver's name, as the CSIDriver object has it.
+    #[arg(long, default_value = "csi.sanpath.dev")]
+    pub driver_name: String,
+}
+
+/// Arguments of `sanpath controller`.
+#[derive(Debug, Args)]
+pub struct ControllerArguments {
+    #[command(flatten)]
+    pub plugin: PluginArguments,
+}
+
+/// Arguments of `sanpath node`.
+#[derive(Debug, Args)]
+pub struct NodeArguments {
+    #[command(flatten)]
+    pub plugin: PluginArguments,
+    /// This node's name in the cluster.
+    #[arg(long, env = "SANPATH_NODE_NAME")]
+    pub node_name: String,
+    /// Where the host's root is, when we run in a container: its iscsiadm, multipath, mkfs and fsck are used.
+    #[arg(long, default_value = "/")]
+    pub host_root: PathBuf,
+    /// Where the ledger of attached volumes is kept; must outlive the container.
+    #[arg(long, default_value = "/var/lib/sanpath/node")]
+    pub state_dir: PathBuf,
+    /// Where lock files are kept; emptied by a reboot.
+    #[arg(long, default_value = "/run/sanpath")]
+    pub runtime_dir: PathBuf,
+    /// How long a session without any disk is kept before it is logged out, for example `90s` or `10m`.
+    #[arg(long, default_value = "10m", value_parser = duration)]
+    pub session_idle: Duration,
+}
+
+/// Arguments of `sanpath san`.
+#[derive(Debug, Args)]
+pub struct SanArguments {
+    /// The pool: a directory on XFS (reflink) or btrfs that holds nothing else.
+    #[arg(long)]
+    pub pool: PathBuf,
+    /// Where the SAN's own state is kept; not in the pool, so that an unmounted pool is noticed.
+    #[arg(long, default_value = "/var/lib/sanpath/san")]
+    pub state_dir: PathBuf,
+    /// A management address to listen on; may be repeated.
+    #[arg(long, required = true)]
+    pub listen: Vec<SocketAddr>,
+    /// A data portal, `address[:port]`; may be repeated. One for each path.
+    #[arg(long, required = true)]
+    pub portal: Vec<Portal>,
+    /// Serve management without TLS on addresses other than loopback. Whoever reaches them can delete volumes.
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a duration; write for example 90s, 10m or 2h");
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (count, unit) = text.split_at(unit_at);
+    let count: u64 = count.parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        "s" => Some(count),
+        "m" => count.checked_mul(60),
+        "h" => count.checked_mul(3600),
+        _ => None,
+    };
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        for wrong in ["", "90", "s", "1d", "-1s", "99999999999999999999s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! A controller over SANs in memory, for tests here and in `csi/`.
+
+use std::time::Duration;
+
+use super::Controller;
+use crate::san::{Double, Fleet, Line, Settings};
+use crate::volume::{Family, SanName};
+
+/// A controller and the SANs of its partitions.
+pub(crate) struct Bench {
+    pub(crate) controller: Controller,
+    pub(crate) sans: Vec<(Double, Line)>,
+}
+
+impl Bench {
+    /// With one SAN for each of these partitions.
+    pub(crate) async fn new(partitions: &[&str]) -> Self {
+        let mut sans = Vec::new();
+        let mut settings = std::collections::BTreeMap::new();
+        for partition in partitions {
+            let double = Double::new(partition);
+            let line = double.line().await;
+            let name: SanName = partition.parse().unwrap();
+            let sanhost = vec![line.address().to_owned()];
+            let family = Family::Linux;
+            settings.insert(name, Settings { family, sanhost });
+            sans.push((double, line));
+        }
+        let fleet = Fleet::new(settings);
+        Self {
+            controller: Controller::new(fleet, Duration::from_secs(5)),
+            sans,
+        }
+    }
+
+    /// The first SAN.
+    pub(crate) fn san(&self) -> &Double {
+        &self.sans[0].0
+    }
+}

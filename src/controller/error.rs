@@ -1,0 +1,85 @@
+//! Why a controller's workflow ended without success.
+
+use crate::fault::{Fault, Faulted};
+use crate::san::SanError;
+use crate::volume::{MkfsOptionError, SanName, SizeError, VolumeId};
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// A parameter that there is not.
+    #[error(
+        "parameters: {0:?} is not a parameter of this driver; it knows: partition, mkfsOptions"
+    )]
+    UnknownParameter(String),
+    /// Options for mkfs that are not offered, or not for the file system that is asked for.
+    #[error("parameters.mkfsOptions")]
+    MkfsOptions(#[source] MkfsOptionError),
+    /// A partition that there is not.
+    #[error(
+        "parameters.partition: there is no partition {name:?}; there are: {}",
+        names(known)
+    )]
+    UnknownPartition {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: Vec<SanName>,
+    },
+    /// The choice is open.
+    #[error("parameters.partition is required, for there are several: {}", names(.0))]
+    WhichPartition(Vec<SanName>),
+    /// An id of ours whose SAN is not configured.
+    #[error(
+        "the volume belongs to partition {0}, which the config file does not have (as that family)"
+    )]
+    PartitionGone(SanName),
+    /// No volume has such a size.
+    #[error("capacity_range cannot be met")]
+    Size(#[source] SizeError),
+    /// The volume is not there.
+    #[error("volume_id: there is no volume {0}")]
+    NoVolume(VolumeId),
+    /// Not a place in a listing.
+    #[error(
+        "starting_token: {0:?} is not a token of this driver, or its partition is gone; list from the start"
+    )]
+    Token(String),
+    /// The SAN, or the way to it.
+    #[error("partition {partition}")]
+    San {
+        /// Which.
+        partition: SanName,
+        #[source]
+        source: SanError,
+    },
+}
+
+impl ControllerError {
+    pub(super) fn san(partition: &SanName) -> impl FnOnce(SanError) -> Self {
+        let partition = partition.clone();
+        move |source| Self::San { partition, source }
+    }
+}
+
+impl Faulted for ControllerError {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::UnknownParameter(_)
+            | Self::MkfsOptions(_)
+            | Self::UnknownPartition { .. }
+            | Self::WhichPartition(_) => Fault::Invalid,
+            Self::PartitionGone(_) => Fault::Precondition,
+            Self::Size(size) => size.fault(),
+            Self::NoVolume(_) => Fault::NotFound,
+            // CSI: ABORTED tells the caller to list again without a token.
+            Self::Token(_) => Fault::Busy,
+            Self::San { source, .. } => source.fault(),
+        }
+    }
+}
+
+fn names(names: &[SanName]) -> String {
+    let names: Vec<&str> = names.iter().map(SanName::as_str).collect();
+    names.join(", ")
+}

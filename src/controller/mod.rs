@@ -1,0 +1,101 @@
+//! What a controller does with volumes: the order of steps, one file per call, no wire types.
+//!
+//! `csi/` calls in here with parsed nouns. The invariant: nothing is remembered here. What there is, the SANs say, so any
+//! number of controllers may run at once and each call may be repeated.
+
+#[cfg(test)]
+pub(crate) mod bench;
+mod capacity;
+mod create;
+mod delete;
+mod error;
+mod expand;
+mod list;
+mod metadata;
+mod parameters;
+mod publish;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use capacity::Room;
+pub use create::Wanted;
+pub use error::ControllerError;
+pub use list::Listing;
+pub use validate::{Claim, Verdict};
+
+use crate::san::{Fleet, San, SanVolume, Until};
+use crate::volume::{MKFS_OPTIONS, NodeId, SanName, VolumeId};
+
+use parameters::{Kept, PARTITION};
+
+/// The controller's workflows over a fleet of SANs.
+#[derive(Clone, Debug)]
+pub struct Controller {
+    fleet: Fleet,
+    budget: Duration,
+}
+
+/// A volume as the orchestrator is told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Its id.
+    pub id: VolumeId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The nodes that have it.
+    pub published_to: Vec<NodeId>,
+    /// What it was made with.
+    kept: Kept,
+}
+
+impl Volume {
+    fn new(san: &San, name: &SanName, found: SanVolume) -> Self {
+        let published_to = found.exported_to.iter();
+        Self {
+            kept: metadata::kept(&found),
+            published_to: published_to.filter_map(|to| to.node_id()).collect(),
+            id: VolumeId {
+                family: san.kind(),
+                san: name.clone(),
+                key: found.key,
+                wwid: found.wwid,
+            },
+            size: found.size,
+        }
+    }
+
+    /// What travels with the volume for all its life.
+    #[must_use]
+    pub fn context(&self) -> BTreeMap<String, String> {
+        let partition = (PARTITION.to_owned(), self.id.san.to_string());
+        let mkfs = self.kept.mkfs_options.clone();
+        let mkfs = mkfs.map(|text| (MKFS_OPTIONS.to_owned(), text));
+        [partition].into_iter().chain(mkfs).collect()
+    }
+}
+
+impl Controller {
+    /// A controller of `fleet` that gives each call `budget`. The budget must be shorter than the sidecars' timeout, so that they learn
+    /// the reason and not only that time ran out.
+    #[must_use]
+    pub fn new(fleet: Fleet, budget: Duration) -> Self {
+        Self { fleet, budget }
+    }
+
+    fn until(&self) -> Until {
+        Until::now() + self.budget
+    }
+
+    /// The SAN that issued this id. One that the config file no longer holds is an error, for the volume may still be there.
+    fn san_of(&self, id: &VolumeId) -> Result<Arc<San>, ControllerError> {
+        let found = self.fleet.find(&id.san);
+        found
+            .filter(|san| san.kind() == id.family)
+            .ok_or_else(|| ControllerError::PartitionGone(id.san.clone()))
+    }
+}

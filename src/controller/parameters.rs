@@ -1,0 +1,113 @@
+//! StorageClass parameters: which there are, and what they choose.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Controller, ControllerError};
+use crate::san::San;
+use crate::volume::{FileSystemKind, MKFS_OPTIONS, MkfsOptions, SanName};
+
+/// Chooses the partition, and with it the SAN.
+pub(super) const PARTITION: &str = "partition";
+
+/// Kubernetes adds keys of its own under this prefix (`--extra-create-metadata`).
+const FOREIGN: &str = "csi.storage.k8s.io/";
+
+/// The parameters of a call, each known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Parameters {
+    partition: Option<String>,
+    kept: Kept,
+}
+
+/// What a volume was made with, as it is kept on the SAN: JSON, and `{}` without any. What was once written stays readable.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Kept {
+    /// Normal form, see [`MkfsOptions`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) mkfs_options: Option<String>,
+}
+
+impl Kept {
+    /// Reads what is noted on the SAN. A note that is not ours to read says nothing.
+    pub(super) fn read(text: &str) -> Self {
+        serde_json::from_str(text).unwrap_or_default()
+    }
+}
+
+impl Parameters {
+    /// Reads the map; a key that nobody knows is refused, for it was meant to have an effect.
+    pub(super) fn parse(map: &BTreeMap<String, String>) -> Result<Self, ControllerError> {
+        let mut parameters = Self::default();
+        for (key, value) in map {
+            match key.as_str() {
+                PARTITION => parameters.partition = Some(value.clone()),
+                MKFS_OPTIONS => parameters.kept.mkfs_options = normal(value),
+                key if key.starts_with(FOREIGN) => {}
+                key => return Err(ControllerError::UnknownParameter(key.to_owned())),
+            }
+        }
+        Ok(parameters)
+    }
+
+    /// Whether a partition is named.
+    pub(super) fn names_partition(&self) -> bool {
+        self.partition.is_some()
+    }
+
+    /// What else the volume was made with, in the form that is kept on the SAN. The partition is not among it: it is the SAN.
+    pub(super) fn kept(&self) -> String {
+        serde_json::to_string(&self.kept).expect("a struct of texts is JSON")
+    }
+
+    /// Whether a volume that was made with `kept` was made with these.
+    pub(super) fn made(&self, kept: &Kept) -> bool {
+        self.kept == *kept
+    }
+
+    /// Refuses options that do not fit the file systems that the volume is for.
+    pub(super) fn check_for(&self, kinds: &[FileSystemKind]) -> Result<(), ControllerError> {
+        let Some(text) = &self.kept.mkfs_options else {
+            return Ok(());
+        };
+        for kind in kinds {
+            MkfsOptions::parse(*kind, text).map_err(ControllerError::MkfsOptions)?;
+        }
+        Ok(())
+    }
+}
+
+/// With one blank between words; `None` without words.
+fn normal(text: &str) -> Option<String> {
+    let words: Vec<&str> = text.split_ascii_whitespace().collect();
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
+impl Controller {
+    /// The partition that the parameters name, or the only one there is.
+    pub(super) fn choose(
+        &self,
+        parameters: &Parameters,
+    ) -> Result<(SanName, Arc<San>), ControllerError> {
+        let mut known = self.fleet.names();
+        let unknown = |name: &str, known| ControllerError::UnknownPartition {
+            name: name.to_owned(),
+            known,
+        };
+        let name = match &parameters.partition {
+            Some(text) => match known.iter().find(|name| name.as_str() == text) {
+                Some(name) => name.clone(),
+                None => return Err(unknown(text, known)),
+            },
+            None if known.len() == 1 => known.remove(0),
+            None => return Err(ControllerError::WhichPartition(known)),
+        };
+        match self.fleet.find(&name) {
+            Some(san) => Ok((name, san)),
+            None => Err(unknown(name.as_str(), known)),
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The Controller service: parse, do the work as its owner, answer.
+//!
+//! Work that changes something runs in a task of its own under the volume's key: a caller that goes away cuts nothing off, and a second
+//! call meanwhile is told ABORTED. `daemon` builds it, `server` serves it.
+
+use std::future::Future;
+
+use tonic::{Request, Response, Status};
+
+use super::controller_parse as parse;
+use super::proto;
+use super::proto::controller_server;
+use super::proto::controller_service_capability::rpc::Type;
+use crate::controller::{Controller, ControllerError, Room, Verdict, Volume};
+use crate::fault::{Faulted, status};
+use crate::inflight::Inflight;
+
+/// What is served, in the order of its numbers. The calls beyond these answer UNIMPLEMENTED.
+const CAPABILITIES: [Type; 7] = [
+    Type::CreateDeleteVolume,
+    Type::PublishUnpublishVolume,
+    Type::ListVolumes,
+    Type::GetCapacity,
+    Type::ExpandVolume,
+    Type::ListVolumesPublishedNodes,
+    Type::SingleNodeMultiWriter,
+];
+
+/// The Controller service over the workflows.
+#[derive(Clone, Debug)]
+pub struct ControllerService {
+    controller: Controller,
+    inflight: Inflight,
+}
+
+type Reply<T> = Result<Response<T>, Status>;
+
+impl ControllerService {
+    /// Serves `controller`.
+    #[must_use]
+    pub fn new(controller: Controller) -> Self {
+        Self {
+            controller,
+            inflight: Inflight::default(),
+        }
+    }
+
+    /// Does `work` to its end, whether or not the caller waits for it.
+    async fn own<T, W, F>(&self, key: &str, work: W) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        W: FnOnce(Controller) -> F,
+        F: Future<Output = Result<T, ControllerError>> + Send + 'static,
+    {
+        let work = work(self.controller.clone());
+        let outcome = self.inflight.run(key, work).await.map_err(refused)?;
+        outcome.map_err(refused)
+    }
+}
+
+fn refused<E: Faulted + 'static>(error: E) -> Status {
+    let status = status(&error);
+    tracing::warn!(code = ?status.code(), message = status.message(), "call failed");
+    status
+}
+
+fn unimplemented<T>(call: &str) -> Reply<T> {
+    Err(Status::unimplemented(format!(
+        "{call} is not offered by this driver"
+    )))
+}
+
+#[tonic::async_trait]
+impl controller_server::Controller for ControllerService {
+    async fn create_volume(
+        &self,
+        request: Request<proto::CreateVolumeRequest>,
+    ) -> Reply<proto::CreateVolumeResponse> {
+        let wanted = parse::create(request.get_ref()).map_err(refused)?;
+        let key = format!("the volume named {:?}", wanted.name);
+        let work = |controller: Controller| async move { controller.create(&wanted).await };
+        let volume = self.own(&key, work).await?;
+        Ok(Response::new(proto::CreateVolumeResponse {
+            volume: Some(volume_on_wire(&volume)),
+        }))
+    }
+
+    async fn delete_volume(
+        &self,
+        request: Request<proto::DeleteVolumeRequest>,
+    ) -> Reply<proto::DeleteVolumeResponse> {
+        if let Some(id) = parse::delete(request.get_ref()).map_err(refused)? {
+            let work = |controller: Controller| async move { controller.delete(&id).await };
+            self.own(&request.get_ref().volume_id, work).await?;
+        }
+        Ok(Response::new(proto::DeleteVolumeResponse {}))
+    }
+
+    async fn controller_publish_volume(
+        &self,
+        request: Request<proto::ControllerPublishVolumeRequest>,
+    ) -> Reply<proto::ControllerPublishVolumeResponse> {
+        let asked = parse::publish(request.get_ref()).map_err(refused)?;
+        let work = |controller: Controller| async move {
+            controller
+                .publish(&asked.id, &asked.node, &asked.capability)
+                .await
+        };
+        let context = self.own(&request.get_ref().volume_id, work).await?;
+        Ok(Response::new(proto::ControllerPublishVolumeResponse {
+            publish_context: context.to_map(),
+        }))
+    }
+
+    async fn controller_unpublish_volume(
+        &self,
+        request: Request<proto::ControllerUnpublishVolumeRequest>,
+    ) -> Reply<proto::ControllerUnpublishVolumeResponse> {
+        if let Some((id, node)) = parse::unpublish(request.get_ref()).map_err(refused)? {
+            let work = |controller: Controller| async move {
+                controller.unpublish(&id, node.as_ref()).await
+            };
+            self.own(&request.get_ref().volume_id, work).await?;
+        }
+        Ok(Response::new(proto::ControllerUnpublishVolumeResponse {}))
+    }
+
+    async fn validate_volume_capabilities(
+        &self,
+        request: Request<proto::ValidateVolumeCapabilitiesRequest>,
+    ) -> Reply<proto::ValidateVolumeCapabilitiesResponse> {
+        let (id, claim) = parse::validate(request.get_ref()).map_err(refused)?;
+        let verdict = self.controller.validate(&id, &claim).await;
+        let asked = request.into_inner();
+        let (confirmed, message) = match verdict.map_err(refused)? {
+            Verdict::Refused(reason) => (None, reason),
+            Verdict::Confirmed => {
+                let confirmed = proto::validate_volume_capabilities_response::Confirmed {
+                    volume_context: asked.volume_context,
+                    volume_capabilities: asked.volume_capabilities,
+                    parameters: asked.parameters,
+                    mutable_parameters: asked.mutable_parameters,
+                };
+                (Some(confirmed), String::new())
+            }
+        };
+        Ok(Response::new(proto::ValidateVolumeCapabilitiesResponse {
+            confirmed,
+            message,
+        }))
+    }
+
+    async fn list_volumes(
+        &self,
+        request: Request<proto::ListVolumesRequest>,
+    ) -> Reply<proto::ListVolumesResponse> {
+        let most = parse::list(request.get_ref()).map_err(refused)?;
+        let token = &request.get_ref().starting_token;
+        let listing = self.controller.list(token, most).await.map_err(refused)?;
+        Ok(Response::new(proto::ListVolumesResponse {
+            entries: listing.volumes.iter().map(entry_on_wire).collect(),
+            next_token: listing.next.unwrap_or_default(),
+        }))
+    }
+
+    async fn get_capacity(
+        &self,
+        request: Request<proto::GetCapacityRequest>,
+    ) -> Reply<proto::GetCapacityResponse> {
+        let parameters = parse::capacity(request.get_ref()).map_err(refused)?;
+        let room = self.controller.capacity(&parameters).await;
+        Ok(Response::new(room_on_wire(room.map_err(refused)?)))
+    }
+
+    async fn controller_get_capabilities(
+        &self,
+        _: Request<proto::ControllerGetCapabilitiesRequest>,
+    ) -> Reply<proto::ControllerGetCapabilitiesResponse> {
+        let on_wire = |rpc: Type| proto::ControllerServiceCapability {
+            r#type: Some(proto::controller_service_capability::Type::Rpc(
+                proto::controller_service_capability::Rpc { r#type: rpc.into() },
+            )),
+        };
+        Ok(Response::new(proto::ControllerGetCapabilitiesResponse {
+            capabilities: CAPABILITIES.map(on_wire).into(),
+        }))
+    }
+
+    async fn controller_list_volume_health(
+        &self,
+        _: Request<proto::ControllerListVolumeHealthRequest>,
+    ) -> Reply<proto::ControllerListVolumeHealthResponse> {
+        unimplemented("ControllerListVolumeHealth")
+    }
+
+    async fn controller_get_volume_health(
+        &self,
+        _: Request<proto::ControllerGetVolumeHealthRequest>,
+    ) -> Reply<proto::ControllerGetVolumeHealthResponse> {
+        unimplemented("ControllerGetVolumeHealth")
+    }
+
+    async fn create_snapshot(
+        &self,
+        _: Request<proto::CreateSnapshotRequest>,
+    ) -> Reply<proto::CreateSnapshotResponse> {
+        unimplemented("CreateSnapshot")
+    }
+
+    async fn delete_snapshot(
+        &self,
+        _: Request<proto::DeleteSnapshotRequest>,
+    ) -> Reply<proto::DeleteSnapshotResponse> {
+        unimplemented("DeleteSnapshot")
+    }
+
+    async fn list_snapshots(
+        &self,
+        _: Request<proto::ListSnapshotsRequest>,
+    ) -> Reply<proto::ListSnapshotsResponse> {
+        unimplemented("ListSnapshots")
+    }
+
+    async fn get_snapshot(
+        &self,
+        _: Request<proto::GetSnapshotRequest>,
+    ) -> Reply<proto::GetSnapshotResponse> {
+        unimplemented("GetSnapshot")
+    }
+
+    /// The node is always to follow: only it can let the file system or the raw device have the new size.
+    async fn controller_expand_volume(
+        &self,
+        request: Request<proto::ControllerExpandVolumeRequest>,
+    ) -> Reply<proto::ControllerExpandVolumeResponse> {
+        let (id, range) = parse::expand(request.get_ref()).map_err(refused)?;
+        let work = |controller: Controller| async move { controller.expand(&id, range).await };
+        let size = self.own(&request.get_ref().volume_id, work).await?;
+        Ok(Response::new(proto::ControllerExpandVolumeResponse {
+            capacity_bytes: bytes(size),
+            node_expansion_required: true,
+        }))
+    }
+
+    async fn controller_get_volume(
+        &self,
+        _: Request<proto::ControllerGetVolumeRequest>,
+    ) -> Reply<proto::ControllerGetVolumeResponse> {
+        unimplemented("ControllerGetVolume")
+    }
+
+    async fn controller_modify_volume(
+        &self,
+        _: Request<proto::ControllerModifyVolumeRequest>,
+    ) -> Reply<proto::ControllerModifyVolumeResponse> {
+        unimplemented("ControllerModifyVolume")
+    }
+}
+
+/// CSI counts bytes in signed numbers; no volume comes near the bound.
+fn bytes(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn volume_on_wire(volume: &Volume) -> proto::Volume {
+    proto::Volume {
+        capacity_bytes: bytes(volume.size),
+        volume_id: volume.id.to_string(),
+        volume_context: volume.context().into_iter().collect(),
+        content_source: None,
+        accessible_topology: Vec::new(),
+    }
+}
+
+fn entry_on_wire(volume: &Volume) -> proto::list_volumes_response::Entry {
+    let nodes = volume.published_to.iter().map(ToString::to_string);
+    proto::list_volumes_response::Entry {
+        volume: Some(volume_on_wire(volume)),
+        status: Some(proto::list_volumes_response::VolumeStatus {
+            published_node_ids: nodes.collect(),
+        }),
+    }
+}
+
+fn room_on_wire(room: Room) -> proto::GetCapacityResponse {
+    proto::GetCapacityResponse {
+        available_capacity: bytes(room.available),
+        maximum_volume_size: Some(bytes(room.maximum_volume)),
+        minimum_volume_size: Some(bytes(room.minimum_volume)),
+    }
+}

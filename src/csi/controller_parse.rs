@@ -1,0 +1,256 @@
+//! The Controller service's requests as nouns: required fields first, then the form of every field. That an id names nothing is told
+//! last, and never as "invalid".
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::parse::{
+    ParseError, accepted_capability, bounded, bounded_map, known_volume, parse_capability, required,
+};
+use super::proto;
+use crate::controller::{Claim, Wanted};
+use crate::fault::{Fault, Faulted};
+use crate::volume::{AccessType, Capability, NodeId, SizeError, SizeRange, VolumeId};
+
+/// CSI §"Size limits": a node id.
+const MAX_NODE_ID: usize = 256;
+
+/// Why a request to the controller is refused before anything is done.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// As in other services.
+    #[error(transparent)]
+    Common(#[from] ParseError),
+    /// A character that CSI bans from names.
+    #[error("name holds the control character {0:?}")]
+    Name(char),
+    /// Neither bound is set.
+    #[error("capacity_range is given without required_bytes and limit_bytes")]
+    NoBound,
+    /// The bounds make no sense.
+    #[error("capacity_range")]
+    Size(#[source] SizeError),
+    /// Needs a capability that is not advertised.
+    #[error("{0} is not offered by this driver")]
+    NotOffered(&'static str),
+    /// Fewer than none.
+    #[error("max_entries is negative ({0})")]
+    MaxEntries(i32),
+    /// A node id that no node plugin of this driver issued.
+    #[error("node_id: there is no node {0:?}")]
+    UnknownNode(String),
+}
+
+impl Faulted for RequestError {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Common(error) => error.fault(),
+            Self::Size(error) => error.fault(),
+            Self::UnknownNode(_) => Fault::NotFound,
+            Self::Name(_) | Self::NoBound | Self::NotOffered(_) | Self::MaxEntries(_) => {
+                Fault::Invalid
+            }
+        }
+    }
+}
+
+/// CreateVolume.
+pub(super) fn create(request: &proto::CreateVolumeRequest) -> Result<Wanted, RequestError> {
+    required("name", &request.name)?;
+    some("volume_capabilities", &request.volume_capabilities)?;
+    let mut kinds = Vec::new();
+    for capability in &request.volume_capabilities {
+        if let AccessType::Mount { kind, .. } = accepted_capability(Some(capability))?.access {
+            kinds.push(kind);
+        }
+    }
+    check_name(&request.name)?;
+    bounded_map("secrets", &request.secrets)?;
+    let range = size_range(request.capacity_range.as_ref())?;
+    let parameters = map("parameters", &request.parameters)?;
+    refuse("mutable_parameters", !request.mutable_parameters.is_empty())?;
+    refuse(
+        "volume_content_source",
+        request.volume_content_source.is_some(),
+    )?;
+    refuse(
+        "accessibility_requirements",
+        request.accessibility_requirements.is_some(),
+    )?;
+    Ok(Wanted {
+        name: request.name.clone(),
+        range,
+        parameters,
+        kinds,
+    })
+}
+
+/// DeleteVolume; `None` for an id that we never issued.
+pub(super) fn delete(
+    request: &proto::DeleteVolumeRequest,
+) -> Result<Option<VolumeId>, RequestError> {
+    required("volume_id", &request.volume_id)?;
+    bounded_map("secrets", &request.secrets)?;
+    Ok(VolumeId::find(&request.volume_id))
+}
+
+/// ControllerExpandVolume.
+pub(super) fn expand(
+    request: &proto::ControllerExpandVolumeRequest,
+) -> Result<(VolumeId, SizeRange), RequestError> {
+    required("volume_id", &request.volume_id)?;
+    if request.capacity_range.is_none() {
+        return Err(ParseError::Missing("capacity_range").into());
+    }
+    if let Some(capability) = &request.volume_capability {
+        accepted_capability(Some(capability))?;
+    }
+    bounded_map("secrets", &request.secrets)?;
+    let range = size_range(request.capacity_range.as_ref())?;
+    Ok((known_volume(&request.volume_id)?, range))
+}
+
+/// ControllerPublishVolume.
+#[derive(Debug)]
+pub(super) struct Publish {
+    pub(super) id: VolumeId,
+    pub(super) node: NodeId,
+    pub(super) capability: Capability,
+}
+
+/// ControllerPublishVolume.
+pub(super) fn publish(
+    request: &proto::ControllerPublishVolumeRequest,
+) -> Result<Publish, RequestError> {
+    required("volume_id", &request.volume_id)?;
+    required("node_id", &request.node_id)?;
+    let capability = accepted_capability(request.volume_capability.as_ref())?;
+    refuse("readonly", request.readonly)?;
+    check_node_id(&request.node_id)?;
+    bounded_map("volume_context", &request.volume_context)?;
+    bounded_map("secrets", &request.secrets)?;
+    let id = known_volume(&request.volume_id)?;
+    let node = NodeId::find(&request.node_id)
+        .ok_or_else(|| RequestError::UnknownNode(request.node_id.clone()))?;
+    Ok(Publish {
+        id,
+        node,
+        capability,
+    })
+}
+
+/// ControllerUnpublishVolume: the volume and the node, `None` for every node.
+pub(super) type Unpublish = (VolumeId, Option<NodeId>);
+
+/// ControllerUnpublishVolume; `None` for a volume or a node that we never heard of, which is not published there.
+pub(super) fn unpublish(
+    request: &proto::ControllerUnpublishVolumeRequest,
+) -> Result<Option<Unpublish>, RequestError> {
+    required("volume_id", &request.volume_id)?;
+    check_node_id(&request.node_id)?;
+    bounded_map("secrets", &request.secrets)?;
+    let Some(id) = VolumeId::find(&request.volume_id) else {
+        return Ok(None);
+    };
+    if request.node_id.is_empty() {
+        return Ok(Some((id, None)));
+    }
+    Ok(NodeId::find(&request.node_id).map(|node| (id, Some(node))))
+}
+
+/// ValidateVolumeCapabilities.
+pub(super) fn validate(
+    request: &proto::ValidateVolumeCapabilitiesRequest,
+) -> Result<(VolumeId, Claim), RequestError> {
+    required("volume_id", &request.volume_id)?;
+    some("volume_capabilities", &request.volume_capabilities)?;
+    let capabilities = request
+        .volume_capabilities
+        .iter()
+        .map(parse_capability)
+        .collect::<Result<_, _>>()?;
+    let claim = Claim {
+        capabilities,
+        context: map("volume_context", &request.volume_context)?,
+        parameters: map("parameters", &request.parameters)?,
+    };
+    bounded_map("secrets", &request.secrets)?;
+    refuse("mutable_parameters", !request.mutable_parameters.is_empty())?;
+    Ok((known_volume(&request.volume_id)?, claim))
+}
+
+/// ListVolumes: how many entries at most, 0 for no bound. The token is the workflow's to judge.
+pub(super) fn list(request: &proto::ListVolumesRequest) -> Result<usize, RequestError> {
+    usize::try_from(request.max_entries).map_err(|_| RequestError::MaxEntries(request.max_entries))
+}
+
+/// GetCapacity: the parameters.
+pub(super) fn capacity(
+    request: &proto::GetCapacityRequest,
+) -> Result<BTreeMap<String, String>, RequestError> {
+    for capability in &request.volume_capabilities {
+        accepted_capability(Some(capability))?;
+    }
+    refuse("accessible_topology", request.accessible_topology.is_some())?;
+    map("parameters", &request.parameters)
+}
+
+fn some<T>(field: &'static str, list: &[T]) -> Result<(), ParseError> {
+    if list.is_empty() {
+        Err(ParseError::Missing(field))
+    } else {
+        Ok(())
+    }
+}
+
+fn refuse(field: &'static str, given: bool) -> Result<(), RequestError> {
+    if given {
+        Err(RequestError::NotOffered(field))
+    } else {
+        Ok(())
+    }
+}
+
+fn map(
+    field: &'static str,
+    map: &HashMap<String, String>,
+) -> Result<BTreeMap<String, String>, RequestError> {
+    bounded_map(field, map)?;
+    Ok(map
+        .iter()
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect())
+}
+
+/// Any Unicode but the control characters that CSI lists: C0 and C1 without tab, line feed and carriage return.
+fn check_name(name: &str) -> Result<(), RequestError> {
+    bounded("name", name)?;
+    let banned = |letter: &char| letter.is_control() && !matches!(letter, '\t' | '\n' | '\r');
+    match name.chars().find(banned) {
+        Some(letter) => Err(RequestError::Name(letter)),
+        None => Ok(()),
+    }
+}
+
+fn check_node_id(text: &str) -> Result<(), ParseError> {
+    if text.len() > MAX_NODE_ID {
+        Err(ParseError::TooLong {
+            field: "node_id",
+            bytes: text.len(),
+            most: MAX_NODE_ID,
+        })
+    } else {
+        Ok(())
+    }
+}
+
+fn size_range(wire: Option<&proto::CapacityRange>) -> Result<SizeRange, RequestError> {
+    match wire {
+        None => Ok(SizeRange::default()),
+        Some(range) if range.required_bytes == 0 && range.limit_bytes == 0 => {
+            Err(RequestError::NoBound)
+        }
+        Some(range) => {
+            SizeRange::new(range.required_bytes, range.limit_bytes).map_err(RequestError::Size)
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The CSI wire: parses requests into our own nouns, calls the workflow, builds the reply.
+
+mod controller;
+mod controller_parse;
+#[cfg(test)]
+mod controller_tests;
+mod identity;
+mod node;
+mod node_requests;
+#[cfg(test)]
+mod node_tests;
+pub mod parse;
+pub mod proto;
+mod server;
+mod usage;
+
+pub use controller::ControllerService;
+pub use identity::{Identity, NameError};
+pub use node::NodeService;
+pub use server::{ServeError, serve_controller, serve_node, socket_path};

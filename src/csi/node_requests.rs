@@ -1,0 +1,173 @@
+//! The requests of the Node service, read into the calls that `node/` understands.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use super::parse::{
+    ParseError, absolute_path, accepted_capability, bounded_map, known_volume, required,
+};
+use super::proto;
+use crate::fabric::Export;
+use crate::node::{ExpandCall, PublishCall, StageCall, StatsCall, UnpublishCall, UnstageCall};
+use crate::volume::{
+    AccessType, Capability, ContextError, MKFS_OPTIONS, MkfsOptions, PublishContext, SizeRange,
+    VolumeId,
+};
+
+/// NodeStageVolume.
+///
+/// # Errors
+/// See [`ParseError`].
+pub fn stage(request: &proto::NodeStageVolumeRequest) -> Result<StageCall, ParseError> {
+    let id = required("volume_id", &request.volume_id)?;
+    let path = required("staging_target_path", &request.staging_target_path)?;
+    let capability = accepted_capability(request.volume_capability.as_ref())?;
+    let staging_path = absolute_path("staging_target_path", path)?;
+    bounded_map("publish_context", &request.publish_context)?;
+    bounded_map("volume_context", &request.volume_context)?;
+    bounded_map("secrets", &request.secrets)?;
+    let volume = known_volume(id)?;
+    let export = own_export(&volume, &request.publish_context)?;
+    Ok(StageCall {
+        mkfs: mkfs_options(&capability, &request.volume_context)?,
+        volume,
+        staging_path,
+        capability,
+        export,
+    })
+}
+
+/// What CreateVolume was told, or whoever wrote the volume down by hand.
+fn mkfs_options(
+    capability: &Capability,
+    context: &HashMap<String, String>,
+) -> Result<MkfsOptions, ParseError> {
+    match (&capability.access, context.get(MKFS_OPTIONS)) {
+        (AccessType::Mount { kind, .. }, Some(text)) => {
+            MkfsOptions::parse(*kind, text).map_err(ParseError::MkfsOptions)
+        }
+        _ => Ok(MkfsOptions::default()),
+    }
+}
+
+/// The export in a publish context, which must be of `volume` itself.
+fn own_export(volume: &VolumeId, context: &HashMap<String, String>) -> Result<Export, ParseError> {
+    if context.is_empty() {
+        return Err(ParseError::Missing("publish_context"));
+    }
+    let PublishContext(export) = PublishContext::from_map(context).map_err(ParseError::Context)?;
+    if export.wwid == volume.wwid {
+        Ok(export)
+    } else {
+        let source = format!(
+            "it says {}, but volume_id says {}",
+            export.wwid, volume.wwid
+        );
+        Err(ParseError::Context(ContextError::Value {
+            key: "wwid",
+            source: source.into(),
+        }))
+    }
+}
+
+/// NodeUnstageVolume.
+///
+/// # Errors
+/// See [`ParseError`].
+pub fn unstage(request: &proto::NodeUnstageVolumeRequest) -> Result<UnstageCall, ParseError> {
+    let id = required("volume_id", &request.volume_id)?;
+    let path = required("staging_target_path", &request.staging_target_path)?;
+    let staging_path = absolute_path("staging_target_path", path)?;
+    Ok(UnstageCall {
+        volume: known_volume(id)?,
+        staging_path,
+    })
+}
+
+/// NodePublishVolume.
+///
+/// # Errors
+/// See [`ParseError`].
+pub fn publish(request: &proto::NodePublishVolumeRequest) -> Result<PublishCall, ParseError> {
+    let id = required("volume_id", &request.volume_id)?;
+    let target = required("target_path", &request.target_path)?;
+    let capability = accepted_capability(request.volume_capability.as_ref())?;
+    let target_path = absolute_path("target_path", target)?;
+    bounded_map("publish_context", &request.publish_context)?;
+    bounded_map("volume_context", &request.volume_context)?;
+    bounded_map("secrets", &request.secrets)?;
+    let volume = known_volume(id)?;
+    let staging = match request.staging_target_path.as_str() {
+        "" => return Err(ParseError::NotStaged),
+        path => path,
+    };
+    Ok(PublishCall {
+        volume,
+        staging_path: absolute_path("staging_target_path", staging)?,
+        target_path,
+        capability,
+        read_only: request.readonly,
+    })
+}
+
+/// NodeUnpublishVolume.
+///
+/// # Errors
+/// See [`ParseError`].
+pub fn unpublish(request: &proto::NodeUnpublishVolumeRequest) -> Result<UnpublishCall, ParseError> {
+    let id = required("volume_id", &request.volume_id)?;
+    let target = required("target_path", &request.target_path)?;
+    let target_path = absolute_path("target_path", target)?;
+    Ok(UnpublishCall {
+        volume: known_volume(id)?,
+        target_path,
+    })
+}
+
+/// NodeGetVolumeStats.
+///
+/// # Errors
+/// See [`ParseError`].
+pub fn stats(request: &proto::NodeGetVolumeStatsRequest) -> Result<StatsCall, ParseError> {
+    let id = required("volume_id", &request.volume_id)?;
+    let path = required("volume_path", &request.volume_path)?;
+    let volume = known_volume(id)?;
+    let path = place_of(&volume, path)?;
+    Ok(StatsCall { volume, path })
+}
+
+/// A path that cannot be one of ours is a place where the volume is not.
+fn place_of(volume: &VolumeId, path: &str) -> Result<PathBuf, ParseError> {
+    absolute_path("volume_path", path).map_err(|error| match error {
+        ParseError::Path { path, .. } => ParseError::NotAt {
+            volume: volume.clone(),
+            path,
+        },
+        error => error,
+    })
+}
+
+/// NodeExpandVolume.
+///
+/// # Errors
+/// See [`ParseError`].
+pub fn expand(request: &proto::NodeExpandVolumeRequest) -> Result<ExpandCall, ParseError> {
+    let id = required("volume_id", &request.volume_id)?;
+    let path = required("volume_path", &request.volume_path)?;
+    if request.volume_capability.is_some() {
+        accepted_capability(request.volume_capability.as_ref())?;
+    }
+    bounded_map("secrets", &request.secrets)?;
+    let range = match &request.capacity_range {
+        None => SizeRange::default(),
+        Some(range) => SizeRange::new(range.required_bytes, range.limit_bytes)
+            .map_err(ParseError::CapacityRange)?,
+    };
+    let volume = known_volume(id)?;
+    let path = place_of(&volume, path)?;
+    Ok(ExpandCall {
+        volume,
+        path,
+        range,
+    })
+}

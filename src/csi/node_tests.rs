@@ -1,0 +1,297 @@
+//! The Node service called as a client calls it: through the generated trait, on a host that behaves.
+
+use std::collections::HashMap;
+
+use tonic::{Code, Request, Response, Status};
+
+use super::node::NodeService;
+use super::proto;
+use super::proto::node_server::Node as _;
+use super::proto::volume_capability::access_mode::Mode;
+use super::proto::volume_capability::{AccessMode, AccessType, MountVolume};
+use crate::inflight::Inflight;
+use crate::node::rig::STAGING;
+use crate::volume::PublishContext;
+
+const WWID: &str = "360014050123456789abcdef012345678";
+const VOLUME: &str = "sp1:linux:cluster-a:0f1e2d3c:360014050123456789abcdef012345678";
+const TARGET: &str = "/var/lib/kubelet/pods/p1";
+
+/// The service over a node on a fake host.
+struct Rig {
+    under: crate::node::rig::Rig,
+    service: NodeService,
+    inflight: Inflight,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let under = crate::node::rig::Rig::new();
+        let inflight = Inflight::default();
+        Self {
+            service: NodeService::new(under.started(), inflight.clone()),
+            inflight,
+            under,
+        }
+    }
+
+    fn context(&self) -> HashMap<String, String> {
+        PublishContext(self.under.export.clone()).to_map()
+    }
+
+    fn stage_request(&self) -> proto::NodeStageVolumeRequest {
+        proto::NodeStageVolumeRequest {
+            volume_id: VOLUME.to_owned(),
+            publish_context: self.context(),
+            staging_target_path: STAGING.to_owned(),
+            volume_capability: Some(capability()),
+            ..Default::default()
+        }
+    }
+
+    fn publish_request(&self) -> proto::NodePublishVolumeRequest {
+        proto::NodePublishVolumeRequest {
+            volume_id: VOLUME.to_owned(),
+            publish_context: self.context(),
+            staging_target_path: STAGING.to_owned(),
+            target_path: TARGET.to_owned(),
+            volume_capability: Some(capability()),
+            ..Default::default()
+        }
+    }
+
+    async fn refused_stage(
+        &self,
+        spoil: impl FnOnce(&mut proto::NodeStageVolumeRequest),
+    ) -> (Code, String) {
+        let mut request = self.stage_request();
+        spoil(&mut request);
+        told(self.service.node_stage_volume(Request::new(request)).await)
+    }
+
+    async fn refused_publish(
+        &self,
+        spoil: impl FnOnce(&mut proto::NodePublishVolumeRequest),
+    ) -> (Code, String) {
+        let mut request = self.publish_request();
+        spoil(&mut request);
+        told(
+            self.service
+                .node_publish_volume(Request::new(request))
+                .await,
+        )
+    }
+}
+
+fn capability() -> proto::VolumeCapability {
+    proto::VolumeCapability {
+        access_type: Some(AccessType::Mount(MountVolume::default())),
+        access_mode: Some(AccessMode {
+            mode: Mode::SingleNodeWriter.into(),
+        }),
+    }
+}
+
+fn told<T: std::fmt::Debug>(answer: Result<Response<T>, Status>) -> (Code, String) {
+    let status = answer.unwrap_err();
+    (status.code(), status.message().to_owned())
+}
+
+fn assert_names(refused: &(Code, String), code: Code, field: &str) {
+    assert_eq!(refused.0, code, "{}", refused.1);
+    assert!(refused.1.contains(field), "{}", refused.1);
+}
+
+#[tokio::test]
+async fn a_volume_goes_its_way_over_the_wire() {
+    let rig = Rig::new();
+    let service = &rig.service;
+    let stage = Request::new(rig.stage_request());
+    service.node_stage_volume(stage).await.unwrap();
+    let publish = Request::new(rig.publish_request());
+    service.node_publish_volume(publish).await.unwrap();
+    let unpublish = Request::new(proto::NodeUnpublishVolumeRequest {
+        volume_id: VOLUME.to_owned(),
+        target_path: TARGET.to_owned(),
+    });
+    service.node_unpublish_volume(unpublish).await.unwrap();
+    let unstage = Request::new(proto::NodeUnstageVolumeRequest {
+        volume_id: VOLUME.to_owned(),
+        staging_target_path: STAGING.to_owned(),
+    });
+    service.node_unstage_volume(unstage).await.unwrap();
+    assert_eq!(rig.under.fake.leftovers().maps, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_stage_lacks_is_named() {
+    use Code::{InvalidArgument, NotFound};
+    let rig = Rig::new();
+    assert_names(
+        &rig.refused_stage(|r| r.volume_id.clear()).await,
+        InvalidArgument,
+        "volume_id",
+    );
+    let none = rig.refused_stage(|r| r.staging_target_path.clear()).await;
+    assert_names(&none, InvalidArgument, "staging_target_path");
+    let relative = rig
+        .refused_stage(|r| r.staging_target_path = "a/b".into())
+        .await;
+    assert_names(&relative, InvalidArgument, "staging_target_path");
+    let contextless = rig.refused_stage(|r| r.publish_context.clear()).await;
+    assert_names(&contextless, InvalidArgument, "publish_context");
+    let foreign = rig
+        .refused_stage(|r| {
+            r.publish_context
+                .insert("wwid".into(), WWID.replace('8', "9"));
+        })
+        .await;
+    assert_names(&foreign, InvalidArgument, "wwid");
+    let large = rig
+        .refused_stage(|r| {
+            r.volume_context.insert("x".into(), "y".repeat(4096));
+        })
+        .await;
+    assert_names(&large, InvalidArgument, "volume_context");
+    // csi-sanity's order: the missing capability comes before the id that nobody issued.
+    let both = rig
+        .refused_stage(|r| {
+            r.volume_id = "fake-vol-id".into();
+            r.volume_capability = None;
+        })
+        .await;
+    assert_names(&both, InvalidArgument, "volume_capability");
+    let unknown = rig
+        .refused_stage(|r| r.volume_id = "fake-vol-id".into())
+        .await;
+    assert_names(&unknown, NotFound, "fake-vol-id");
+    let missing_directory = rig.refused_stage(|r| r.staging_target_path = "/no/where".into());
+    assert_names(
+        &missing_directory.await,
+        Code::FailedPrecondition,
+        "/no/where",
+    );
+    let reserved = rig.refused_stage(|r| {
+        let mount = MountVolume {
+            mount_flags: vec!["noatime".into(), "bind".into()],
+            ..Default::default()
+        };
+        let capability = r.volume_capability.as_mut().unwrap();
+        capability.access_type = Some(AccessType::Mount(mount));
+    });
+    assert_names(&reserved.await, InvalidArgument, "mount_flags");
+    assert_eq!(rig.under.fake.session_count(), 0, "nothing was done");
+}
+
+#[tokio::test]
+async fn what_publish_lacks_is_named() {
+    use Code::{FailedPrecondition, InvalidArgument, NotFound};
+    let rig = Rig::new();
+    assert_names(
+        &rig.refused_publish(|r| r.volume_id.clear()).await,
+        InvalidArgument,
+        "volume_id",
+    );
+    let targetless = rig.refused_publish(|r| r.target_path.clear()).await;
+    assert_names(&targetless, InvalidArgument, "target_path");
+    let bare = rig.refused_publish(|r| r.volume_capability = None).await;
+    assert_names(&bare, InvalidArgument, "volume_capability");
+    let unknown = rig.refused_publish(|r| r.volume_id = "v".repeat(300)).await;
+    assert_names(&unknown, NotFound, "vvv");
+    let unstaged = rig.refused_publish(|r| r.staging_target_path.clear()).await;
+    assert_names(&unstaged, FailedPrecondition, "staging_target_path");
+    let early = rig.refused_publish(|_| ()).await;
+    assert_names(&early, FailedPrecondition, "not staged");
+}
+
+#[tokio::test]
+async fn an_id_never_issued_is_gone_already() {
+    let rig = Rig::new();
+    let unpublish = |volume_id: &str, target_path: &str| {
+        let request = proto::NodeUnpublishVolumeRequest {
+            volume_id: volume_id.to_owned(),
+            target_path: target_path.to_owned(),
+        };
+        rig.service.node_unpublish_volume(Request::new(request))
+    };
+    unpublish("fake-vol-id", TARGET).await.unwrap();
+    assert_names(
+        &told(unpublish("", TARGET).await),
+        Code::InvalidArgument,
+        "volume_id",
+    );
+    assert_names(
+        &told(unpublish(VOLUME, "").await),
+        Code::InvalidArgument,
+        "target_path",
+    );
+    let unstage = |volume_id: &str, path: &str| {
+        let request = proto::NodeUnstageVolumeRequest {
+            volume_id: volume_id.to_owned(),
+            staging_target_path: path.to_owned(),
+        };
+        rig.service.node_unstage_volume(Request::new(request))
+    };
+    unstage("fake-vol-id", STAGING).await.unwrap();
+    assert_names(
+        &told(unstage(VOLUME, "").await),
+        Code::InvalidArgument,
+        "staging_target_path",
+    );
+}
+
+#[tokio::test]
+async fn a_second_call_for_a_volume_is_answered_aborted() {
+    let rig = Rig::new();
+    let first = rig.inflight.try_begin(VOLUME).unwrap();
+    let refused = rig.refused_stage(|_| ()).await;
+    assert_names(&refused, Code::Aborted, VOLUME);
+    drop(first);
+    let stage = Request::new(rig.stage_request());
+    rig.service.node_stage_volume(stage).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_volume_tells_what_it_holds_and_is_not_found_elsewhere() {
+    let rig = Rig::new();
+    let stage = Request::new(rig.stage_request());
+    rig.service.node_stage_volume(stage).await.unwrap();
+    let stats = async |volume_id: &str, volume_path: &str| {
+        let request = proto::NodeGetVolumeStatsRequest {
+            volume_id: volume_id.to_owned(),
+            volume_path: volume_path.to_owned(),
+            ..Default::default()
+        };
+        let asked = Request::new(request);
+        rig.service.node_get_volume_stats(asked).await
+    };
+    // A stage that takes its time is no reason to answer nothing.
+    let busy = rig.inflight.try_begin(VOLUME).unwrap();
+    let reply = stats(VOLUME, STAGING).await.unwrap().into_inner();
+    assert_eq!(reply.usage.len(), 2);
+    assert!(reply.usage.iter().all(|usage| usage.total > 0));
+    drop(busy);
+    for (id, path, code) in [
+        ("", STAGING, Code::InvalidArgument),
+        (VOLUME, "", Code::InvalidArgument),
+        ("fake-vol-id", STAGING, Code::NotFound),
+        (VOLUME, "some/path", Code::NotFound),
+        (VOLUME, "/var/lib/../lib", Code::NotFound),
+        (VOLUME, TARGET, Code::NotFound),
+        (VOLUME, "/run", Code::NotFound),
+    ] {
+        assert_eq!(told(stats(id, path).await).0, code, "{id} {path}");
+    }
+}
+
+#[tokio::test]
+async fn the_node_tells_who_it_is_and_what_it_can() {
+    let rig = Rig::new();
+    let asked = Request::new(proto::NodeGetInfoRequest {});
+    let info = rig.service.node_get_info(asked).await.unwrap().into_inner();
+    assert_eq!(info.node_id, "n1/iqn.1993-08.org.debian:01:fake");
+    assert_eq!(info.max_volumes_per_node, 255);
+    let asked = Request::new(proto::NodeGetVolumeHealthRequest::default());
+    let health = rig.service.node_get_volume_health(asked).await;
+    assert_eq!(told(health).0, Code::Unimplemented);
+}

@@ -1,0 +1,38 @@
+//! The composition root: builds the parts of a role, hands each to those above it, and runs until told to stop.
+//!
+//! `main` calls [`run`]; nothing calls back into here. A bad setting ends the program before anything is touched.
+
+mod controller;
+mod crash;
+mod node;
+mod san;
+mod signals;
+mod socket;
+mod telemetry;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{Arguments, Role};
+
+/// Runs the role to its end.
+///
+/// # Errors
+/// Whatever kept it from starting, or ended it early.
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    telemetry::start(&arguments)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let stop = CancellationToken::new();
+    let outcome = runtime.block_on(async {
+        tokio::spawn(signals::cancel(stop.clone())?);
+        match arguments.role {
+            Role::Controller(arguments) => controller::run(&arguments, stop).await,
+            Role::Node(arguments) => node::run(&arguments, stop).await,
+            Role::San(arguments) => san::run(arguments, stop).await,
+        }
+    });
+    // Work that is stuck in the kernel has threads of its own; what it does is in the ledger.
+    runtime.shutdown_background();
+    outcome
+}

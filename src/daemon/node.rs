@@ -1,0 +1,133 @@
+//! `sanpath node`, put together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+
+use super::{crash, socket};
+use crate::attach::{DetachError, Dirs, Engine, Reaped};
+use crate::cli::NodeArguments;
+use crate::config::Live;
+use crate::csi::{Identity, NodeService, serve_node};
+use crate::fault::chain;
+use crate::host::Host;
+use crate::inflight::Inflight;
+use crate::iscsi::find_initiator_name;
+use crate::node::{Limits, Node};
+use crate::volume::NodeId;
+
+/// The least pause between two looks for idle sessions.
+const REAPER_LOOK: Duration = Duration::from_secs(1);
+
+/// How often paths are looked for that their maps do not have.
+const REJOIN_EVERY: Duration = Duration::from_secs(10);
+
+pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> anyhow::Result<()> {
+    let plugin = &arguments.plugin;
+    let identity = Identity::new(&plugin.driver_name).context("--driver-name")?;
+    let host = crash::armed(Host::real(&arguments.host_root))?;
+    let live = Arc::new(Live::load(host.clone(), &plugin.config).context("--config")?);
+    let id = node_id(&host, arguments)?;
+    let engine = Engine::new(
+        host.clone(),
+        Dirs::under(
+            &arguments.host_root,
+            &arguments.state_dir,
+            &arguments.runtime_dir,
+        ),
+    );
+    reap_idle_sessions(engine.clone(), arguments.session_idle, stop.clone())?;
+    rejoin_paths(engine.clone(), stop.clone())?;
+    let paths_of = Arc::new(move |san: &_| {
+        let config = live.current();
+        config
+            .partitions
+            .get(san)
+            .map(|partition| partition.ncpaths.clone())
+    });
+    let listener = socket::bind(&plugin.endpoint)?;
+    tracing::info!(endpoint = plugin.endpoint, node.id = %id, "node serves");
+    let node = Node::new(id, host, engine, paths_of, Limits::default());
+    serve_node(
+        listener,
+        identity,
+        NodeService::new(node, Inflight::default()),
+        stop,
+    )
+    .await?;
+    Ok(())
+}
+
+fn node_id(host: &Host, arguments: &NodeArguments) -> anyhow::Result<NodeId> {
+    let initiator = find_initiator_name(host, &arguments.host_root)?;
+    NodeId::new(&arguments.node_name, initiator).context("--node-name")
+}
+
+/// Logs out sessions that nothing needs any more, on a thread of its own: iscsiadm may take its time.
+fn reap_idle_sessions(
+    engine: Engine,
+    idle: Duration,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let pause = (idle / 4).clamp(REAPER_LOOK, Duration::from_secs(60));
+    let round = move || tell_reaped(engine.reap_idle(idle));
+    repeat("session reaper", pause, stop, round)
+}
+
+/// Gives maps their paths back that lost them to a growth, on a thread of its own.
+fn rejoin_paths(engine: Engine, stop: CancellationToken) -> anyhow::Result<()> {
+    repeat("path keeper", REJOIN_EVERY, stop, move || {
+        match engine.rejoin() {
+            Ok(paths) => {
+                for path in paths {
+                    tracing::info!(portal = %path.portal, lun = %path.lun, "a path is in its map again");
+                }
+            }
+            Err(error) => tracing::warn!(error = chain(&error), "paths could not be looked for"),
+        }
+    })
+}
+
+/// Does `round` on a thread of its own until `stop`, with a pause before each.
+fn repeat(
+    name: &str,
+    pause: Duration,
+    stop: CancellationToken,
+    mut round: impl FnMut() + Send + 'static,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            // A timer is made inside the runtime it belongs to.
+            let wait = || {
+                runtime
+                    .block_on(async { stop.run_until_cancelled(tokio::time::sleep(pause)).await })
+            };
+            while wait().is_some() {
+                round();
+            }
+        })?;
+    Ok(())
+}
+
+fn tell_reaped(round: Result<Reaped, DetachError>) {
+    match round {
+        Ok(reaped) => {
+            for (portal, iqn) in &reaped.ended {
+                tracing::info!(%portal, %iqn, "idle session logged out");
+            }
+            for (portal, error) in &reaped.failed {
+                tracing::warn!(%portal, error, "idle session could not be logged out");
+            }
+        }
+        Err(error) => {
+            tracing::warn!(
+                error = chain(&error),
+                "idle sessions could not be looked for"
+            );
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The SAN's nouns: portals, target names, LUNs, WWIDs, exports, and the choice of paths.
+//!
+//! Pure values, parsed once at the edge; nothing here does I/O. Controller, node and archiver share them.
+
+mod export;
+mod iqn;
+mod paths;
+mod portal;
+mod select;
+mod wwid;
+
+pub use export::{Export, MAX_OFFERS, Offer};
+pub use iqn::{Iqn, IqnError};
+pub use paths::{PathList, PathListError};
+pub use portal::{Portal, PortalError};
+pub use select::{Selection, WantedPath, select};
+pub use wwid::{Wwid, WwidError};
+
+/// A logical unit number as the target's access list gives it to one initiator.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct Lun(pub u16);
+
+impl std::fmt::Display for Lun {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(out)
+    }
+}

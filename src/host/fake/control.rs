@@ -1,0 +1,356 @@
+//! What a test does to the fake host: it is the SAN's administrator, the network, the power switch and the crash.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::filesystems::Super;
+use super::multipathd::FindMultipaths;
+use super::san::{Disk, DiskId, PortalState};
+use super::sessions::Login;
+use super::state::{Delays, Fault, State};
+use super::tree::Node;
+use super::{FakeWorld, Killed, unwind};
+use crate::fabric::{Export, Iqn, Lun, Portal, Wwid};
+use crate::host::{Host, Step};
+
+impl FakeWorld {
+    // ---- processes -------------------------------------------------------------------------------------------------------
+
+    /// A new driver process on the same host.
+    #[must_use]
+    pub fn new_process(&self) -> Self {
+        Self {
+            process: self.state().serial(),
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// This process as the seam that engines take.
+    #[must_use]
+    pub fn host(&self) -> Host {
+        Host::new(Arc::new(self.clone()))
+    }
+
+    /// Kills this process: its locks are free, and its threads unwind at their next call.
+    pub fn kill(&self) {
+        let mut state = self.state();
+        state.dead.insert(self.process);
+        state.record(self.process, "killed");
+        state.locks.retain(|_, holder| *holder != self.process);
+        state.event();
+    }
+
+    /// Runs `work` in a new process that is killed right after its step number `last_step`. `None` when that came to pass; the
+    /// result when the work ended before. Loop over 1, 2, 3 … until it ends: that is a crash after every single step.
+    pub fn crash_after<T>(&self, last_step: u64, work: impl FnOnce(&Host) -> T) -> Option<T> {
+        let process = self.new_process();
+        let killed = process.clone();
+        let host = process.host().with_hook(Arc::new(move |step: &Step| {
+            if step.number >= last_step {
+                killed.kill();
+                unwind();
+            }
+        }));
+        process.until_killed(|| work(&host))
+    }
+
+    /// Runs `work` of this process; `None` when the process was killed meanwhile.
+    pub fn until_killed<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let ended = catch_unwind(AssertUnwindSafe(work));
+        let dead = self.state().dead.contains(&self.process);
+        match ended {
+            Ok(value) if !dead => Some(value),
+            // A thread that stood by while another was killed.
+            Ok(_) => None,
+            Err(_) if dead => None,
+            Err(payload) if payload.is::<Killed>() => None,
+            Err(payload) => resume_unwind(payload),
+        }
+    }
+
+    // ---- time --------------------------------------------------------------------------------------------------------------
+
+    /// Lets time pass.
+    pub fn sleep(&self, span: Duration) {
+        let _ = self.new_process().pass(span, None);
+    }
+
+    /// Lets every event that is due within a minute happen.
+    pub fn settle(&self) {
+        self.sleep(Duration::from_secs(60));
+    }
+
+    /// Does something `span` from now.
+    pub fn later(&self, span: Duration, act: impl FnOnce(&Later<'_>) + Send + 'static) {
+        self.state()
+            .later(span, move |state| act(&Later::new(state)));
+    }
+
+    // ---- the SAN -------------------------------------------------------------------------------------------------------------
+
+    /// A target that listens on `portals`; they are up.
+    pub fn add_target(&self, iqn: &Iqn, portals: &[Portal]) {
+        let mut state = self.state();
+        for &portal in portals {
+            state.san.portals.entry(portal).or_default();
+        }
+        let target = state.san.targets.entry(iqn.clone()).or_default();
+        target.portals.extend(portals);
+    }
+
+    /// Makes a target want a user and a password.
+    pub fn set_chap(&self, iqn: &Iqn, chap: Option<(&str, &str)>) {
+        let mut state = self.state();
+        let chap = chap.map(|(user, password)| (user.to_owned(), password.to_owned()));
+        state.san.targets.entry(iqn.clone()).or_default().chap = chap;
+    }
+
+    /// A blank disk.
+    pub fn add_disk(&self, wwid: &Wwid, size: u64) -> DiskId {
+        let mut state = self.state();
+        state.san.disks.push(Disk::blank(wwid.clone(), size));
+        DiskId(state.san.disks.len() - 1)
+    }
+
+    /// Offers a disk.
+    pub fn map_lun(&self, iqn: &Iqn, lun: Lun, disk: DiskId) {
+        self.state().map_lun(iqn, lun, Some(disk));
+    }
+
+    /// Takes the offer back.
+    pub fn unmap_lun(&self, iqn: &Iqn, lun: Lun) {
+        self.state().map_lun(iqn, lun, None);
+    }
+
+    /// The disk as the SAN would publish it now.
+    #[must_use]
+    pub fn export(&self, disk: DiskId) -> Export {
+        self.state().san.export(disk)
+    }
+
+    /// Changes how a portal answers; sessions through it fail or return.
+    pub fn set_portal(&self, portal: Portal, answer: PortalState) {
+        self.state().set_portal(portal, answer);
+    }
+
+    /// Gives a disk another size. The host learns it by rescanning.
+    pub fn resize_disk(&self, disk: DiskId, size: u64) {
+        self.state().san.disk_mut(disk).size = size;
+    }
+
+    /// The SAN makes a disk larger by so much.
+    pub fn grow_disk(&self, disk: DiskId, by: u64) {
+        self.state().san.disk_mut(disk).size += by;
+    }
+
+    /// Puts bytes on a disk, as another node did once.
+    pub fn write_disk(&self, disk: DiskId, offset: u64, bytes: &[u8]) {
+        self.state().san.disk_mut(disk).write(offset, bytes);
+    }
+
+    /// Puts a file system on a disk, as another node did once.
+    pub fn format_disk(&self, disk: DiskId, kind: &'static str) {
+        let mut state = self.state();
+        let mut uuid = [0xee; 16];
+        uuid[..8].copy_from_slice(&state.serial().to_be_bytes());
+        let disk = state.san.disk_mut(disk);
+        let size = disk.size;
+        Super { kind, size, uuid }.write(disk);
+    }
+
+    /// Makes part of a disk unreadable.
+    pub fn spoil_disk(&self, disk: DiskId, bytes: Range<u64>) {
+        self.state().san.disk_mut(disk).unreadable.push(bytes);
+    }
+
+    /// What a disk holds, by blocks of 4 KiB: to compare.
+    #[must_use]
+    pub fn content(&self, disk: DiskId) -> BTreeMap<u64, Vec<u8>> {
+        self.state().san.disk(disk).content()
+    }
+
+    /// The kind and size of the file system on a disk.
+    #[must_use]
+    pub fn filesystem_on(&self, disk: DiskId) -> Option<(&'static str, u64)> {
+        let state = self.state();
+        let found = Super::read(state.san.disk(disk)).ok().flatten();
+        found.map(|found| (found.kind, found.size))
+    }
+
+    // ---- the host ------------------------------------------------------------------------------------------------------------
+
+    /// Cuts the power and boots again: sessions, disks, maps, mounts and `/run` are gone, `/etc` and `/var` stay.
+    pub fn reboot(&self) {
+        self.state().reboot();
+    }
+
+    /// What goes wrong at the next start of a program, or at the next `mount`, `umount`, `write`, `replace`, `unlink`, `flush`, `statfs`
+    /// or `multipathd`.
+    pub fn fail_next(&self, what: &str, fault: Fault) {
+        self.state().fail_next(what, fault);
+    }
+
+    /// How quick the daemons are from now on.
+    pub fn set_delays(&self, delays: Delays) {
+        self.state().delays = delays;
+    }
+
+    /// multipathd ends; its maps stay.
+    pub fn stop_multipathd(&self) {
+        let mut state = self.state();
+        state.multipathd.running = false;
+        state.multipathd.forget();
+    }
+
+    /// multipathd starts and reads what the kernel has.
+    pub fn start_multipathd(&self) {
+        self.state().start_multipathd();
+    }
+
+    /// multipathd's configuration.
+    pub fn set_find_multipaths(&self, find: FindMultipaths) {
+        self.state().multipathd.find = find;
+    }
+
+    /// Maps are called `mpathN` instead of their WWID.
+    pub fn set_friendly_names(&self, yes: bool) {
+        self.state().multipathd.friendly_names = yes;
+    }
+
+    /// How long I/O waits when every path is gone; `None` is for ever.
+    pub fn set_no_path_retry(&self, span: Option<Duration>) {
+        self.state().multipathd.no_path_retry = span;
+    }
+
+    /// multipathd will not touch this WWID.
+    pub fn blacklist(&self, wwid: &Wwid) {
+        self.state().multipathd.blacklist.insert(wwid.clone());
+    }
+
+    /// An administrator's own session, with every LUN of its target.
+    pub fn add_foreign_session(&self, iqn: &Iqn, portal: Portal) {
+        let mut state = self.state();
+        let session = state.open_session(&Login {
+            iqn: iqn.clone(),
+            portal,
+            tpgt: 1,
+            iface: "admin".into(),
+            recovery: Duration::from_secs(120),
+            scan_all: false,
+            chap: None,
+        });
+        state.sessions.get_mut(&session).expect("just made").foreign = true;
+        state.scan_all(session);
+    }
+
+    /// Somebody keeps the map of a WWID open, or lets it go.
+    pub fn hold_map(&self, wwid: &Wwid, holder: Option<&str>) {
+        let mut state = self.state();
+        let node = state
+            .maps
+            .values()
+            .find(|map| map.wwid == *wwid)
+            .map(|map| map.node());
+        state.hold(node.expect("the map is there"), holder);
+    }
+
+    /// Somebody keeps a file below `path` open, or lets it go.
+    pub fn hold_path(&self, path: &Path, holder: Option<&str>) {
+        self.state().hold(path.to_owned(), holder);
+    }
+
+    /// A writer filled the page cache of a map.
+    pub fn dirty_map(&self, wwid: &Wwid) {
+        let mut state = self.state();
+        let map = state.maps.values_mut().find(|map| map.wwid == *wwid);
+        map.expect("the map is there").dirty = true;
+    }
+
+    /// Makes a directory, as the orchestrator does.
+    pub fn make_directory(&self, path: &Path) {
+        let mut state = self.state();
+        state.tree.put(path, Node::Directory);
+        let above: Vec<_> = path.ancestors().map(Path::to_owned).collect();
+        state.baseline.extend(above);
+    }
+
+    /// Writes a file, as somebody else does.
+    pub fn write_file(&self, path: &Path, text: &str) {
+        let mut state = self.state();
+        state.tree.put_text(path, text);
+        state.baseline.insert(path.to_owned());
+    }
+}
+
+/// What a scheduled change may do.
+pub struct Later<'s>(std::cell::RefCell<&'s mut State>);
+
+impl<'s> Later<'s> {
+    fn new(state: &'s mut State) -> Self {
+        Self(std::cell::RefCell::new(state))
+    }
+
+    /// See [`FakeWorld::map_lun`].
+    pub fn map_lun(&self, iqn: &Iqn, lun: Lun, disk: DiskId) {
+        self.0.borrow_mut().map_lun(iqn, lun, Some(disk));
+    }
+
+    /// See [`FakeWorld::set_portal`].
+    pub fn set_portal(&self, portal: Portal, answer: PortalState) {
+        self.0.borrow_mut().set_portal(portal, answer);
+    }
+
+    /// See [`FakeWorld::resize_disk`].
+    pub fn resize_disk(&self, disk: DiskId, size: u64) {
+        self.0.borrow_mut().san.disk_mut(disk).size = size;
+    }
+
+    /// See [`FakeWorld::start_multipathd`].
+    pub fn start_multipathd(&self) {
+        self.0.borrow_mut().start_multipathd();
+    }
+}
+
+impl State {
+    fn map_lun(&mut self, iqn: &Iqn, lun: Lun, disk: Option<DiskId>) {
+        let luns = &mut self.san.targets.entry(iqn.clone()).or_default().luns;
+        match disk {
+            Some(disk) => luns.insert(lun, disk),
+            None => luns.remove(&lun),
+        };
+        self.maps_changed();
+    }
+
+    fn hold(&mut self, path: std::path::PathBuf, holder: Option<&str>) {
+        match holder {
+            Some(holder) => self.openers.insert(path, holder.to_owned()),
+            None => self.openers.remove(&path),
+        };
+    }
+
+    fn reboot(&mut self) {
+        let processes = self.serial();
+        self.dead.extend(1..processes);
+        self.clock.forget_agenda();
+        self.sessions.clear();
+        self.sds.clear();
+        self.maps.clear();
+        self.multipathd.forget();
+        self.openers.clear();
+        self.locks.clear();
+        self.boot();
+        let automatic = self
+            .records()
+            .into_iter()
+            .filter(|record| record.is_automatic());
+        for record in automatic.collect::<Vec<_>>() {
+            self.violation(format!("logged in at boot: {}", record.name()));
+            self.log_in(&record.login());
+        }
+        self.event();
+    }
+}

@@ -1,0 +1,167 @@
+//! The SAN of the fake: targets on portals, LUN maps, and disks with content.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::Range;
+
+use nix::errno::Errno;
+
+use crate::fabric::{Export, Iqn, Lun, Offer, Portal, Wwid};
+
+/// Contents are kept in blocks of this size; what was never written is zero.
+pub(super) const BLOCK: u64 = 4096;
+
+/// How a portal answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum PortalState {
+    /// It serves.
+    #[default]
+    Up,
+    /// It answers RST: the port is closed.
+    Refusing,
+    /// It answers nothing: the network swallows all.
+    BlackHoled,
+}
+
+/// One backing disk. Two disks may carry the same WWID, as badly made arrays let them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DiskId(pub(super) usize);
+
+#[derive(Default)]
+pub(super) struct San {
+    pub(super) portals: BTreeMap<Portal, PortalState>,
+    pub(super) targets: BTreeMap<Iqn, Target>,
+    pub(super) disks: Vec<Disk>,
+}
+
+#[derive(Default)]
+pub(super) struct Target {
+    pub(super) portals: BTreeSet<Portal>,
+    pub(super) luns: BTreeMap<Lun, DiskId>,
+    /// User and password that it wants.
+    pub(super) chap: Option<(String, String)>,
+}
+
+pub(super) struct Disk {
+    pub(super) wwid: Wwid,
+    pub(super) size: u64,
+    blocks: BTreeMap<u64, Vec<u8>>,
+    /// Bytes that answer MEDIUM ERROR.
+    pub(super) unreadable: Vec<Range<u64>>,
+    /// A mkfs of ours was cut off here: making it anew destroys nothing.
+    pub(super) torn: bool,
+    /// Has a file system that was made here and never mounted.
+    pub(super) fresh: bool,
+    pub(super) writes: u64,
+}
+
+impl Disk {
+    pub(super) fn blank(wwid: Wwid, size: u64) -> Self {
+        Self {
+            wwid,
+            size,
+            blocks: BTreeMap::new(),
+            unreadable: Vec::new(),
+            torn: false,
+            fresh: false,
+            writes: 0,
+        }
+    }
+
+    pub(super) fn read(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let end = offset + length as u64;
+        if end > self.size {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let bad = |range: &Range<u64>| range.start < end && offset < range.end;
+        if self.unreadable.iter().any(bad) {
+            return Err(Errno::EIO.into());
+        }
+        let mut bytes = vec![0; length];
+        for (&at, block) in self.blocks.range(offset / BLOCK..=end / BLOCK) {
+            let start = at * BLOCK;
+            for (index, &byte) in block.iter().enumerate() {
+                let place = start + index as u64;
+                if (offset..end).contains(&place) {
+                    bytes[usize::try_from(place - offset).expect("inside the read")] = byte;
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
+    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
+        self.writes += 1;
+        let size = usize::try_from(BLOCK).expect("4096");
+        for (index, &byte) in bytes.iter().enumerate() {
+            let place = offset + index as u64;
+            let block = self
+                .blocks
+                .entry(place / BLOCK)
+                .or_insert_with(|| vec![0; size]);
+            block[usize::try_from(place % BLOCK).expect("below 4096")] = byte;
+        }
+    }
+
+    pub(super) fn is_blank(&self) -> bool {
+        self.unreadable.is_empty() && self.blocks.values().flatten().all(|&byte| byte == 0)
+    }
+
+    pub(super) fn wipe(&mut self) {
+        self.blocks.clear();
+    }
+
+    /// The parts that are not zero: what a test compares.
+    pub(super) fn content(&self) -> BTreeMap<u64, Vec<u8>> {
+        let written = |block: &&Vec<u8>| block.iter().any(|&byte| byte != 0);
+        self.blocks
+            .iter()
+            .filter(|(_, block)| written(block))
+            .map(|(&at, block)| (at, block.clone()))
+            .collect()
+    }
+}
+
+impl San {
+    pub(super) fn portal(&self, portal: Portal) -> PortalState {
+        self.portals
+            .get(&portal)
+            .copied()
+            .unwrap_or(PortalState::Refusing)
+    }
+
+    pub(super) fn lun(&self, iqn: &Iqn, lun: Lun) -> Option<DiskId> {
+        self.targets.get(iqn)?.luns.get(&lun).copied()
+    }
+
+    pub(super) fn disk(&self, id: DiskId) -> &Disk {
+        &self.disks[id.0]
+    }
+
+    pub(super) fn disk_mut(&mut self, id: DiskId) -> &mut Disk {
+        &mut self.disks[id.0]
+    }
+
+    /// The disk as the SAN would export it now: every portal of every target that maps it.
+    pub(super) fn export(&self, id: DiskId) -> Export {
+        let disk = self.disk(id);
+        let mut offers = Vec::new();
+        for (iqn, target) in &self.targets {
+            let mapped = target.luns.iter().filter(|(_, mapped)| **mapped == id);
+            for (&lun, _) in mapped {
+                offers.extend(target.portals.iter().map(|&portal| Offer {
+                    portal,
+                    iqn: iqn.clone(),
+                    lun,
+                }));
+            }
+        }
+        Export {
+            wwid: disk.wwid.clone(),
+            size: disk.size,
+            offers,
+            blank: disk.is_blank(),
+            read_only: false,
+        }
+    }
+}

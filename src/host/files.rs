@@ -1,0 +1,44 @@
+//! What there is to know of a path without opening it.
+
+/// What stands at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Link,
+    /// A block device.
+    BlockDevice,
+    /// Anything else.
+    Other,
+}
+
+/// The result of lstat(2), as far as we use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// What it is.
+    pub kind: FileKind,
+    /// Its length in bytes.
+    pub size: u64,
+    /// The bytes that are allocated for it.
+    pub allocated: u64,
+    /// Major and minor number, if it is a device.
+    pub device: (u64, u64),
+}
+
+/// The space of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// All of it, in bytes.
+    pub total: u64,
+    /// What nobody uses, in bytes; some of it may be kept for root.
+    pub free: u64,
+    /// What an unprivileged writer can still use, in bytes.
+    pub available: u64,
+    /// The files that it can hold; 0 where the file system makes them as it needs them.
+    pub inodes: u64,
+    /// The files that it can still take.
+    pub free_inodes: u64,
+}

@@ -1,0 +1,322 @@
+//! The world we run in.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::libc;
+
+use super::block::{Block, RealBlock};
+use super::exec::{Command, ExecError, Output};
+use super::files::{FileKind, Space, Stat};
+use super::kernel_events::KernelEvents;
+use super::world::{LockGuard, MountCall, Watch, World};
+use super::{exec, multipathd_socket, sys};
+use crate::deadline::Moment;
+
+/// Files of ours may hold secrets; nobody else reads them.
+const PRIVATE: u32 = 0o600;
+
+/// The real machine.
+pub struct Real {
+    root: PathBuf,
+    start: std::time::Instant,
+}
+
+impl Real {
+    /// The machine, with the host's tools inside `root`.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the one clock")]
+    pub fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            start: std::time::Instant::now(),
+        }
+    }
+}
+
+impl World for Real {
+    fn now(&self) -> Moment {
+        Moment::from_zero(self.start.elapsed())
+    }
+
+    fn watch(&self) -> Box<dyn Watch> {
+        Box::new(KernelEvents::subscribe())
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        fs::read(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        let mut names = fs::read_dir(path)?
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    }
+
+    fn read_link(&self, path: &Path) -> io::Result<PathBuf> {
+        fs::read_link(path)
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<Stat> {
+        let meta = fs::symlink_metadata(path)?;
+        Ok(Stat {
+            kind: kind_of(meta.file_type()),
+            size: meta.len(),
+            allocated: meta.blocks() * 512,
+            device: (
+                nix::sys::stat::major(meta.rdev()),
+                nix::sys::stat::minor(meta.rdev()),
+            ),
+        })
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let found = nix::sys::statvfs::statvfs(path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.fragment_size());
+        Ok(Space {
+            total: bytes(found.blocks()),
+            free: bytes(found.blocks_free()),
+            available: bytes(found.blocks_available()),
+            inodes: found.files(),
+            free_inodes: found.files_free(),
+        })
+    }
+
+    fn open_block(&self, path: &Path) -> io::Result<Box<dyn Block>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_DIRECT | libc::O_CLOEXEC)
+            .open(path)?;
+        if !file.metadata()?.file_type().is_block_device() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a block device",
+            ));
+        }
+        Ok(Box::new(RealBlock(file)))
+    }
+
+    fn probe_tcp(&self, address: SocketAddr, timeout: Duration) -> io::Result<()> {
+        TcpStream::connect_timeout(&address, timeout).map(drop)
+    }
+
+    fn write_attribute(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let written = OpenOptions::new().write(true).open(path)?.write(bytes)?;
+        if written == bytes.len() {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::WriteZero.into())
+        }
+    }
+
+    fn replace_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".new");
+        let fresh = PathBuf::from(name);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(PRIVATE)
+            .open(&fresh)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)?;
+        sync_parent(path)
+    }
+
+    fn create_sparse(&self, path: &Path, size: u64) -> io::Result<()> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(PRIVATE)
+            .open(path)?;
+        file.set_len(size)?;
+        file.sync_all()?;
+        sync_parent(path)
+    }
+
+    fn extend_file(&self, path: &Path, size: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(path)?;
+        if file.metadata()?.len() < size {
+            file.set_len(size)?;
+        }
+        file.sync_all()
+    }
+
+    fn clone_file(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let source = File::open(from)?;
+        let copy = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(PRIVATE)
+            .open(to)?;
+        sys::clone_blocks(&source, &copy)?;
+        copy.sync_all()?;
+        sync_parent(to)
+    }
+
+    fn make_directory(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)?;
+        sync_parent(path)
+    }
+
+    fn symlink(&self, target: &Path, link: &Path) -> io::Result<()> {
+        std::os::unix::fs::symlink(target, link)
+    }
+
+    fn run(&self, command: &Command) -> Result<Output, ExecError> {
+        exec::run(&self.root, command)
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that mounts"
+    )]
+    fn mount(&self, call: &MountCall) -> io::Result<()> {
+        let options = (!call.options.is_empty()).then_some(call.options.as_str());
+        nix::mount::mount(
+            Some(&call.source),
+            &call.target,
+            call.kind,
+            call.flags,
+            options,
+        )?;
+        Ok(())
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that unmounts"
+    )]
+    fn unmount(&self, target: &Path) -> io::Result<()> {
+        nix::mount::umount2(target, nix::mount::MntFlags::UMOUNT_NOFOLLOW)?;
+        Ok(())
+    }
+
+    fn ask_multipathd(&self, command: &str, timeout: Duration) -> io::Result<String> {
+        multipathd_socket::ask(command, timeout)
+    }
+
+    fn flush_block(&self, path: &Path) -> io::Result<()> {
+        // For reading: udev watches for writers that close a device and would open it at once, when it is about to be removed.
+        File::open(path)?.sync_all()
+    }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Option<LockGuard>> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(PRIVATE)
+            .open(path)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(held) => Ok(Some(LockGuard(Box::new(held)))),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(errno.into()),
+        }
+    }
+}
+
+fn kind_of(kind: fs::FileType) -> FileKind {
+    if kind.is_dir() {
+        FileKind::Directory
+    } else if kind.is_file() {
+        FileKind::File
+    } else if kind.is_symlink() {
+        FileKind::Link
+    } else if kind.is_block_device() {
+        FileKind::BlockDevice
+    } else {
+        FileKind::Other
+    }
+}
+
+/// Makes the names in the parent directory durable. Pseudo file systems that know no fsync have nothing to lose.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    match File::open(parent)?.sync_all() {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        synced => synced,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Host;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_privately() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::real(Path::new("/"));
+        let path = dir.path().join("record");
+        host.replace_file(&path, b"one").unwrap();
+        host.replace_file(&path, b"two").unwrap();
+        assert_eq!(host.read(&path).unwrap(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, PRIVATE);
+        assert_eq!(host.list(dir.path()).unwrap(), ["record"]);
+        host.remove_file(&path).unwrap();
+        host.remove_file(&path).unwrap();
+        assert_eq!(host.find_stat(&path).unwrap(), None);
+        assert_eq!(host.counts().steps, 4);
+    }
+
+    #[test]
+    fn a_lock_keeps_others_out_until_it_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::real(Path::new("/"));
+        let path = dir.path().join("portal.lock");
+        let soon = || host.deadline_in(Duration::from_millis(20));
+        let held = host.lock(&path, soon()).unwrap();
+        assert!(held.is_some());
+        assert!(host.lock(&path, soon()).unwrap().is_none());
+        drop(held);
+        assert!(host.lock(&path, soon()).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_file_grows_and_never_shrinks() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image");
+        let host = Host::real(Path::new("/"));
+        assert!(host.extend_file(&path, 1).is_err() && !path.exists());
+        fs::write(&path, b"precious").unwrap();
+        for (asked, length) in [(1 << 20, 1 << 20), (8, 1 << 20)] {
+            host.extend_file(&path, asked).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().len(), length);
+        }
+        assert!(fs::read(&path).unwrap().starts_with(b"precious\0"));
+    }
+
+    #[test]
+    fn a_sparse_file_has_its_size_and_no_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::real(Path::new("/"));
+        let path = dir.path().join("volume");
+        host.create_sparse(&path, 1 << 30).unwrap();
+        let stat = host.find_stat(&path).unwrap().unwrap();
+        assert_eq!((stat.size, stat.allocated), (1 << 30, 0));
+        assert!(
+            host.create_sparse(&path, 1).is_err(),
+            "never over an existing one"
+        );
+    }
+}

@@ -1,0 +1,123 @@
+//! All unsafe code of the crate, and nothing else: each block with its proof.
+#![expect(
+    unsafe_code,
+    reason = "the SG_IO and FICLONE ioctls and chroot in a child have no safe wrapper"
+)]
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::libc;
+
+/// `include/uapi/scsi/sg.h`, `struct sg_io_hdr`.
+#[repr(C)]
+struct SgIoHeader {
+    interface_id: libc::c_int,
+    direction: libc::c_int,
+    command_length: libc::c_uchar,
+    sense_length: libc::c_uchar,
+    scatter_count: libc::c_ushort,
+    transfer_length: libc::c_uint,
+    transfer: *mut libc::c_void,
+    command: *const libc::c_uchar,
+    sense: *mut libc::c_uchar,
+    timeout_ms: libc::c_uint,
+    flags: libc::c_uint,
+    pack_id: libc::c_int,
+    user: *mut libc::c_void,
+    status: libc::c_uchar,
+    masked_status: libc::c_uchar,
+    message_status: libc::c_uchar,
+    sense_written: libc::c_uchar,
+    host_status: libc::c_ushort,
+    driver_status: libc::c_ushort,
+    residual: libc::c_int,
+    duration: libc::c_uint,
+    info: libc::c_uint,
+}
+
+const SG_IO: libc::c_ulong = 0x2285;
+const FROM_DEVICE: libc::c_int = -3;
+const INQUIRY: u8 = 0x12;
+const ENABLE_VPD: u8 = 0x01;
+/// The most that a page of ours can hold; the allocation length of the command has two bytes.
+const PAGE_BYTES: u16 = 1024;
+
+/// A fresh INQUIRY for VPD `page` through SG_IO, which permits it on a device that is open for reading.
+pub(super) fn inquiry(device: &File, page: u8, timeout: Duration) -> io::Result<Vec<u8>> {
+    let [high, low] = PAGE_BYTES.to_be_bytes();
+    let command = [INQUIRY, ENABLE_VPD, page, high, low, 0];
+    let mut answer = vec![0_u8; usize::from(PAGE_BYTES)];
+    let mut sense = [0_u8; 32];
+    let mut header = SgIoHeader {
+        interface_id: libc::c_int::from(b'S'),
+        direction: FROM_DEVICE,
+        command_length: 6,
+        sense_length: 32,
+        scatter_count: 0,
+        transfer_length: u32::from(PAGE_BYTES),
+        transfer: answer.as_mut_ptr().cast(),
+        command: command.as_ptr(),
+        sense: sense.as_mut_ptr(),
+        timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
+        flags: 0,
+        pack_id: 0,
+        user: std::ptr::null_mut(),
+        status: 0,
+        masked_status: 0,
+        message_status: 0,
+        sense_written: 0,
+        host_status: 0,
+        driver_status: 0,
+        residual: 0,
+        duration: 0,
+        info: 0,
+    };
+    // SAFETY: the descriptor is open for as long as `device` is borrowed; the header has the kernel's layout; its three pointers lead to
+    // buffers of the lengths given beside them, which outlive the call, and the kernel writes to no other memory of ours.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), SG_IO, &raw mut header) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if header.status != 0 || header.host_status != 0 || header.driver_status != 0 {
+        return Err(io::Error::other(format!(
+            "INQUIRY of page {page:#04x} failed: status {:#04x}, host {:#06x}, driver {:#06x}, sense {:02x?}",
+            header.status,
+            header.host_status,
+            header.driver_status,
+            &sense[..usize::from(header.sense_written.min(32))],
+        )));
+    }
+    let unwritten = usize::try_from(header.residual).unwrap_or(0);
+    answer.truncate(usize::from(PAGE_BYTES).saturating_sub(unwritten));
+    Ok(answer)
+}
+
+/// Makes `to` share all blocks of `from`.
+pub(super) fn clone_blocks(from: &File, to: &File) -> io::Result<()> {
+    // SAFETY: both descriptors are open for as long as the files are borrowed; FICLONE takes the source descriptor by value and
+    // touches no memory of ours.
+    let result = unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Lets `command` run inside `root`.
+pub(super) fn enter_root(command: &mut Command, root: CString) {
+    let enter = move || {
+        nix::unistd::chroot(root.as_c_str())?;
+        nix::unistd::chdir(c"/")?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes two system calls with strings made before the fork; it allocates nothing and
+    // takes no lock, so it is safe in the child of a threaded process.
+    unsafe { command.pre_exec(enter) };
+}

@@ -1,0 +1,73 @@
+//! What a world must answer: the kernel's and the host's side of the seam, without counting or convenience.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::mount::MsFlags;
+
+use super::block::Block;
+use super::exec::{Command, ExecError, Output};
+use super::files::{Space, Stat};
+use crate::deadline::Moment;
+
+/// One mount(2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountCall {
+    /// The device, or the path to bind.
+    pub source: PathBuf,
+    /// Where.
+    pub target: PathBuf,
+    /// The file system's name; `None` for binds and remounts.
+    pub kind: Option<&'static str>,
+    /// The kernel's flags.
+    pub flags: MsFlags,
+    /// The file system's own options, comma-separated.
+    pub options: String,
+}
+
+/// A held lock; given back when dropped.
+pub struct LockGuard(
+    #[expect(dead_code, reason = "held for its drop alone")] pub(super) Box<dyn Send>,
+);
+
+/// A subscription to the kernel's events.
+pub trait Watch {
+    /// Returns when an event came or `at_most` has passed. Says nothing about which: the caller looks for itself.
+    fn wait(&mut self, at_most: Duration);
+}
+
+/// The outside. Absence is an error here (`ENOENT`); [`super::Host`] turns it into what its caller means.
+pub trait World: Send + Sync {
+    fn now(&self) -> Moment;
+    fn watch(&self) -> Box<dyn Watch>;
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
+    fn read_link(&self, path: &Path) -> io::Result<PathBuf>;
+    /// Does not follow links.
+    fn stat(&self, path: &Path) -> io::Result<Stat>;
+    fn space(&self, path: &Path) -> io::Result<Space>;
+    fn open_block(&self, path: &Path) -> io::Result<Box<dyn Block>>;
+    fn probe_tcp(&self, address: SocketAddr, timeout: Duration) -> io::Result<()>;
+
+    fn write_attribute(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    fn replace_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    fn create_sparse(&self, path: &Path, size: u64) -> io::Result<()>;
+    fn extend_file(&self, path: &Path, size: u64) -> io::Result<()>;
+    fn clone_file(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// With its parents.
+    fn make_directory(&self, path: &Path) -> io::Result<()>;
+    fn remove_directory(&self, path: &Path) -> io::Result<()>;
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    fn symlink(&self, target: &Path, link: &Path) -> io::Result<()>;
+    fn run(&self, command: &Command) -> Result<Output, ExecError>;
+    fn mount(&self, call: &MountCall) -> io::Result<()>;
+    fn unmount(&self, target: &Path) -> io::Result<()>;
+    fn ask_multipathd(&self, command: &str, timeout: Duration) -> io::Result<String>;
+    fn flush_block(&self, path: &Path) -> io::Result<()>;
+    /// `None` while somebody else holds it.
+    fn try_lock(&self, path: &Path) -> io::Result<Option<LockGuard>>;
+}

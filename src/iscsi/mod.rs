@@ -1,0 +1,16 @@
+//! open-iscsi, one tool: sessions as the kernel shows them, and logins, logouts and node records through `iscsiadm`.
+//!
+//! `attach` calls it. State is read from sysfs, never asked of a process; a login is proven by the session, never by an exit code. It knows
+//! nothing of disks: whether a session is still needed is its caller's word.
+
+mod initiator;
+mod iscsiadm;
+mod login;
+mod records;
+mod session;
+
+pub use initiator::{InitiatorError, find_initiator_name};
+pub use iscsiadm::{Exit, IscsiadmError};
+pub use login::{Initiator, SessionError};
+pub use records::{OwnRecord, RecordError};
+pub use session::{Session, SessionState, find_session, list_sessions};

@@ -1,0 +1,215 @@
+//! Node records: whether open-iscsi holds one, and which of them are ours to take away.
+//!
+//! Before we make a record we remember it in a small file. Only what stands there is ever logged out or deleted; an administrator's or another
+//! driver's records and sessions are not ours.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::fabric::{Iqn, Portal};
+use crate::fault::{Fault, Faulted};
+use crate::host::Host;
+
+/// Where open-iscsi keeps its database, by version and distribution (relative to the host's root).
+const DATABASES: [&str; 2] = ["etc/iscsi/nodes", "var/lib/iscsi/nodes"];
+const VERSION: u32 = 1;
+
+/// A node record that we made.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct OwnRecord {
+    version: u32,
+    /// Where it logs in.
+    pub portal: Portal,
+    /// The target there.
+    pub iqn: Iqn,
+}
+
+/// Why the files about our own records failed us.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// A file could not be read, written or removed.
+    #[error("could not {what} {}", path.display())]
+    File {
+        /// `read`, `write`, `remove`.
+        what: &'static str,
+        /// Which.
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// It holds something else.
+    #[error("{} is not a session record of version {VERSION}", path.display())]
+    Form {
+        /// Which.
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl Faulted for RecordError {
+    fn fault(&self) -> Fault {
+        Fault::MaybeDone
+    }
+}
+
+/// The name under which things of one portal and target are filed: names themselves may be too long for a file.
+pub(super) fn file_stem(portal: Portal, iqn: &Iqn) -> String {
+    let name = format!("sanpath session {portal} {iqn}");
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string()
+}
+
+fn path_of(dir: &Path, portal: Portal, iqn: &Iqn) -> PathBuf {
+    dir.join(format!("{}.json", file_stem(portal, iqn)))
+}
+
+/// Remembers that we make the record, before we do.
+pub(super) fn remember(
+    host: &Host,
+    dir: &Path,
+    portal: Portal,
+    iqn: &Iqn,
+) -> Result<(), RecordError> {
+    let path = path_of(dir, portal, iqn);
+    let record = OwnRecord {
+        version: VERSION,
+        portal,
+        iqn: iqn.clone(),
+    };
+    let form = |source| RecordError::Form {
+        path: path.clone(),
+        source,
+    };
+    let text = serde_json::to_vec(&record).map_err(form)?;
+    let written = host
+        .ensure_directory(dir)
+        .and_then(|()| host.replace_file(&path, &text));
+    written.map_err(|source| RecordError::File {
+        what: "write",
+        path,
+        source,
+    })
+}
+
+/// Forgets a record that is gone.
+pub(super) fn forget(
+    host: &Host,
+    dir: &Path,
+    portal: Portal,
+    iqn: &Iqn,
+) -> Result<(), RecordError> {
+    let path = path_of(dir, portal, iqn);
+    host.remove_file(&path).map_err(|source| RecordError::File {
+        what: "remove",
+        path,
+        source,
+    })
+}
+
+/// All records that we made.
+pub(super) fn list_own(host: &Host, dir: &Path) -> Result<Vec<OwnRecord>, RecordError> {
+    let read_failed = |path: &Path, source| RecordError::File {
+        what: "read",
+        path: path.to_owned(),
+        source,
+    };
+    let names = host.list(dir).map_err(|source| read_failed(dir, source))?;
+    let mut records = Vec::new();
+    for path in names.iter().map(|name| dir.join(name)) {
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let text = host
+            .read(&path)
+            .map_err(|source| read_failed(&path, source))?;
+        records.push(parse(&text).map_err(|source| RecordError::Form { path, source })?);
+    }
+    Ok(records)
+}
+
+fn parse(text: &[u8]) -> Result<OwnRecord, serde_json::Error> {
+    use serde::de::Error;
+    let record: OwnRecord = serde_json::from_slice(text)?;
+    if record.version == VERSION {
+        Ok(record)
+    } else {
+        Err(serde_json::Error::custom(format!(
+            "version {}",
+            record.version
+        )))
+    }
+}
+
+/// Whether open-iscsi has a record for this portal, under any tag. A wrong answer does no lasting harm: the update that follows says "not
+/// found", or sets everything anew.
+pub(super) fn exists(host: &Host, root: &Path, portal: Portal, iqn: &Iqn) -> io::Result<bool> {
+    let untagged = format!("{},{}", portal.address(), portal.port());
+    let tagged = format!("{untagged},");
+    for database in DATABASES {
+        let portals = host.list(&root.join(database).join(iqn.as_str()))?;
+        let fits = |name: &str| name == untagged || name.starts_with(&tagged);
+        if portals.iter().filter_map(|name| name.to_str()).any(fits) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn iqn() -> Iqn {
+        "iqn.2026-11.dev.sanpath:t".parse().unwrap()
+    }
+
+    #[test]
+    fn a_record_is_found_under_any_tag_in_either_database() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::real(Path::new("/"));
+        let four: Portal = "10.0.0.1".parse().unwrap();
+        let six: Portal = "[fd00::1]:3261".parse().unwrap();
+        assert!(!exists(&host, root.path(), four, &iqn()).unwrap());
+        let make = |database: &str, name: &str| {
+            let path = root.path().join(database).join(iqn().as_str()).join(name);
+            std::fs::create_dir_all(path).unwrap();
+        };
+        make(DATABASES[0], "10.0.0.1,32600,1");
+        assert!(
+            !exists(&host, root.path(), four, &iqn()).unwrap(),
+            "another port"
+        );
+        make(DATABASES[0], "10.0.0.1,3260,7");
+        make(DATABASES[1], "fd00::1,3261,1");
+        assert!(exists(&host, root.path(), four, &iqn()).unwrap());
+        assert!(exists(&host, root.path(), six, &iqn()).unwrap());
+    }
+
+    #[test]
+    fn own_records_are_remembered_and_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("sessions");
+        let host = Host::real(Path::new("/"));
+        let portal: Portal = "10.0.0.1".parse().unwrap();
+        assert!(list_own(&host, &dir).unwrap().is_empty());
+        remember(&host, &dir, portal, &iqn()).unwrap();
+        let own = list_own(&host, &dir).unwrap();
+        assert_eq!((own[0].portal, &own[0].iqn), (portal, &iqn()));
+        forget(&host, &dir, portal, &iqn()).unwrap();
+        forget(&host, &dir, portal, &iqn()).unwrap();
+        assert!(list_own(&host, &dir).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_form_of_version_1_stays_readable() {
+        let golden = br#"{"version":1,"portal":"10.0.0.1:3260","iqn":"iqn.2026-11.dev.sanpath:t"}"#;
+        let record = parse(golden).unwrap();
+        assert_eq!(record.iqn, iqn());
+        assert_eq!(serde_json::to_vec(&record).unwrap(), golden);
+        let newer = String::from_utf8_lossy(golden).replace(":1,", ":2,");
+        assert!(parse(newer.as_bytes()).is_err());
+    }
+}

@@ -1,0 +1,60 @@
+//! sanpath: a CSI driver for multipathed iSCSI.
+//!
+//! Three layers. Calls go down, values come up:
+//!
+//! - wire: [`csi`] and the SAN server of `linux_san` parse, call and answer;
+//! - workflow: `controller` and `node` know the order of steps;
+//! - engines and tools: `attach`, `san` and one room per host tool do the work, on the [`host`] seam.
+//!
+//! Who may name whom, and why. A test reads every `crate::` path in `src/` against this table. `*` is every room. Types
+//! generated for the wire (`ROOM::proto`, `…_wire`) need a row of their own.
+//!
+//! ```text,arrows
+//! main -> cli, daemon: arguments in, exit code out
+//! daemon -> *: the composition root builds every part and hands it to those above
+//! cli -> admin, doctor, config, fabric, volume: asks a running daemon, edits properties, prints
+//! doctor -> admin, config, fabric, host, iscsi, multipath, scsi: probes that only look
+//! admin -> config, fabric, volume: shows what the daemon put there, in our own nouns
+//! csi -> controller, node: parses and answers; the workflow decides
+//! csi -> fabric, inflight, volume: requests become nouns, and the work owns its volume while it runs
+//! controller -> san, archive: a volume is what the SAN holds; archives go through the archiver's client
+//! controller -> config, fabric, inflight, volume: partitions and contexts
+//! node -> attach, filesystem, luks, mount: the order of steps from an export to a target path
+//! node -> config, fabric, flights, host, inflight, volume: settings, contexts and the seam that is handed down
+//! archive -> attach: the archiver is a node with an object store
+//! archive -> config, fabric, host, inflight, volume: settings, exports and the seam that is handed down
+//! attach -> iscsi, multipath, scsi: sessions, maps and identity, one tool each
+//! attach -> fabric, flights, host, inflight: an export in, a verified map out; no CSI words
+//! san -> fabric, host, inflight, volume: exports out; families that run a program use the seam
+//! san, linux_san -> linux_san_wire: generated code is all that the two share
+//! linux_san -> fabric, host, inflight: the same nouns; the kernel's target through the seam; one call per volume
+//! iscsi, multipath, scsi -> fabric, host: SAN nouns; each tool through the seam
+//! filesystem, luks, mount -> host: each tool through the seam
+//! host -> fabric: the SAN of the fake host for tests is told in the same nouns
+//! config -> fabric, host, volume: properties are paths and sizes; files through the seam
+//! volume -> fabric: a publish context carries an export
+//! * -> deadline, fault: every call ends in time, every error has a class
+//! ```
+
+pub mod attach;
+pub mod cli;
+pub mod config;
+pub mod controller;
+pub mod csi;
+pub mod daemon;
+pub mod deadline;
+pub mod fabric;
+pub mod fault;
+pub mod filesystem;
+pub mod flights;
+pub mod host;
+pub mod inflight;
+pub mod iscsi;
+pub mod linux_san;
+pub mod linux_san_wire;
+pub mod mount;
+pub mod multipath;
+pub mod node;
+pub mod san;
+pub mod scsi;
+pub mod volume;

@@ -1,0 +1,125 @@
+//! What the operations share, and how a SAN is opened: the first time, and every time after.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::drain::Drains;
+use super::format::FormatError;
+use super::lio::{Lio, LioError};
+use super::options::{OptionsError, SanOptions};
+use super::pool::{Pool, PoolError};
+use super::state::{State, StateFile};
+use crate::fabric::Portal;
+use crate::host::{Host, LockGuard};
+
+/// A killed predecessor may still be held by the kernel for a moment.
+const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a SAN does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// What the operator said.
+    #[error("the options of the SAN")]
+    Options(#[from] OptionsError),
+    /// The state directory.
+    #[error("the state directory {path}")]
+    StateDir {
+        /// The directory.
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    /// Two at once would undo each other's work.
+    #[error("another process serves this SAN: it holds {0}")]
+    Running(PathBuf),
+    /// The state file.
+    #[error("the state of the SAN")]
+    State(#[from] FormatError),
+    /// The pool.
+    #[error("the pool of the SAN")]
+    Pool(#[from] PoolError),
+    /// The kernel.
+    #[error("the kernel's target")]
+    Lio(#[from] LioError),
+}
+
+/// A SAN that is open. All calls block; call them from plain threads.
+pub struct Engine {
+    pub(super) options: SanOptions,
+    pub(super) host: Host,
+    pub(super) state: StateFile,
+    pub(super) pool: Pool,
+    pub(super) lio: Lio,
+    pub(super) drains: Drains,
+    /// Held while objects that several volumes or nodes share are made or removed. Never while waiting for I/O to land.
+    kernel: Mutex<()>,
+    _alone: Mutex<LockGuard>,
+}
+
+impl Engine {
+    /// Opens the SAN, making state and pool at the very first start. The kernel is not touched yet: see [`Engine::restore`].
+    ///
+    /// # Errors
+    /// See [`OpenError`]. A state file without its pool, or a pool without its state file, is refused.
+    pub fn open(host: &Host, options: SanOptions) -> Result<Arc<Self>, OpenError> {
+        options.check()?;
+        let alone = stay_alone(host, &options)?;
+        let (state, pool) = open_pair(host, &options)?;
+        let adapter = state.read(|state| state.san_uuid.adapter());
+        Ok(Arc::new(Self {
+            lio: Lio::new(host, &options.configfs, adapter),
+            host: host.clone(),
+            options,
+            state,
+            pool,
+            drains: Drains::default(),
+            kernel: Mutex::new(()),
+            _alone: Mutex::new(alone),
+        }))
+    }
+
+    /// Who this SAN is; never changes.
+    #[must_use]
+    pub fn san_uuid(&self) -> String {
+        self.state.read(|state| state.san_uuid.to_string())
+    }
+
+    /// Where the targets listen.
+    #[must_use]
+    pub fn portals(&self) -> &[Portal] {
+        &self.options.portals
+    }
+
+    pub(super) fn lock_kernel(&self) -> MutexGuard<'_, ()> {
+        // Guards no value: configfs itself says what is there.
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn stay_alone(host: &Host, options: &SanOptions) -> Result<LockGuard, OpenError> {
+    let failed = |source| OpenError::StateDir {
+        path: options.state_dir.clone(),
+        source,
+    };
+    host.ensure_directory(&options.state_dir).map_err(failed)?;
+    let path = options.state_dir.join("lock");
+    let deadline = host.deadline_in(PREDECESSOR_PATIENCE);
+    let held = host.lock(&path, deadline).map_err(failed)?;
+    held.ok_or(OpenError::Running(path))
+}
+
+/// State and pool belong together; only where neither is, both are made. The pool first: a pool without volumes and without a state
+/// is what a crash in between leaves, and is taken up again.
+fn open_pair(host: &Host, options: &SanOptions) -> Result<(StateFile, Pool), OpenError> {
+    if let Some(state) = StateFile::find(host, &options.state_dir)? {
+        let id = state.read(|state| state.pool_id.clone());
+        let pool = Pool::open(host, &options.pool, &id)?;
+        return Ok((state, pool));
+    }
+    let pool = Pool::ensure_empty(host, &options.pool)?;
+    let state = State::new(pool.id());
+    tracing::info!(san = %state.san_uuid, pool = %options.pool.display(), "a new SAN");
+    let state = StateFile::create(host, &options.state_dir, state)?;
+    Ok((state, pool))
+}

@@ -1,0 +1,225 @@
+//! Exports: a volume given to a node on every portal. The server calls this; the caller allows one call per volume at a time.
+//!
+//! Order: prove the image, write down who gets it under which number, then build it in the kernel, portals last. A crash after the
+//! second step is completed by [`Engine::restore`] with the same number.
+
+use super::engine::Engine;
+use super::expand::ExpandError;
+use super::format::FormatError;
+use super::lio::{Backstore, LioError, MappedLun};
+use super::names::VolumeKey;
+use super::pool::PoolError;
+use super::state::{ExportRecord, NodeRecord, Refusal, VolumeRecord};
+use crate::fabric::{Export, Iqn, Offer, Wwid};
+use crate::fault::{Fault, Faulted};
+
+/// A volume for a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportRequest {
+    /// Which volume.
+    pub key: VolumeKey,
+    /// The identity that it must have.
+    pub wwid: Wwid,
+    /// The node's name.
+    pub node: String,
+    /// The node's initiator.
+    pub initiator: Iqn,
+    /// Whether the node may not write.
+    pub read_only: bool,
+    /// Whether other nodes may have the volume at the same time.
+    pub shared: bool,
+}
+
+/// Why a volume is not exported.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// No such key, or another identity.
+    #[error("there is no volume {key} with WWID {wwid}")]
+    Unknown {
+        /// The key.
+        key: VolumeKey,
+        /// The identity.
+        wwid: Wwid,
+    },
+    /// Names are for people, logs and comparison.
+    #[error("node_name must have 1 to 253 printable ASCII characters")]
+    NodeName,
+    /// The image is not there, or not the one that it should be.
+    #[error("volume {key} cannot be served")]
+    Image {
+        /// The volume.
+        key: VolumeKey,
+        #[source]
+        source: PoolError,
+    },
+    /// An expansion that was cut off could not be taken up again.
+    #[error("volume {key} could not be grown to its end")]
+    Growing {
+        /// The volume.
+        key: VolumeKey,
+        #[source]
+        source: Box<ExpandError>,
+    },
+    /// Somebody else has it, or the node is somebody else.
+    #[error("the export is refused")]
+    Refused(#[from] Refusal),
+    /// The state file.
+    #[error("the state of the SAN")]
+    State(#[from] FormatError),
+    /// The kernel.
+    #[error("volume {key} is not served yet")]
+    Kernel {
+        /// The volume.
+        key: VolumeKey,
+        #[source]
+        source: LioError,
+    },
+}
+
+impl Faulted for ExportError {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Unknown { .. } => Fault::NotFound,
+            Self::NodeName => Fault::Invalid,
+            Self::Image { source, .. } => source.fault(),
+            Self::Growing { source, .. } => source.fault(),
+            Self::Refused(refusal) => refusal.fault(),
+            Self::State(_) => Fault::MaybeDone,
+            Self::Kernel { source, .. } => source.fault(),
+        }
+    }
+}
+
+impl Engine {
+    /// Gives the volume to the node; the same answer when repeated.
+    ///
+    /// # Errors
+    /// See [`ExportError`].
+    pub fn ensure_export(&self, wanted: &ExportRequest) -> Result<Export, ExportError> {
+        let named = (1..=253).contains(&wanted.node.len());
+        if !named || !wanted.node.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(ExportError::NodeName);
+        }
+        self.finish_growing(&wanted.key)
+            .map_err(|source| ExportError::Growing {
+                key: wanted.key.clone(),
+                source: Box::new(source),
+            })?;
+        let volume = self.find_wanted(wanted)?;
+        let allocated = self.pool.check(&wanted.key, &volume);
+        let allocated = allocated.map_err(|source| ExportError::Image {
+            key: wanted.key.clone(),
+            source,
+        })?;
+        let (node, record) = self.allot(wanted, allocated == 0)?;
+        self.build_export(wanted, &volume, &node, &record)
+            .map_err(|source| ExportError::Kernel {
+                key: wanted.key.clone(),
+                source,
+            })?;
+        tracing::info!(
+            key = %wanted.key, node = node.name, lun = %record.lun, read_only = record.read_only, "volume exported"
+        );
+        Ok(self.offer(&volume, &node, &record))
+    }
+
+    fn find_wanted(&self, wanted: &ExportRequest) -> Result<VolumeRecord, ExportError> {
+        let found = self.state.read(|state| {
+            let volume = state.find_identified(&wanted.key, &wanted.wwid);
+            volume.cloned()
+        });
+        found.ok_or_else(|| ExportError::Unknown {
+            key: wanted.key.clone(),
+            wwid: wanted.wwid.clone(),
+        })
+    }
+
+    fn allot(
+        &self,
+        wanted: &ExportRequest,
+        untouched: bool,
+    ) -> Result<(NodeRecord, ExportRecord), ExportError> {
+        let prefix = &self.options.target_prefix;
+        self.state.change(|state| {
+            let target = state.san_uuid.new_target(prefix);
+            state.allot_export(wanted, untouched, target)?;
+            let allotted = state.find_export(&wanted.key, &wanted.initiator);
+            let (node, export) = allotted.expect("it was allotted just now");
+            Ok((node.clone(), export.clone()))
+        })
+    }
+
+    fn build_export(
+        &self,
+        wanted: &ExportRequest,
+        volume: &VolumeRecord,
+        node: &NodeRecord,
+        record: &ExportRecord,
+    ) -> Result<(), LioError> {
+        let _shared_objects = self.lock_kernel();
+        self.ensure_disk(&wanted.key, volume)?;
+        self.lio.ensure_target(&node.target, &wanted.initiator)?;
+        self.ensure_mapped(&wanted.key, &wanted.initiator, node, record)?;
+        self.lio.ensure_portals(&node.target, &self.options.portals)
+    }
+
+    /// The volume as a disk in the kernel. Its image has been proved.
+    pub(super) fn ensure_disk(
+        &self,
+        key: &VolumeKey,
+        volume: &VolumeRecord,
+    ) -> Result<(), LioError> {
+        self.as_backstore(key, volume, |disk| self.lio.ensure_backstore(disk))
+    }
+
+    /// Does something with the volume as the kernel is to have it.
+    pub(super) fn as_backstore<T>(
+        &self,
+        key: &VolumeKey,
+        volume: &VolumeRecord,
+        act: impl FnOnce(&Backstore<'_>) -> T,
+    ) -> T {
+        act(&Backstore {
+            name: &self.backstore_of(key),
+            image: &self.pool.image(key),
+            size: volume.size,
+            serial: &volume.serial.to_string(),
+        })
+    }
+
+    /// The disk under its number at the node.
+    pub(super) fn ensure_mapped(
+        &self,
+        key: &VolumeKey,
+        initiator: &Iqn,
+        node: &NodeRecord,
+        record: &ExportRecord,
+    ) -> Result<(), LioError> {
+        let at = MappedLun {
+            target: &node.target,
+            initiator,
+            lun: record.lun,
+        };
+        self.lio
+            .ensure_lun(&at, &self.backstore_of(key), record.read_only)
+    }
+
+    pub(super) fn backstore_of(&self, key: &VolumeKey) -> String {
+        self.state.read(|state| state.san_uuid.backstore(key))
+    }
+
+    fn offer(&self, volume: &VolumeRecord, node: &NodeRecord, record: &ExportRecord) -> Export {
+        let offer = |portal: &_| Offer {
+            portal: *portal,
+            iqn: node.target.clone(),
+            lun: record.lun,
+        };
+        Export {
+            wwid: volume.serial.wwid(),
+            size: volume.size,
+            offers: self.options.portals.iter().map(offer).collect(),
+            blank: record.blank,
+            read_only: record.read_only,
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The Linux SAN (`sanpath san`): a box whose disks become volumes behind the kernel's own iSCSI target.
+//!
+//! | File | What it holds |
+//! |---|---|
+//! | `options` | what the operator says: pool, data portals, where the state lives |
+//! | `names` | keys, serials, and the names that our objects have in the kernel |
+//! | `format` | the versioned JSON forms: what we write we can read for ever |
+//! | `state` | the one truth: which volumes there are and who has them; changed durably, as a whole |
+//! | `pool` | the directory with reflink that holds the images, and proof that it is the right one |
+//! | `lio/` | the kernel's target, through configfs |
+//! | `engine` | what the operations share; opening it, first start or not |
+//! | `volumes`, `expand`, `exports`, `drain` | create and delete; grow; export; unexport |
+//! | `restore` | making the kernel agree with the state at start, and clearing targets that nobody uses |
+//! | `server` | the gRPC face: parse, call, reply |
+//!
+//! Everything but `server` is synchronous and knows no gRPC. The daemon calls [`serve`]. The invariant: the state file runs ahead of
+//! the kernel when something is given (so a crash is completed) and behind it when something is taken away (so a crash is repeated).
+
+mod drain;
+mod engine;
+mod expand;
+mod exports;
+#[cfg(test)]
+mod fake_lio;
+mod format;
+mod lio;
+mod names;
+mod options;
+mod pool;
+mod restore;
+mod server;
+mod state;
+#[cfg(test)]
+mod tests;
+mod volumes;
+
+pub use drain::UnexportError;
+pub use engine::{Engine, OpenError};
+pub use expand::ExpandError;
+pub use exports::{ExportError, ExportRequest};
+pub use names::VolumeKey;
+pub use options::{OptionsError, SanOptions};
+pub use restore::Restored;
+pub use server::{ServeError, serve};
+pub use volumes::{Capacity, NewVolume, VolumeError, VolumePage, VolumeView};

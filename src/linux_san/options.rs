@@ -1,0 +1,144 @@
+//! What the operator says about a SAN box. Checked once, at start; the daemon fills it from its arguments.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::fabric::{Iqn, MAX_OFFERS, Portal};
+
+/// LIO's fileio keeps a path of at most 255 bytes (`FD_MAX_DEV_NAME`), and ours adds `/volumes/KEY.img`.
+const MAX_POOL_BYTES: usize = 200;
+/// RFC 7143 allows 223 bytes for a name; ours adds 22.
+const MAX_PREFIX_BYTES: usize = 200;
+
+/// One SAN.
+#[derive(Clone, Debug)]
+pub struct SanOptions {
+    /// The directory that holds the volumes, on XFS or btrfs.
+    pub pool: PathBuf,
+    /// Where the state file lives; not inside the pool.
+    pub state_dir: PathBuf,
+    /// Where the targets listen: every one is offered for every volume.
+    pub portals: Vec<Portal>,
+    /// The beginning of every target's name.
+    pub target_prefix: String,
+    /// How long an unexport waits for the kernel to land what is in flight.
+    pub drain_deadline: Duration,
+    /// Where the kernel shows its target.
+    pub configfs: PathBuf,
+}
+
+/// Why options cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OptionsError {
+    /// LIO takes the image's path in a comma-separated list of bounded length.
+    #[error(
+        "the pool {0:?} must be an absolute path of at most {MAX_POOL_BYTES} bytes without commas and control characters"
+    )]
+    Pool(PathBuf),
+    /// The state must survive the pool.
+    #[error("the state directory {state} must not lie inside the pool {pool}")]
+    StateInPool {
+        /// The state directory.
+        state: PathBuf,
+        /// The pool.
+        pool: PathBuf,
+    },
+    /// Without a portal nothing can be reached.
+    #[error("no data portal is given")]
+    NoPortal,
+    /// Nodes are not told more.
+    #[error("{0} data portals are given; a volume is offered on {MAX_OFFERS} at most")]
+    ManyPortals(usize),
+    /// A node cannot connect to a wildcard.
+    #[error("the data portal {0} must be an address that nodes can connect to")]
+    Wildcard(Portal),
+    /// The names of targets are made from it.
+    #[error("the target prefix {0:?} must be an iqn. name of at most {MAX_PREFIX_BYTES} bytes")]
+    Prefix(String),
+}
+
+impl SanOptions {
+    /// The SAN in `pool` on `portals`, everything else as usual.
+    #[must_use]
+    pub fn new(pool: &Path, portals: Vec<Portal>) -> Self {
+        Self {
+            pool: pool.to_owned(),
+            state_dir: PathBuf::from("/var/lib/sanpath/san"),
+            portals,
+            target_prefix: "iqn.2026-11.dev.sanpath".to_owned(),
+            drain_deadline: Duration::from_secs(20),
+            configfs: PathBuf::from("/sys/kernel/config/target"),
+        }
+    }
+
+    /// Refuses what cannot work.
+    ///
+    /// # Errors
+    /// See [`OptionsError`].
+    pub fn check(&self) -> Result<(), OptionsError> {
+        let fits = self.pool.is_absolute()
+            && self.pool.to_str().is_some_and(|text| {
+                text.len() <= MAX_POOL_BYTES && !text.contains(|c: char| c == ',' || c.is_control())
+            });
+        if !fits {
+            return Err(OptionsError::Pool(self.pool.clone()));
+        }
+        if self.state_dir.starts_with(&self.pool) {
+            return Err(OptionsError::StateInPool {
+                state: self.state_dir.clone(),
+                pool: self.pool.clone(),
+            });
+        }
+        self.check_portals()?;
+        let prefix: Result<Iqn, _> = self.target_prefix.parse();
+        let ours = self.target_prefix.starts_with("iqn.")
+            && self.target_prefix.len() <= MAX_PREFIX_BYTES
+            && prefix.is_ok_and(|iqn| iqn.as_str() == self.target_prefix);
+        if ours {
+            Ok(())
+        } else {
+            Err(OptionsError::Prefix(self.target_prefix.clone()))
+        }
+    }
+
+    fn check_portals(&self) -> Result<(), OptionsError> {
+        match self.portals.len() {
+            0 => return Err(OptionsError::NoPortal),
+            many if many > MAX_OFFERS => return Err(OptionsError::ManyPortals(many)),
+            _ => {}
+        }
+        match self.portals.iter().find(|p| p.address().is_unspecified()) {
+            Some(portal) => Err(OptionsError::Wildcard(*portal)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_work_is_refused_at_start() {
+        let portal = |text: &str| vec![text.parse().unwrap()];
+        let good = SanOptions::new(Path::new("/srv/pool"), portal("10.101.1.1"));
+        good.check().unwrap();
+        for pool in ["pool", "/srv/a,b", "/srv/a\nb"] {
+            let bad = SanOptions::new(Path::new(pool), portal("10.101.1.1"));
+            assert!(matches!(bad.check(), Err(OptionsError::Pool(_))), "{pool}");
+        }
+        let wild = SanOptions::new(Path::new("/srv/pool"), portal("0.0.0.0"));
+        assert!(matches!(wild.check(), Err(OptionsError::Wildcard(_))));
+        let none = SanOptions::new(Path::new("/srv/pool"), Vec::new());
+        assert!(matches!(none.check(), Err(OptionsError::NoPortal)));
+        let mut inside = good.clone();
+        inside.state_dir = PathBuf::from("/srv/pool/state");
+        assert!(matches!(
+            inside.check(),
+            Err(OptionsError::StateInPool { .. })
+        ));
+        let mut upper = good;
+        upper.target_prefix = "iqn.2026-11.dev.Sanpath".to_owned();
+        assert!(matches!(upper.check(), Err(OptionsError::Prefix(_))));
+    }
+}

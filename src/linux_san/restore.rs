@@ -1,0 +1,198 @@
+//! Making the kernel agree with the state: at start (after a crash, with objects still there, or after a reboot, with none), and
+//! every few seconds for targets that have become idle.
+//!
+//! The order at start is the one that an initiator that is waiting outside must see: disks, targets, LUNs, and only then portals.
+//! One volume or node that cannot be restored is reported loudly and keeps nothing from the others.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::engine::{Engine, OpenError};
+use super::names::VolumeKey;
+use super::state::{ExportState, Phase, State};
+use crate::fault::chain;
+
+/// What a start found and did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Restored {
+    /// Volumes that are served.
+    pub served: usize,
+    /// Volumes that nodes should have and that are not served; the log says why.
+    pub refused: usize,
+    /// Nodes whose target listens.
+    pub nodes: usize,
+    /// Removals that were taken up again.
+    pub leaving: usize,
+}
+
+impl Engine {
+    /// Rebuilds in the kernel what the state says. May be repeated.
+    ///
+    /// # Errors
+    /// When the kernel offers no target at all.
+    pub fn restore(self: &Arc<Self>) -> Result<Restored, OpenError> {
+        self.lio.ensure_ready()?;
+        self.report_strangers()?;
+        // Nobody was told of a volume that was being made, and the removal was asked for.
+        self.remove_remains(&[Phase::Making, Phase::Removing]);
+        self.finish_all_growing();
+        let restored = {
+            let _shared_objects = self.lock_kernel();
+            self.restore_exports()
+        };
+        let leaving = self.resume_drains();
+        self.sweep();
+        let restored = Restored {
+            leaving,
+            ..restored
+        };
+        tracing::info!(
+            volumes = restored.served,
+            not_served = restored.refused,
+            nodes = restored.nodes,
+            leaving = restored.leaving,
+            "the kernel's target agrees with the state"
+        );
+        Ok(restored)
+    }
+
+    fn restore_exports(&self) -> Restored {
+        // What is given when this begins; a removal that is under way is not revived.
+        let state = self.state.read(State::clone);
+        let wanted = exported_volumes(&state);
+        let served: BTreeSet<&VolumeKey> = wanted
+            .iter()
+            .copied()
+            .filter(|key| self.restore_disk(&state, key))
+            .collect();
+        let initiators = state.nodes.iter().filter(|(_, node)| {
+            let mut exports = node.exports.values();
+            exports.any(|export| export.state == ExportState::Exported)
+        });
+        let mut ready = Vec::new();
+        for (initiator, node) in initiators {
+            let built = self.restore_node(initiator, node, &served);
+            match built {
+                Ok(()) => ready.push(node),
+                Err(error) => {
+                    tracing::error!(node = node.name, reason = chain(&error), "NODE NOT SERVED");
+                }
+            }
+        }
+        let mut nodes = 0;
+        for node in ready {
+            match self.lio.ensure_portals(&node.target, &self.options.portals) {
+                Ok(()) => nodes += 1,
+                Err(error) => tracing::error!(
+                    node = node.name,
+                    reason = chain(&error),
+                    "a target does not listen on every portal"
+                ),
+            }
+        }
+        Restored {
+            served: served.len(),
+            refused: wanted.len() - served.len(),
+            nodes,
+            leaving: 0,
+        }
+    }
+
+    /// Whether the volume is a disk in the kernel now. Checked first: LIO makes a missing image and serves zeros.
+    fn restore_disk(&self, state: &State, key: &VolumeKey) -> bool {
+        let Some(volume) = state.find_ready(key) else {
+            tracing::error!(%key, "VOLUME NOT SERVED: a node should have it, but the state file does not know it");
+            return false;
+        };
+        if let Err(error) = self.pool.check(key, volume) {
+            tracing::error!(%key, name = volume.name, reason = chain(&error), "VOLUME NOT SERVED");
+            return false;
+        }
+        match self.ensure_disk(key, volume) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%key, name = volume.name, reason = chain(&error), "VOLUME NOT SERVED");
+                false
+            }
+        }
+    }
+
+    fn restore_node(
+        &self,
+        initiator: &crate::fabric::Iqn,
+        node: &super::state::NodeRecord,
+        served: &BTreeSet<&VolumeKey>,
+    ) -> Result<(), super::lio::LioError> {
+        self.lio.ensure_target(&node.target, initiator)?;
+        let given = node
+            .exports
+            .iter()
+            .filter(|(key, export)| export.state == ExportState::Exported && served.contains(key));
+        for (key, export) in given {
+            self.ensure_mapped(key, initiator, node, export)?;
+        }
+        Ok(())
+    }
+
+    /// Volumes whose growing was cut off grow to the end, before they are served.
+    fn finish_all_growing(&self) {
+        for key in self.growing() {
+            if let Err(error) = self.finish_growing(&key) {
+                tracing::error!(%key, reason = chain(&error), "a volume could not be grown to its end");
+            }
+        }
+    }
+
+    fn remove_remains(&self, phases: &[Phase]) {
+        for key in self.volumes_in(phases) {
+            if let Err(error) = self.finish_removal(&key) {
+                tracing::error!(%key, reason = chain(&error), "the remains of a volume could not be removed");
+            }
+        }
+    }
+
+    /// Targets that carry our name and that the state does not know are left alone, but not silently.
+    fn report_strangers(&self) -> Result<(), OpenError> {
+        let (prefix, known) = self.state.read(|state| {
+            let prefix = state.san_uuid.target_prefix(&self.options.target_prefix);
+            let known = state.nodes.values().map(|node| node.target.to_string());
+            (prefix, known.collect::<BTreeSet<_>>())
+        });
+        for target in self.lio.targets_under(&prefix)? {
+            if !known.contains(&target) {
+                tracing::error!(
+                    target,
+                    "A TARGET WITH OUR NAME IS SERVED THAT THE STATE FILE DOES NOT KNOW"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes up removals of exports and volumes that failed, and removes the targets of nodes that have neither volumes nor a session. The daemon calls it
+    /// every few seconds.
+    pub fn sweep(self: &Arc<Self>) {
+        self.resume_drains();
+        // Nobody sees such a volume any more, so no repeated call would come back to it. One that is being made belongs to its call.
+        self.remove_remains(&[Phase::Removing]);
+        let idle: Vec<_> = self.state.read(|state| {
+            let nodes = state.nodes.iter();
+            let idle = nodes.filter(|(_, node)| node.exports.is_empty());
+            idle.map(|(initiator, _)| initiator.clone()).collect()
+        });
+        for initiator in idle {
+            let _shared_objects = self.lock_kernel();
+            if let Err(error) = self.remove_idle_target(&initiator) {
+                tracing::warn!(%initiator, reason = chain(&error), "an idle target could not be removed");
+            }
+        }
+    }
+}
+
+fn exported_volumes(state: &State) -> BTreeSet<&VolumeKey> {
+    let exports = state.nodes.values().flat_map(|node| &node.exports);
+    exports
+        .filter(|(_, export)| export.state == ExportState::Exported)
+        .map(|(key, _)| key)
+        .collect()
+}

@@ -1,0 +1,301 @@
+//! The gRPC face of the SAN: parse, call the engine on a thread of its own, reply. The daemon runs [`serve`].
+//!
+//! One call per volume at a time: the second is answered ABORTED. A caller that goes away cuts nothing off.
+
+mod listen;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::engine::{Engine, OpenError};
+use super::names::VolumeKey;
+use super::options::SanOptions;
+use crate::fault::{Faulted, status};
+use crate::host::Host;
+use crate::inflight::{Inflight, InflightError};
+use crate::linux_san_wire as pb;
+pub use listen::ListenError;
+use pb::linux_san_server::{LinuxSan, LinuxSanServer};
+
+/// How often idle targets and failed removals are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// Why the SAN does not serve, or no longer does.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address to listen on.
+    #[error("the management addresses")]
+    Listen(#[from] ListenError),
+    /// State, pool or kernel.
+    #[error("the SAN does not start")]
+    Open(#[from] OpenError),
+    /// The start itself.
+    #[error("the start was cut off")]
+    Start(#[from] InflightError),
+    /// The transport.
+    #[error("serving on {address}")]
+    Transport {
+        /// Where.
+        address: SocketAddr,
+        #[source]
+        source: tonic::transport::Error,
+    },
+}
+
+/// Serves the SAN on every address of `listen` until `shutdown`: first the volumes are there again, then calls are answered.
+///
+/// # Errors
+/// See [`ServeError`].
+pub async fn serve(
+    options: SanOptions,
+    host: Host,
+    listen: Vec<SocketAddr>,
+    insecure: bool,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    // Taken first: a wrong address is to be seen at once, and callers wait in the backlog instead of being refused.
+    let listeners = listen::bind_all(&listen, insecure)?;
+    serve_bound(options, host, listeners, shutdown).await
+}
+
+async fn serve_bound(
+    options: SanOptions,
+    host: Host,
+    listeners: Vec<TcpListener>,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    let inflight = Inflight::default();
+    let engine = inflight.run_blocking("start", move || open(&host, options));
+    let engine = engine.await??;
+    let service = Service {
+        san_uuid: engine.san_uuid(),
+        engine: Arc::clone(&engine),
+        inflight: inflight.clone(),
+        reads: Arc::default(),
+    };
+    let stopped = CancellationToken::new();
+    let sweeper = tokio::spawn(sweep_until(engine, inflight, stopped.clone()));
+    let served = serve_on(listeners, &service, &shutdown).await;
+    stopped.cancel();
+    // It ends by itself; its own panics are its only failure.
+    let _ = sweeper.await;
+    served
+}
+
+fn open(host: &Host, options: SanOptions) -> Result<Arc<Engine>, OpenError> {
+    let engine = Engine::open(host, options)?;
+    engine.restore()?;
+    Ok(engine)
+}
+
+async fn serve_on(
+    listeners: Vec<TcpListener>,
+    service: &Service,
+    shutdown: &CancellationToken,
+) -> Result<(), ServeError> {
+    // When one listener fails the others stop as well: the process is restarted as a whole.
+    let stop = shutdown.child_token();
+    let mut serving = JoinSet::new();
+    for listener in listeners {
+        let address = listener.local_addr().map_err(|source| ListenError::Bind {
+            address: SocketAddr::from(([0, 0, 0, 0], 0)),
+            source,
+        })?;
+        tracing::info!(%address, "the SAN answers");
+        let server = tonic::transport::Server::builder()
+            .add_service(LinuxSanServer::new(service.clone()))
+            .serve_with_incoming_shutdown(
+                TcpListenerStream::new(listener),
+                stop.clone().cancelled_owned(),
+            );
+        serving.spawn(async move {
+            let ended = server.await;
+            ended.map_err(|source| ServeError::Transport { address, source })
+        });
+    }
+    let mut outcome = Ok(());
+    while let Some(ended) = serving.join_next().await {
+        stop.cancel();
+        // A task of tonic's own that panicked has been reported by the panic itself.
+        outcome = outcome.and(ended.unwrap_or(Ok(())));
+    }
+    outcome
+}
+
+async fn sweep_until(engine: Arc<Engine>, inflight: Inflight, stopped: CancellationToken) {
+    let mut every = tokio::time::interval(SWEEP_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stopped.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        let engine = Arc::clone(&engine);
+        if let Err(error) = inflight.run_blocking("sweep", move || engine.sweep()).await {
+            tracing::warn!(reason = %error, "the sweep did not run");
+        }
+    }
+}
+
+/// The service; clones share everything.
+#[derive(Clone)]
+struct Service {
+    engine: Arc<Engine>,
+    inflight: Inflight,
+    san_uuid: String,
+    reads: Arc<AtomicU64>,
+}
+
+type Reply<T> = Result<Response<T>, Status>;
+
+impl Service {
+    /// Runs `work` as the only call on `key`.
+    async fn alone<T, E, W>(&self, key: &str, work: W) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        E: Faulted + Send + 'static,
+        W: FnOnce(&Arc<Engine>) -> Result<T, E> + Send + 'static,
+    {
+        let engine = Arc::clone(&self.engine);
+        let ended = self.inflight.run_blocking(key, move || work(&engine)).await;
+        let outcome = ended.map_err(|error| status(&error))?;
+        outcome.map_err(|error| status(&error))
+    }
+
+    /// Runs `work`, which only looks, beside anything else.
+    async fn beside<T, E, W>(&self, work: W) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        E: Faulted + Send + 'static,
+        W: FnOnce(&Arc<Engine>) -> Result<T, E> + Send + 'static,
+    {
+        let number = self.reads.fetch_add(1, Ordering::Relaxed);
+        self.alone(&format!("read {number}"), work).await
+    }
+}
+
+fn volume_lock(key: &VolumeKey) -> String {
+    format!("volume {key}")
+}
+
+#[tonic::async_trait]
+impl LinuxSan for Service {
+    async fn identify(&self, _: Request<pb::IdentifyRequest>) -> Reply<pb::IdentifyResponse> {
+        Ok(Response::new(pb::IdentifyResponse {
+            san_uuid: self.san_uuid.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }))
+    }
+
+    async fn get_capacity(
+        &self,
+        _: Request<pb::GetCapacityRequest>,
+    ) -> Reply<pb::GetCapacityResponse> {
+        let capacity = self.beside(|engine| engine.capacity()).await?;
+        Ok(Response::new(wire::capacity(capacity)))
+    }
+
+    async fn list_portals(
+        &self,
+        _: Request<pb::ListPortalsRequest>,
+    ) -> Reply<pb::ListPortalsResponse> {
+        let portals = self.engine.portals();
+        Ok(Response::new(pb::ListPortalsResponse {
+            portals: portals.iter().map(ToString::to_string).collect(),
+        }))
+    }
+
+    async fn create_volume(&self, request: Request<pb::CreateVolumeRequest>) -> Reply<pb::Volume> {
+        let wanted = wire::new_volume(request.into_inner());
+        let lock = format!("name {}", wanted.name);
+        let made = self.alone(&lock, move |engine| engine.create_volume(&wanted));
+        Ok(Response::new(wire::volume(made.await?)))
+    }
+
+    async fn find_volume(&self, request: Request<pb::FindVolumeRequest>) -> Reply<pb::Volume> {
+        use pb::find_volume_request::By;
+        let found = match request.into_inner().by {
+            Some(By::Name(name)) => {
+                let find = self.beside(move |engine| engine.find_volume_named(&name));
+                find.await?
+            }
+            Some(By::Key(text)) => match text.parse::<VolumeKey>() {
+                Ok(key) => self.beside(move |engine| engine.find_volume(&key)).await?,
+                // A key that we never gave out belongs to no volume.
+                Err(_) => None,
+            },
+            None => return Err(Status::invalid_argument("name or key must be set")),
+        };
+        let found = found.ok_or_else(|| Status::not_found("there is no such volume"))?;
+        Ok(Response::new(wire::volume(found)))
+    }
+
+    async fn list_volumes(
+        &self,
+        request: Request<pb::ListVolumesRequest>,
+    ) -> Reply<pb::ListVolumesResponse> {
+        let (after, limit) = wire::page(&request.into_inner())?;
+        let page = self.beside(move |engine| engine.list_volumes(after.as_ref(), limit));
+        let page = page.await?;
+        Ok(Response::new(pb::ListVolumesResponse {
+            volumes: page.volumes.into_iter().map(wire::volume).collect(),
+            more: page.more,
+        }))
+    }
+
+    async fn expand_volume(&self, request: Request<pb::ExpandVolumeRequest>) -> Reply<pb::Volume> {
+        let request = request.into_inner();
+        let (key, wwid) = wire::identity(&request.key, &request.wwid)?;
+        let lock = volume_lock(&key);
+        let size = request.size_bytes;
+        let grown = self.alone(&lock, move |engine| engine.expand_volume(&key, &wwid, size));
+        Ok(Response::new(wire::volume(grown.await?)))
+    }
+
+    async fn delete_volume(
+        &self,
+        request: Request<pb::DeleteVolumeRequest>,
+    ) -> Reply<pb::DeleteVolumeResponse> {
+        let request = request.into_inner();
+        if let Some((key, wwid)) = wire::find_identity(&request.key, &request.wwid)? {
+            self.alone(&volume_lock(&key), move |engine| {
+                engine.delete_volume(&key, &wwid)
+            })
+            .await?;
+        }
+        Ok(Response::new(pb::DeleteVolumeResponse {}))
+    }
+
+    async fn export_volume(&self, request: Request<pb::ExportVolumeRequest>) -> Reply<pb::Export> {
+        let wanted = wire::export_request(request.into_inner())?;
+        let lock = volume_lock(&wanted.key);
+        let export = self.alone(&lock, move |engine| engine.ensure_export(&wanted));
+        Ok(Response::new(wire::export(export.await?)))
+    }
+
+    async fn unexport_volume(
+        &self,
+        request: Request<pb::UnexportVolumeRequest>,
+    ) -> Reply<pb::UnexportVolumeResponse> {
+        let request = request.into_inner();
+        let initiator = wire::find_initiator(&request.initiator_iqn)?;
+        if let Some((key, wwid)) = wire::find_identity(&request.key, &request.wwid)? {
+            self.alone(&volume_lock(&key), move |engine| {
+                engine.remove_export(&key, &wwid, initiator.as_ref())
+            })
+            .await?;
+        }
+        Ok(Response::new(pb::UnexportVolumeResponse {}))
+    }
+}

@@ -1,0 +1,527 @@
+//! What the SAN knows: its volumes and who has them.
+//!
+//! One JSON file, replaced as a whole. Every change is a function on a copy; only when the copy is on disk does it become the truth.
+//! The rules of giving out (`allot_export`) live here as pure code; `exports`, `drain` and `volumes` call them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::exports::ExportRequest;
+use super::format::{self, FormatError, VERSION};
+use super::names::{SanUuid, Serial, VolumeKey};
+use crate::fabric::{Iqn, Lun, Wwid};
+use crate::fault::{Fault, Faulted};
+use crate::host::Host;
+
+/// LUN 0 stays unused (it answers REPORT LUNS even without a disk), and 255 is the last that every addressing method can carry.
+const LUNS: std::ops::RangeInclusive<u16> = 1..=255;
+
+/// The whole state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct State {
+    version: u32,
+    pub(super) san_uuid: SanUuid,
+    /// The pool that this state belongs to.
+    pub(super) pool_id: String,
+    pub(super) volumes: BTreeMap<VolumeKey, VolumeRecord>,
+    /// By initiator.
+    pub(super) nodes: BTreeMap<Iqn, NodeRecord>,
+}
+
+/// One volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VolumeRecord {
+    pub(super) name: String,
+    pub(super) serial: Serial,
+    pub(super) size: u64,
+    /// Counts changes of the image as a whole; the sidecar beside the image has the same.
+    pub(super) generation: u64,
+    /// The size before the last change, until the files in the pool have followed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) growing_from: Option<u64>,
+    pub(super) phase: Phase,
+    pub(super) metadata: BTreeMap<String, String>,
+}
+
+/// How far a volume is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Phase {
+    /// Its files may not exist yet; nobody was told of it.
+    Making,
+    /// It is there.
+    Ready,
+    /// Its files may be gone already.
+    Removing,
+}
+
+/// One initiator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NodeRecord {
+    pub(super) name: String,
+    /// The target that serves it, and it alone.
+    pub(super) target: Iqn,
+    /// The number to try first for the next export. Numbers go round, so that a host does not meet an old number with a new disk.
+    next_lun: u16,
+    pub(super) exports: BTreeMap<VolumeKey, ExportRecord>,
+}
+
+/// One volume at one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExportRecord {
+    pub(super) lun: Lun,
+    pub(super) read_only: bool,
+    /// No byte was allocated, and nobody else had it, when this node first got it.
+    pub(super) blank: bool,
+    pub(super) state: ExportState,
+}
+
+/// Which way an export goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ExportState {
+    /// The node has it, or is getting it.
+    Exported,
+    /// It is being taken away; it never comes back to `Exported`.
+    Leaving,
+}
+
+/// Why a volume is not given to a node.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Refusal {
+    /// Cloned machines, or one that was renamed while it had volumes.
+    #[error(
+        "the initiator {initiator} belongs to node {known}, which has volumes; {asked} must have a name of its own in /etc/iscsi/initiatorname.iscsi"
+    )]
+    OtherName {
+        /// The initiator.
+        initiator: Iqn,
+        /// Whose it is.
+        known: String,
+        /// Who asks.
+        asked: String,
+    },
+    /// Published once, and not to be shared.
+    #[error("volume {key} is exported to node {node}")]
+    Elsewhere {
+        /// The volume.
+        key: VolumeKey,
+        /// Who has it.
+        node: String,
+    },
+    /// The other way of access was given before.
+    #[error("volume {key} is exported to node {node} with read_only {read_only}")]
+    OtherAccess {
+        /// The volume.
+        key: VolumeKey,
+        /// Who has it.
+        node: String,
+        /// How.
+        read_only: bool,
+    },
+    /// The last unexport has not ended.
+    #[error("volume {key} is still being taken away from node {node}")]
+    StillLeaving {
+        /// The volume.
+        key: VolumeKey,
+        /// From whom.
+        node: String,
+    },
+    /// All numbers are taken.
+    #[error("node {0} has no free LUN number")]
+    NoLun(String),
+}
+
+impl Faulted for Refusal {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::OtherName { .. } | Self::Elsewhere { .. } => Fault::Precondition,
+            Self::OtherAccess { .. } => Fault::Conflict,
+            Self::StillLeaving { .. } => Fault::Busy,
+            Self::NoLun(_) => Fault::Exhausted,
+        }
+    }
+}
+
+impl State {
+    /// A SAN without volumes.
+    pub(super) fn new(pool_id: &str) -> Self {
+        Self {
+            version: VERSION,
+            san_uuid: SanUuid::random(),
+            pool_id: pool_id.to_owned(),
+            volumes: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+        }
+    }
+
+    /// The volume with this key, if it is there to be used.
+    pub(super) fn find_ready(&self, key: &VolumeKey) -> Option<&VolumeRecord> {
+        let found = self.volumes.get(key);
+        found.filter(|volume| volume.phase == Phase::Ready)
+    }
+
+    /// The same, if it has this identity as well.
+    pub(super) fn find_identified(&self, key: &VolumeKey, wwid: &Wwid) -> Option<&VolumeRecord> {
+        self.find_ready(key)
+            .filter(|volume| volume.serial.wwid() == *wwid)
+    }
+
+    /// The volume with this name.
+    pub(super) fn find_named(&self, name: &str) -> Option<(&VolumeKey, &VolumeRecord)> {
+        let mut ready = self
+            .volumes
+            .iter()
+            .filter(|(_, volume)| volume.phase == Phase::Ready);
+        ready.find(|(_, volume)| volume.name == name)
+    }
+
+    /// Says that the volume has `size` from now on; nothing when it has as much already.
+    pub(super) fn begin_growing(&mut self, key: &VolumeKey, size: u64) {
+        if let Some(volume) = self.volumes.get_mut(key)
+            && volume.size < size
+        {
+            volume.growing_from = Some(volume.size);
+            volume.size = size;
+            volume.generation += 1;
+        }
+    }
+
+    /// Says that the files of the volume have its size.
+    pub(super) fn end_growing(&mut self, key: &VolumeKey) {
+        if let Some(volume) = self.volumes.get_mut(key) {
+            volume.growing_from = None;
+        }
+    }
+
+    /// Everybody who has the volume, those included from whom it is being taken.
+    pub(super) fn exports_of<'a>(
+        &'a self,
+        key: &'a VolumeKey,
+    ) -> impl Iterator<Item = (&'a Iqn, &'a NodeRecord, &'a ExportRecord)> {
+        self.nodes
+            .iter()
+            .filter_map(move |(iqn, node)| Some((iqn, node, node.exports.get(key)?)))
+    }
+
+    /// One volume at one node.
+    pub(super) fn find_export(
+        &self,
+        key: &VolumeKey,
+        initiator: &Iqn,
+    ) -> Option<(&NodeRecord, &ExportRecord)> {
+        let node = self.nodes.get(initiator)?;
+        Some((node, node.exports.get(key)?))
+    }
+
+    /// Gives the volume to the node, or finds that the node has it. `target` is for a node that has none yet.
+    pub(super) fn allot_export(
+        &mut self,
+        wanted: &ExportRequest,
+        untouched: bool,
+        target: Iqn,
+    ) -> Result<(), Refusal> {
+        let key = &wanted.key;
+        let alone = !self.refuse_elsewhere(wanted)?;
+        let node = self
+            .nodes
+            .entry(wanted.initiator.clone())
+            .or_insert_with(|| NodeRecord {
+                name: wanted.node.clone(),
+                target,
+                next_lun: *LUNS.start(),
+                exports: BTreeMap::new(),
+            });
+        node.check_name(wanted)?;
+        if let Some(export) = node.exports.get(key) {
+            return export.check_same(wanted);
+        }
+        let lun = node.allot_lun()?;
+        node.exports.insert(
+            key.clone(),
+            ExportRecord {
+                lun,
+                read_only: wanted.read_only,
+                blank: untouched && alone,
+                state: ExportState::Exported,
+            },
+        );
+        Ok(())
+    }
+
+    /// Whether other nodes have the volume, refused unless they may or the asking one has it too.
+    fn refuse_elsewhere(&self, wanted: &ExportRequest) -> Result<bool, Refusal> {
+        let has_it = self.find_export(&wanted.key, &wanted.initiator).is_some();
+        let mut others = self.exports_of(&wanted.key);
+        match others.find(|(initiator, ..)| **initiator != wanted.initiator) {
+            None => Ok(false),
+            Some(_) if wanted.shared || has_it => Ok(true),
+            Some((_, node, export)) if export.state == ExportState::Leaving => {
+                Err(Refusal::StillLeaving {
+                    key: wanted.key.clone(),
+                    node: node.name.clone(),
+                })
+            }
+            Some((_, node, _)) => Err(Refusal::Elsewhere {
+                key: wanted.key.clone(),
+                node: node.name.clone(),
+            }),
+        }
+    }
+
+    /// Marks the volume as leaving the node.
+    pub(super) fn begin_leaving(&mut self, key: &VolumeKey, initiator: &Iqn) {
+        let node = self.nodes.get_mut(initiator);
+        if let Some(export) = node.and_then(|node| node.exports.get_mut(key)) {
+            export.state = ExportState::Leaving;
+        }
+    }
+
+    /// Forgets an export that has left.
+    pub(super) fn end_leaving(&mut self, key: &VolumeKey, initiator: &Iqn) {
+        if let Some(node) = self.nodes.get_mut(initiator)
+            && let Some(export) = node.exports.get(key)
+            && export.state == ExportState::Leaving
+        {
+            node.exports.remove(key);
+        }
+    }
+
+    /// Forgets a node that has nothing.
+    pub(super) fn forget_node(&mut self, initiator: &Iqn) {
+        if let Some(node) = self.nodes.get(initiator)
+            && node.exports.is_empty()
+        {
+            self.nodes.remove(initiator);
+        }
+    }
+}
+
+impl NodeRecord {
+    /// One initiator name on two machines would let the second take over the first one's session. A node without volumes may be
+    /// renamed.
+    fn check_name(&mut self, wanted: &ExportRequest) -> Result<(), Refusal> {
+        if self.name == wanted.node {
+            return Ok(());
+        }
+        if !self.exports.is_empty() {
+            return Err(Refusal::OtherName {
+                initiator: wanted.initiator.clone(),
+                known: self.name.clone(),
+                asked: wanted.node.clone(),
+            });
+        }
+        self.name.clone_from(&wanted.node);
+        Ok(())
+    }
+
+    fn allot_lun(&mut self) -> Result<Lun, Refusal> {
+        let taken = |lun: &u16| self.exports.values().any(|export| export.lun == Lun(*lun));
+        let round = (self.next_lun..=*LUNS.end()).chain(*LUNS.start()..self.next_lun);
+        let free = round.into_iter().find(|lun| !taken(lun));
+        let lun = free.ok_or_else(|| Refusal::NoLun(self.name.clone()))?;
+        self.next_lun = if lun == *LUNS.end() {
+            *LUNS.start()
+        } else {
+            lun + 1
+        };
+        Ok(Lun(lun))
+    }
+}
+
+impl ExportRecord {
+    fn check_same(&self, wanted: &ExportRequest) -> Result<(), Refusal> {
+        let (key, node) = (wanted.key.clone(), wanted.node.clone());
+        if self.state == ExportState::Leaving {
+            return Err(Refusal::StillLeaving { key, node });
+        }
+        if self.read_only != wanted.read_only {
+            let read_only = self.read_only;
+            return Err(Refusal::OtherAccess {
+                key,
+                node,
+                read_only,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The state on disk and in memory.
+pub(super) struct StateFile {
+    host: Host,
+    path: PathBuf,
+    current: Mutex<State>,
+}
+
+impl StateFile {
+    fn path_in(state_dir: &Path) -> PathBuf {
+        state_dir.join("state.json")
+    }
+
+    /// The state of an earlier run.
+    pub(super) fn find(host: &Host, state_dir: &Path) -> Result<Option<Self>, FormatError> {
+        let path = Self::path_in(state_dir);
+        let found: Option<State> = format::find(host, &path)?;
+        Ok(found.map(|state| Self {
+            host: host.clone(),
+            path,
+            current: Mutex::new(state),
+        }))
+    }
+
+    /// The state of a first run, on disk.
+    pub(super) fn create(host: &Host, state_dir: &Path, state: State) -> Result<Self, FormatError> {
+        let path = Self::path_in(state_dir);
+        format::replace(host, &path, &state)?;
+        Ok(Self {
+            host: host.clone(),
+            path,
+            current: Mutex::new(state),
+        })
+    }
+
+    /// Looks at the state.
+    pub(super) fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.lock())
+    }
+
+    /// Changes the state: on disk first, then in memory. Nothing changes when `change` or the disk refuses.
+    pub(super) fn change<T, E: From<FormatError>>(
+        &self,
+        change: impl FnOnce(&mut State) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut current = self.lock();
+        let mut next = current.clone();
+        let outcome = change(&mut next)?;
+        if next != *current {
+            format::replace(&self.host, &self.path, &next)?;
+            *current = next;
+        }
+        Ok(outcome)
+    }
+
+    /// The state is replaced in one assignment, so a panic elsewhere leaves it whole.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOLDEN: &str = include_str!("golden/state-v1.json");
+
+    fn request(node: &str, shared: bool) -> ExportRequest {
+        let key: VolumeKey = "00112233445566778899aabbccddeeff".parse().unwrap();
+        ExportRequest {
+            key,
+            wwid: "360014050123456789abcdef012345678".parse().unwrap(),
+            node: node.to_owned(),
+            initiator: format!("iqn.1993-08.org.debian:01:{node}").parse().unwrap(),
+            read_only: false,
+            shared,
+        }
+    }
+
+    fn target() -> Iqn {
+        "iqn.2026-11.dev.sanpath:t".parse().unwrap()
+    }
+
+    #[test]
+    fn version_1_is_read_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::real(Path::new("/"));
+        std::fs::write(dir.path().join("state.json"), GOLDEN).unwrap();
+        let file = StateFile::find(&host, dir.path()).unwrap().unwrap();
+        let state = file.read(State::clone);
+        assert_eq!(state.volumes.len(), 2);
+        let again = StateFile::create(&host, dir.path(), state).unwrap();
+        drop(again);
+        let written = std::fs::read_to_string(dir.path().join("state.json")).unwrap();
+        assert_eq!(written, GOLDEN);
+    }
+
+    #[test]
+    fn another_version_or_an_unknown_field_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::real(Path::new("/"));
+        let path = dir.path().join("state.json");
+        std::fs::write(&path, GOLDEN.replace("\"version\": 1", "\"version\": 2")).unwrap();
+        let refused = StateFile::find(&host, dir.path()).err().unwrap();
+        assert!(matches!(refused, FormatError::Version { found: 2, .. }));
+        std::fs::write(&path, GOLDEN.replace("\"pool_id\"", "\"pond_id\"")).unwrap();
+        let refused = StateFile::find(&host, dir.path()).err().unwrap();
+        assert!(matches!(refused, FormatError::Content { .. }));
+    }
+
+    #[test]
+    fn a_volume_goes_to_one_node_unless_it_is_shared() {
+        let mut state = State::new("pool");
+        state
+            .allot_export(&request("n1", false), true, target())
+            .unwrap();
+        let before = state.clone();
+        state
+            .allot_export(&request("n1", false), false, target())
+            .unwrap();
+        assert_eq!(state, before, "the same answer when repeated");
+        let refused = state.allot_export(&request("n2", false), true, target());
+        assert!(matches!(refused, Err(Refusal::Elsewhere { node, .. }) if node == "n1"));
+        state
+            .allot_export(&request("n2", true), true, target())
+            .unwrap();
+        let second = request("n2", true);
+        let (_, export) = state.find_export(&second.key, &second.initiator).unwrap();
+        assert!(!export.blank, "another node may be writing");
+    }
+
+    #[test]
+    fn one_initiator_is_one_node_while_it_has_volumes() {
+        let mut state = State::new("pool");
+        let first = request("n1", false);
+        state.allot_export(&first, true, target()).unwrap();
+        let mut clone = request("n2", true);
+        clone.initiator = first.initiator.clone();
+        let refused = state.allot_export(&clone, true, target());
+        assert!(matches!(refused, Err(Refusal::OtherName { known, .. }) if known == "n1"));
+        state.begin_leaving(&first.key, &first.initiator);
+        let refused = state.allot_export(&first, true, target());
+        assert!(matches!(refused, Err(Refusal::StillLeaving { .. })));
+        state.end_leaving(&first.key, &first.initiator);
+        state.allot_export(&clone, true, target()).unwrap();
+    }
+
+    #[test]
+    fn numbers_go_round_and_run_out() {
+        let mut state = State::new("pool");
+        let mut take = |n: u32| {
+            let mut wanted = request("n1", false);
+            wanted.key = format!("{n:032x}").parse().unwrap();
+            let allotted = state.allot_export(&wanted, true, target());
+            let found = state.find_export(&wanted.key, &wanted.initiator);
+            let lun = found.map(|(_, export)| export.lun.0);
+            if n == 1 || n == 300 {
+                state.begin_leaving(&wanted.key, &wanted.initiator);
+                state.end_leaving(&wanted.key, &wanted.initiator);
+            }
+            allotted.map(|()| lun.unwrap())
+        };
+        assert_eq!(take(1), Ok(1));
+        assert_eq!(take(2), Ok(2), "not the lowest free one");
+        for n in 3..=255 {
+            assert_eq!(take(n), Ok(u16::try_from(n).unwrap()));
+        }
+        assert_eq!(take(300), Ok(1));
+        assert_eq!(take(301), Ok(1), "the only one left");
+        assert_eq!(take(302), Err(Refusal::NoLun("n1".to_owned())));
+    }
+}

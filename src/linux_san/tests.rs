@@ -1,0 +1,125 @@
+//! The whole engine over real files and a configfs that behaves.
+
+mod crashes;
+mod expansion;
+mod lifecycle;
+mod start;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::fake_lio::FakeLio;
+use super::*;
+use crate::fabric::Iqn;
+use crate::host::Host;
+
+pub(super) const MIB: u64 = 1 << 20;
+
+/// A box with an empty pool.
+pub(super) struct SanBox {
+    dir: tempfile::TempDir,
+    pub(super) lio: Arc<FakeLio>,
+    pub(super) host: Host,
+}
+
+impl SanBox {
+    pub(super) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("pool")).unwrap();
+        let lio = Arc::new(FakeLio::new(&dir.path().join("target")));
+        let host = Host::new(Arc::clone(&lio) as _);
+        Self { dir, lio, host }
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(super) fn options(&self) -> SanOptions {
+        let portals = ["10.101.1.1", "[fd00::1]:3261"];
+        let portals = portals.map(|text| text.parse().unwrap()).to_vec();
+        SanOptions {
+            state_dir: self.path("state"),
+            configfs: self.path("target"),
+            drain_deadline: Duration::from_secs(20),
+            ..SanOptions::new(&self.path("pool"), portals)
+        }
+    }
+
+    /// The SAN as the daemon starts it.
+    pub(super) fn start(&self) -> Arc<Engine> {
+        let engine = Engine::open(&self.host, self.options()).unwrap();
+        engine.restore().unwrap();
+        engine
+    }
+
+    pub(super) fn image(&self, volume: &VolumeView) -> PathBuf {
+        let name = format!("{}.img", volume.key);
+        self.path("pool").join("volumes").join(name)
+    }
+
+    /// What stands in the pool.
+    pub(super) fn pool_files(&self) -> Vec<String> {
+        let names = self.host.list(&self.path("pool/volumes")).unwrap();
+        let names = names.into_iter().map(|name| name.into_string().unwrap());
+        names.collect()
+    }
+}
+
+pub(super) fn wanted(name: &str) -> NewVolume {
+    NewVolume {
+        name: name.to_owned(),
+        size: 4 * MIB,
+        metadata: BTreeMap::from([("pvc".to_owned(), name.to_owned())]),
+    }
+}
+
+pub(super) fn initiator(node: &str) -> Iqn {
+    format!("iqn.1993-08.org.debian:01:{node}").parse().unwrap()
+}
+
+pub(super) fn give(volume: &VolumeView, node: &str) -> ExportRequest {
+    ExportRequest {
+        key: volume.key.clone(),
+        wwid: volume.wwid.clone(),
+        node: node.to_owned(),
+        initiator: initiator(node),
+        read_only: false,
+        shared: false,
+    }
+}
+
+pub(super) fn take(
+    engine: &Arc<Engine>,
+    volume: &VolumeView,
+    node: &str,
+) -> Result<(), UnexportError> {
+    engine.remove_export(&volume.key, &volume.wwid, Some(&initiator(node)))
+}
+
+/// Takes the volume from `n1`, as often as it takes under a short deadline.
+pub(super) fn take_patiently(san: &SanBox, engine: &Arc<Engine>, volume: &VolumeView) {
+    let patience = san.host.deadline_in(Duration::from_secs(20));
+    let taken = san.host.wait_for(patience, || {
+        Ok::<_, UnexportError>(take(engine, volume, "n1").ok())
+    });
+    taken.unwrap().unwrap();
+}
+
+/// The tree of a SAN that has nothing in the kernel.
+pub(super) fn empty_tree() -> Vec<&'static str> {
+    vec!["core/", "iscsi/", "iscsi/discovery_auth/"]
+}
+
+pub(super) fn is_empty(lio: &FakeLio) -> bool {
+    lio.tree().iter().map(String::as_str).eq(empty_tree())
+}
+
+pub(super) fn write_over(path: &Path, bytes: &[u8]) {
+    use std::io::Write;
+    let mut file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all(bytes).unwrap();
+    file.sync_all().unwrap();
+}

@@ -1,0 +1,182 @@
+//! A crash after each single step of each operation: the same call, repeated after the restart, ends where it would have ended.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+
+type Operation = fn(&Arc<Engine>, &Mutex<Option<VolumeView>>) -> Result<(), String>;
+
+/// What survives of the process: nothing; or, after a reboot, not even the kernel's objects.
+const RESTARTS: [bool; 2] = [false, true];
+
+fn told<T>(outcome: Result<T, impl std::error::Error + 'static>) -> Result<T, String> {
+    outcome.map_err(|error| crate::fault::chain(&error))
+}
+
+fn create(engine: &Arc<Engine>, volume: &Mutex<Option<VolumeView>>) -> Result<(), String> {
+    let made = told(engine.create_volume(&wanted("pvc-1")))?;
+    *volume.lock().unwrap() = Some(made);
+    Ok(())
+}
+
+fn created(volume: &Mutex<Option<VolumeView>>) -> VolumeView {
+    volume.lock().unwrap().clone().unwrap()
+}
+
+fn export(engine: &Arc<Engine>, volume: &Mutex<Option<VolumeView>>) -> Result<(), String> {
+    told(engine.ensure_export(&give(&created(volume), "n1"))).map(drop)
+}
+
+fn expand(engine: &Arc<Engine>, volume: &Mutex<Option<VolumeView>>) -> Result<(), String> {
+    let volume = created(volume);
+    told(engine.expand_volume(&volume.key, &volume.wwid, 2 * volume.size)).map(drop)
+}
+
+fn unexport(engine: &Arc<Engine>, volume: &Mutex<Option<VolumeView>>) -> Result<(), String> {
+    told(take(engine, &created(volume), "n1"))
+}
+
+fn delete(engine: &Arc<Engine>, volume: &Mutex<Option<VolumeView>>) -> Result<(), String> {
+    let volume = created(volume);
+    told(engine.delete_volume(&volume.key, &volume.wwid))
+}
+
+/// The state file without what is random.
+fn shape(san: &SanBox, volume: &Mutex<Option<VolumeView>>) -> String {
+    let mut state = std::fs::read_to_string(san.path("state/state.json")).unwrap();
+    if let Some(volume) = &*volume.lock().unwrap() {
+        state = state.replace(&volume.key.to_string(), "KEY");
+    }
+    let random = ["serial", "san_uuid", "pool_id", "target"];
+    let kept = |line: &&str| {
+        !random
+            .iter()
+            .any(|name| line.contains(&format!("{name:?}:")))
+    };
+    let lines: Vec<_> = state.lines().filter(kept).collect();
+    format!(
+        "{} {} {}",
+        lines.join("\n"),
+        san.pool_files().len(),
+        san.lio.tree().len()
+    )
+}
+
+/// Runs `before`, then `operation` with a crash after its `step`th mutation. `None` when it has fewer steps.
+fn crash_at(step: u64, reboot: bool, before: &[Operation], operation: Operation) -> Option<String> {
+    let san = SanBox::new();
+    let volume = Mutex::new(None);
+    {
+        let engine = san.start();
+        for earlier in before {
+            earlier(&engine, &volume).unwrap();
+        }
+    }
+    let done = Arc::new(AtomicU64::new(0));
+    let armed = Arc::new(AtomicU64::new(u64::MAX));
+    let (count, limit) = (Arc::clone(&done), Arc::clone(&armed));
+    let dying = san.host.with_hook(Arc::new(move |_| {
+        let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+        assert!(number < limit.load(Ordering::SeqCst), "crash");
+    }));
+    let engine = Engine::open(&dying, san.options()).unwrap();
+    engine.restore().unwrap();
+    armed.store(done.load(Ordering::SeqCst) + step, Ordering::SeqCst);
+    let run = catch_unwind(AssertUnwindSafe(|| operation(&engine, &volume)));
+    drop(engine);
+    if matches!(run, Ok(Ok(()))) {
+        return None;
+    }
+    if reboot {
+        san.lio.reboot();
+    }
+    let engine = san.start();
+    operation(&engine, &volume).unwrap_or_else(|why| panic!("step {step}: {why}"));
+    let steps = san.host.counts().steps;
+    operation(&engine, &volume).unwrap();
+    assert_eq!(san.host.counts().steps, steps, "step {step}: repeated work");
+    Some(shape(&san, &volume))
+}
+
+fn crash_everywhere(before: &[Operation], operation: Operation) {
+    let expected = {
+        let san = SanBox::new();
+        let volume = Mutex::new(None);
+        let engine = san.start();
+        for run in before.iter().chain([&operation]) {
+            run(&engine, &volume).unwrap();
+        }
+        shape(&san, &volume)
+    };
+    for reboot in RESTARTS {
+        let mut step = 1;
+        while let Some(found) = crash_at(step, reboot, before, operation) {
+            assert_eq!(
+                found, expected,
+                "after a crash at step {step}, reboot {reboot}"
+            );
+            step += 1;
+        }
+        assert!(step > 2, "the operation did something");
+    }
+}
+
+#[test]
+fn a_create_converges() {
+    crash_everywhere(&[], create);
+}
+
+#[test]
+fn an_export_converges() {
+    crash_everywhere(&[create], export);
+}
+
+#[test]
+fn an_expansion_converges() {
+    crash_everywhere(&[create], expand);
+    crash_everywhere(&[create, export], expand);
+}
+
+#[test]
+fn an_export_after_a_cut_off_expansion_has_the_new_size() {
+    crash_everywhere(&[create], |engine, volume| {
+        expand(engine, volume)?;
+        export(engine, volume)
+    });
+}
+
+#[test]
+fn an_unexport_converges() {
+    crash_everywhere(&[create, export], unexport);
+}
+
+#[test]
+fn a_delete_converges() {
+    crash_everywhere(&[create, export, unexport], delete);
+}
+
+#[test]
+fn a_first_start_converges() {
+    for step in 1.. {
+        let san = SanBox::new();
+        let done = AtomicU64::new(0);
+        let dying = san.host.with_hook(Arc::new(move |_| {
+            assert!(done.fetch_add(1, Ordering::SeqCst) + 1 < step, "crash");
+        }));
+        let first = catch_unwind(AssertUnwindSafe(|| {
+            Engine::open(&dying, san.options())
+                .unwrap()
+                .restore()
+                .unwrap()
+        }));
+        let engine = san.start();
+        engine.create_volume(&wanted("pvc-1")).unwrap();
+        assert_eq!(san.pool_files().len(), 2);
+        if first.is_ok() {
+            assert!(step > 3);
+            return;
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! Volumes: made, found, listed, deleted.
+//!
+//! A volume's record goes through `making` → `ready` → `removing`, each durable before the next side effect, so no file is ever
+//! without a record and a creation that was cut off is undone rather than guessed at. The server calls this.
+
+use std::collections::BTreeMap;
+
+use super::engine::Engine;
+use super::format::FormatError;
+use super::names::{Serial, VolumeKey};
+use super::pool::{self, GRANULE, PoolError};
+use super::state::{ExportState, Phase, State, VolumeRecord};
+use crate::fabric::{Iqn, Wwid};
+use crate::fault::{Fault, Faulted};
+
+/// A name is a caller's; CSI gives at most 128 bytes.
+const MAX_NAME_BYTES: usize = 256;
+/// Notes are small; the state file is written whole.
+const MAX_METADATA_BYTES: usize = 16 << 10;
+
+/// Why a volume cannot be made, looked at or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// Empty, too long, or with control characters.
+    #[error("name must have 1 to {MAX_NAME_BYTES} bytes and no control characters")]
+    Name,
+    /// Too many notes.
+    #[error("metadata must have at most {MAX_METADATA_BYTES} bytes")]
+    Metadata,
+    /// The name is another volume's.
+    #[error("the name {name:?} is taken by volume {key} with {size} bytes or other metadata")]
+    Taken {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        key: VolumeKey,
+        /// Its size.
+        size: u64,
+    },
+    /// Somebody has it.
+    #[error("volume {key} is exported to node {node}")]
+    Exported {
+        /// The volume.
+        key: VolumeKey,
+        /// Who.
+        node: String,
+    },
+    /// The pool refuses.
+    #[error("the pool refuses the volume")]
+    Pool(#[from] PoolError),
+    /// The state file.
+    #[error("the state of the SAN")]
+    State(#[from] FormatError),
+}
+
+impl Faulted for VolumeError {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Name | Self::Metadata => Fault::Invalid,
+            Self::Taken { .. } => Fault::Conflict,
+            Self::Exported { .. } => Fault::Precondition,
+            Self::Pool(error) => error.fault(),
+            Self::State(_) => Fault::MaybeDone,
+        }
+    }
+}
+
+/// A volume to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewVolume {
+    /// As the caller names it.
+    pub name: String,
+    /// A multiple of the granule.
+    pub size: u64,
+    /// The caller's own notes.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl NewVolume {
+    fn check(&self) -> Result<(), VolumeError> {
+        let named = (1..=MAX_NAME_BYTES).contains(&self.name.len());
+        if !named || self.name.contains(char::is_control) {
+            return Err(VolumeError::Name);
+        }
+        let bytes: usize = self.metadata.iter().map(|(k, v)| k.len() + v.len()).sum();
+        if bytes > MAX_METADATA_BYTES {
+            return Err(VolumeError::Metadata);
+        }
+        Ok(())
+    }
+}
+
+/// A volume as others see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeView {
+    /// The SAN's own key.
+    pub key: VolumeKey,
+    /// As the caller named it.
+    pub name: String,
+    /// What initiators know it by.
+    pub wwid: Wwid,
+    /// In bytes.
+    pub size: u64,
+    /// The caller's own notes.
+    pub metadata: BTreeMap<String, String>,
+    /// What it takes of the pool.
+    pub allocated: u64,
+    /// Node name, initiator, read only: everybody who has it, those included from whom it is being taken.
+    pub exported_to: Vec<(String, Iqn, bool)>,
+}
+
+/// Some of the volumes, in the order of their keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumePage {
+    /// The volumes.
+    pub volumes: Vec<VolumeView>,
+    /// Whether there are others after them.
+    pub more: bool,
+}
+
+/// The space of the SAN, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// All of it.
+    pub total: u64,
+    /// What can still be written.
+    pub available: u64,
+    /// What volumes were promised together.
+    pub promised: u64,
+    /// The smallest volume.
+    pub minimum_volume: u64,
+    /// The largest volume.
+    pub maximum_volume: u64,
+    /// Sizes are multiples of this.
+    pub granule: u64,
+}
+
+impl Engine {
+    /// Makes a thin volume, or finds the one that has this name, size and metadata. The caller allows one such call per name at a time.
+    ///
+    /// # Errors
+    /// See [`VolumeError`].
+    pub fn create_volume(&self, wanted: &NewVolume) -> Result<VolumeView, VolumeError> {
+        wanted.check()?;
+        if let Some(view) = self.find_same(wanted)? {
+            return Ok(view);
+        }
+        self.pool.check_room(wanted.size)?;
+        for cut_off in self
+            .state
+            .read(|state| unfinished_named(state, &wanted.name))
+        {
+            self.finish_removal(&cut_off)?;
+        }
+        let (key, record) = self.state.change(|state| begin_making(state, wanted))?;
+        self.pool.create(&key, &record)?;
+        self.state.change(|state| {
+            let made = state.volumes.get_mut(&key);
+            made.expect("only the call for this name removes it").phase = Phase::Ready;
+            Ok::<_, FormatError>(())
+        })?;
+        tracing::info!(%key, size = record.size, "volume made");
+        Ok(self.state.read(|state| view(state, &key, &record, 0)))
+    }
+
+    fn find_same(&self, wanted: &NewVolume) -> Result<Option<VolumeView>, VolumeError> {
+        let Some(found) = self.find_volume_named(&wanted.name)? else {
+            return Ok(None);
+        };
+        if found.size == wanted.size && found.metadata == wanted.metadata {
+            return Ok(Some(found));
+        }
+        Err(VolumeError::Taken {
+            name: found.name,
+            key: found.key,
+            size: found.size,
+        })
+    }
+
+    /// The volume with this name.
+    ///
+    /// # Errors
+    /// See [`VolumeError`].
+    pub fn find_volume_named(&self, name: &str) -> Result<Option<VolumeView>, VolumeError> {
+        let key = self
+            .state
+            .read(|state| state.find_named(name).map(|(key, _)| key.clone()));
+        key.map_or(Ok(None), |key| self.find_volume(&key))
+    }
+
+    /// The volume with this key.
+    ///
+    /// # Errors
+    /// See [`VolumeError`].
+    pub fn find_volume(&self, key: &VolumeKey) -> Result<Option<VolumeView>, VolumeError> {
+        let allocated = self.pool.allocated(key)?;
+        Ok(self.state.read(|state| {
+            let record = state.find_ready(key)?;
+            Some(view(state, key, record, allocated))
+        }))
+    }
+
+    /// The volumes after `after`, `limit` at most.
+    ///
+    /// # Errors
+    /// See [`VolumeError`].
+    pub fn list_volumes(
+        &self,
+        after: Option<&VolumeKey>,
+        limit: Option<usize>,
+    ) -> Result<VolumePage, VolumeError> {
+        use std::ops::Bound;
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut page = self.state.read(|state| {
+            let after = state
+                .volumes
+                .range::<VolumeKey, _>((start, Bound::Unbounded));
+            let mut ready = after.filter(|(_, record)| record.phase == Phase::Ready);
+            let first = ready.by_ref().take(limit.unwrap_or(usize::MAX));
+            let volumes = first
+                .map(|(key, record)| view(state, key, record, 0))
+                .collect();
+            VolumePage {
+                volumes,
+                more: ready.next().is_some(),
+            }
+        });
+        // The pool is asked outside the state's lock: it may be slow.
+        for volume in &mut page.volumes {
+            volume.allocated = self.pool.allocated(&volume.key)?;
+        }
+        Ok(page)
+    }
+
+    /// Deletes the volume with this key and identity; absent is fine.
+    ///
+    /// # Errors
+    /// [`VolumeError::Exported`] while anybody has it.
+    pub fn delete_volume(&self, key: &VolumeKey, wwid: &Wwid) -> Result<(), VolumeError> {
+        let found = self
+            .state
+            .change(|state| begin_removing(state, key, wwid))?;
+        if found {
+            self.finish_removal(key)?;
+            tracing::info!(%key, %wwid, "volume deleted");
+        }
+        Ok(())
+    }
+
+    /// Removes what is left of a volume that was not made to the end, or not removed to the end.
+    pub(super) fn finish_removal(&self, key: &VolumeKey) -> Result<(), VolumeError> {
+        self.pool.remove(key)?;
+        self.state.change(|state| {
+            state.volumes.remove(key);
+            Ok(())
+        })
+    }
+
+    /// What there is and what is left.
+    ///
+    /// # Errors
+    /// See [`VolumeError`].
+    pub fn capacity(&self) -> Result<Capacity, VolumeError> {
+        let space = self.pool.space()?;
+        let promised = self
+            .state
+            .read(|state| state.volumes.values().map(|volume| volume.size).sum());
+        Ok(Capacity {
+            total: space.total,
+            available: space.available,
+            promised,
+            minimum_volume: GRANULE,
+            maximum_volume: pool::largest(space),
+            granule: GRANULE,
+        })
+    }
+}
+
+fn unfinished_named(state: &State, name: &str) -> Vec<VolumeKey> {
+    let unfinished = |record: &VolumeRecord| record.phase != Phase::Ready && record.name == name;
+    let found = state.volumes.iter().filter(|(_, r)| unfinished(r));
+    found.map(|(key, _)| key.clone()).collect()
+}
+
+fn begin_making(
+    state: &mut State,
+    wanted: &NewVolume,
+) -> Result<(VolumeKey, VolumeRecord), FormatError> {
+    let key = VolumeKey::random();
+    let record = VolumeRecord {
+        name: wanted.name.clone(),
+        serial: Serial::random(),
+        size: wanted.size,
+        generation: 1,
+        growing_from: None,
+        phase: Phase::Making,
+        metadata: wanted.metadata.clone(),
+    };
+    state.volumes.insert(key.clone(), record.clone());
+    Ok((key, record))
+}
+
+/// Whether there is anything to remove.
+fn begin_removing(state: &mut State, key: &VolumeKey, wwid: &Wwid) -> Result<bool, VolumeError> {
+    let found = state.volumes.get(key);
+    if found.is_none_or(|volume| volume.serial.wwid() != *wwid || volume.phase == Phase::Making) {
+        return Ok(false);
+    }
+    if let Some((_, node, _)) = state.exports_of(key).next() {
+        return Err(VolumeError::Exported {
+            key: key.clone(),
+            node: node.name.clone(),
+        });
+    }
+    if let Some(volume) = state.volumes.get_mut(key) {
+        volume.phase = Phase::Removing;
+    }
+    Ok(true)
+}
+
+fn view(state: &State, key: &VolumeKey, record: &VolumeRecord, allocated: u64) -> VolumeView {
+    let exports = state.exports_of(key);
+    VolumeView {
+        key: key.clone(),
+        name: record.name.clone(),
+        wwid: record.serial.wwid(),
+        size: record.size,
+        metadata: record.metadata.clone(),
+        allocated,
+        exported_to: exports
+            .map(|(iqn, node, export)| (node.name.clone(), iqn.clone(), export.read_only))
+            .collect(),
+    }
+}
+
+impl Engine {
+    /// Keys of volumes in one of `phases`.
+    pub(super) fn volumes_in(&self, phases: &[Phase]) -> Vec<VolumeKey> {
+        self.state.read(|state| {
+            let volumes = state.volumes.iter();
+            let fitting = volumes.filter(|(_, record)| phases.contains(&record.phase));
+            fitting.map(|(key, _)| key.clone()).collect()
+        })
+    }
+
+    /// Pairs that a crash or a failure has left half taken away.
+    pub(super) fn leaving(&self) -> Vec<(VolumeKey, Iqn)> {
+        self.state.read(|state| {
+            let exports = state.nodes.iter().flat_map(|(initiator, node)| {
+                let leaving = |(key, export): (&VolumeKey, &super::state::ExportRecord)| {
+                    (export.state == ExportState::Leaving).then(|| (key.clone(), initiator.clone()))
+                };
+                node.exports.iter().filter_map(leaving)
+            });
+            exports.collect()
+        })
+    }
+}

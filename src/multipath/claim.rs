@@ -1,0 +1,112 @@
+//! Registering a WWID before its first path appears, so that udev and multipathd take the path for multipath from its first event on; and taking
+//! it out again when the volume is gone.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::fabric::Wwid;
+use crate::fault::{Fault, Faulted};
+use crate::host::{Command, ExecError, Host};
+
+const WWIDS: &str = "etc/multipath/wwids";
+/// It appends a line under a lock of its own.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A WWID could not be registered or taken out.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// The tool did not run to its end.
+    #[error("multipath {option} {wwid}")]
+    Run {
+        /// `-a` or `-w`.
+        option: &'static str,
+        /// Whose.
+        wwid: Wwid,
+        #[source]
+        source: ExecError,
+    },
+    /// It refused.
+    #[error("multipath {option} {wwid}: {summary}")]
+    Refused {
+        /// `-a` or `-w`.
+        option: &'static str,
+        /// Whose.
+        wwid: Wwid,
+        /// The exit code and the last of what it said.
+        summary: String,
+    },
+}
+
+impl Faulted for ClaimError {
+    fn fault(&self) -> Fault {
+        Fault::MaybeDone
+    }
+}
+
+/// Makes sure that `wwid` stands in multipath's file of known WWIDs, below `root`, the host's root directory as we see it.
+///
+/// # Errors
+/// See [`ClaimError`].
+pub fn claim(host: &Host, root: &Path, wwid: &Wwid) -> Result<(), ClaimError> {
+    // An unreadable file is one more reason to let the tool do it.
+    match find_listed(host, root, wwid) {
+        Some(true) => Ok(()),
+        _ => change(host, "-a", wwid),
+    }
+}
+
+/// Takes `wwid` out of the file. The volume is gone, and the file would grow with every one that ever was here.
+///
+/// # Errors
+/// See [`ClaimError`].
+pub fn unclaim(host: &Host, root: &Path, wwid: &Wwid) -> Result<(), ClaimError> {
+    match find_listed(host, root, wwid) {
+        Some(true) => change(host, "-w", wwid),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the WWID stands in the file; `None` when that cannot be told.
+fn find_listed(host: &Host, root: &Path, wwid: &Wwid) -> Option<bool> {
+    let text = host.find_attribute(&root.join(WWIDS)).ok()??;
+    Some(is_listed(&text, wwid))
+}
+
+fn change(host: &Host, option: &'static str, wwid: &Wwid) -> Result<(), ClaimError> {
+    let command = Command::new("multipath", &[option, wwid.as_str()], TIMEOUT);
+    let output = host.run(&command).map_err(|source| ClaimError::Run {
+        option,
+        wwid: wwid.clone(),
+        source,
+    })?;
+    if output.success() {
+        return Ok(());
+    }
+    Err(ClaimError::Refused {
+        option,
+        wwid: wwid.clone(),
+        summary: output.summary(),
+    })
+}
+
+/// A line is the WWID between slashes; comments start with `#`.
+fn is_listed(text: &str, wwid: &Wwid) -> bool {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix('/')?.strip_suffix('/'))
+        .any(|listed| listed.eq_ignore_ascii_case(wwid.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_line_is_a_claim() {
+        let wwid: Wwid = "360014050123456789abcdef012345678".parse().unwrap();
+        let listed = "# Multipath wwids\n/36001405aaaa/\n/360014050123456789abcdef012345678/\n";
+        assert!(is_listed(listed, &wwid));
+        assert!(!is_listed("#/360014050123456789abcdef012345678/", &wwid));
+        assert!(!is_listed("/360014050123456789abcdef0123456789/", &wwid));
+        assert!(!is_listed("360014050123456789abcdef012345678", &wwid));
+    }
+}

@@ -1,0 +1,16 @@
+//! dm-multipath: the maps as sysfs shows them, and multipathd as the only one who changes them.
+//!
+//! `attach` calls it. A map is found by its dm uuid, which carries the WWID, and named only within one critical section: names and minors are
+//! reused. An `ok` from multipathd proves nothing; every change is verified by looking (R-0-11). It knows nothing of SCSI or iSCSI.
+
+mod claim;
+mod daemon;
+mod maps;
+mod openers;
+mod removal;
+
+pub use claim::{ClaimError, claim, unclaim};
+pub use daemon::{DaemonError, PathView, Reply, add_path, del_path, resize_map, show_paths};
+pub use maps::{Map, find_map, list_maps};
+pub use openers::{Opener, find_mounts, openers_of};
+pub use removal::{RemoveMapError, remove_map};

@@ -1,0 +1,173 @@
+//! The kernel's view of a volume's map, and where it is mounted.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Node, NodeError};
+use crate::fabric::Wwid;
+use crate::fault::chain;
+use crate::host::{Host, Stat};
+use crate::mount::{Mount, MountTable, remove_mount, resolve};
+use crate::volume::VolumeId;
+
+/// A multipath map of this moment; its number may be another's tomorrow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// `dm-3`.
+    pub name: String,
+    /// Major and minor number.
+    pub numbers: (u64, u64),
+    /// `/dev/dm-3`.
+    pub path: PathBuf,
+}
+
+/// Whose device a mount shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The volume's.
+    Ours,
+    /// Another one's.
+    Other,
+    /// A device that is gone.
+    Gone,
+}
+
+/// The map of `wwid`, by its dm uuid.
+fn find_device(host: &Host, wwid: &Wwid) -> io::Result<Option<Device>> {
+    let uuid = wwid.dm_uuid();
+    for name in host.list(Path::new("/sys/block"))? {
+        let Some(name) = name.to_str().filter(|name| name.starts_with("dm-")) else {
+            continue;
+        };
+        let attributes = Path::new("/sys/block").join(name);
+        if host.find_attribute(&attributes.join("dm/uuid"))?.as_deref() != Some(uuid.as_str()) {
+            continue;
+        }
+        let numbers = host.find_attribute(&attributes.join("dev"))?;
+        if let Some(numbers) = numbers.as_deref().and_then(parse_numbers) {
+            return Ok(Some(Device {
+                name: name.to_owned(),
+                numbers,
+                path: Path::new("/dev").join(name),
+            }));
+        }
+    }
+    Ok(None)
+}
+
+fn parse_numbers(text: &str) -> Option<(u64, u64)> {
+    let (major, minor) = text.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// Whether `mount` shows the volume with `wwid`.
+fn owner(host: &Host, mount: &Mount, wwid: &Wwid) -> io::Result<Owner> {
+    let attributes = if mount.kind == "devtmpfs" {
+        let Some(node) = mount.root.components().nth(1) else {
+            return Ok(Owner::Other);
+        };
+        Path::new("/sys/block").join(node)
+    } else {
+        let (major, minor) = mount.device;
+        Path::new("/sys/dev/block").join(format!("{major}:{minor}"))
+    };
+    // Only block devices have a place there; a tmpfs has none and shows major number 0.
+    if mount.kind != "devtmpfs" && mount.device.0 == 0 {
+        return Ok(Owner::Other);
+    }
+    if host.find_stat(&attributes)?.is_none() {
+        return Ok(Owner::Gone);
+    }
+    let uuid = host.find_attribute(&attributes.join("dm/uuid"))?;
+    Ok(if uuid == Some(wwid.dm_uuid()) {
+        Owner::Ours
+    } else {
+        Owner::Other
+    })
+}
+
+impl Node {
+    /// The orchestrator's path as the mount table shows it.
+    pub(super) fn resolved(&self, path: &Path) -> Result<PathBuf, NodeError> {
+        resolve(&self.host, path).map_err(|source| NodeError::Resolve {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// The map of `volume`, if there is one.
+    pub(super) fn find_device(&self, volume: &VolumeId) -> Result<Option<Device>, NodeError> {
+        find_device(&self.host, &volume.wwid).map_err(|source| NodeError::Device {
+            volume: volume.clone(),
+            source,
+        })
+    }
+
+    /// The map of `volume`, which the attachment has just verified.
+    pub(super) fn device(&self, volume: &VolumeId) -> Result<Device, NodeError> {
+        self.find_device(volume)?.ok_or_else(|| NodeError::Device {
+            volume: volume.clone(),
+            source: io::Error::new(io::ErrorKind::NotFound, "its map is gone again"),
+        })
+    }
+
+    /// Every place where `device` is mounted or bound.
+    pub(super) fn places_of(&self, device: &Device) -> Result<Vec<Mount>, NodeError> {
+        let table = MountTable::read(&self.host)?;
+        let places = table.of_device(device.numbers, &device.name);
+        Ok(places.cloned().collect())
+    }
+
+    /// Whose device `mount` shows, seen from `volume`.
+    pub(super) fn owner_of(&self, volume: &VolumeId, mount: &Mount) -> Result<Owner, NodeError> {
+        owner(&self.host, mount, &volume.wwid).map_err(|source| NodeError::Device {
+            volume: volume.clone(),
+            source,
+        })
+    }
+
+    /// Unmounts all layers at `target`, if they show `volume`. False when there were none.
+    pub(super) fn remove_own_mount(
+        &self,
+        volume: &VolumeId,
+        target: &Path,
+    ) -> Result<bool, NodeError> {
+        let table = MountTable::read(&self.host)?;
+        if table.find_top(target).is_none() {
+            return Ok(false);
+        }
+        for mount in table.at(target) {
+            if self.owner_of(volume, mount)? == Owner::Other {
+                return Err(NodeError::Foreign {
+                    target: target.to_owned(),
+                    found: "a mount of something else",
+                });
+            }
+        }
+        remove_mount(&self.host, target)?;
+        Ok(true)
+    }
+
+    /// What stands at a path of ours, `None` when nothing does.
+    pub(super) fn find_stat_of(&self, target: &Path) -> Result<Option<Stat>, NodeError> {
+        self.host
+            .find_stat(target)
+            .map_err(|source| NodeError::Target {
+                target: target.to_owned(),
+                what: "looked at",
+                source,
+            })
+    }
+}
+
+/// `error`, and beside it that the clean-up after it failed too, if it did. A failure "for good" must leave nothing; where something stays,
+/// the outcome is open and the orchestrator has to call again.
+pub fn beside(error: NodeError, cleanup: Result<(), NodeError>) -> NodeError {
+    match cleanup {
+        Ok(()) => error,
+        Err(failed) => NodeError::LeftBehind {
+            cleanup: chain(&failed),
+            source: Box::new(error),
+        },
+    }
+}

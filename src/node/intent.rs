@@ -1,0 +1,180 @@
+//! What the node keeps in the ledger's record of an attachment: what later calls are not told.
+//!
+//! Written before the side effect that it speaks of. Versioned; what was once written stays readable.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Node, NodeError, StageCall};
+use crate::volume::{Capability, VolumeId};
+
+const VERSION: u64 = 1;
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// How far the making of a file system has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Formatting {
+    /// Not begun by us.
+    #[default]
+    No,
+    /// Begun on a device that was blank. While this stands, nothing on it was ever mounted, so it may be begun again.
+    Begun,
+    /// Written out.
+    Done,
+}
+
+/// How a target shows the volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TargetMode {
+    /// Reading only.
+    ReadOnly,
+    /// As the volume is staged.
+    ReadWrite,
+}
+
+impl TargetMode {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ReadOnly => "read-only",
+            Self::ReadWrite => "for reading and writing",
+        }
+    }
+}
+
+/// The node's part of a record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Intent {
+    version: u64,
+    /// Which volume.
+    pub volume: VolumeId,
+    /// Where it is to be staged, without links on the way.
+    pub staging_path: PathBuf,
+    /// For what.
+    pub capability: Capability,
+    /// See there.
+    #[serde(default)]
+    pub formatting: Formatting,
+    /// Staging has come to its end once.
+    #[serde(default)]
+    pub staged: bool,
+    /// The targets that were begun and not removed.
+    #[serde(default)]
+    pub targets: BTreeMap<PathBuf, TargetMode>,
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    version: u64,
+}
+
+impl Intent {
+    /// The intent of `call`, which goes on from what an earlier one left.
+    pub fn of(call: &StageCall, staging_path: &Path, before: Option<Self>) -> Self {
+        let (formatting, staged, targets) = before
+            .map(|intent| (intent.formatting, intent.staged, intent.targets))
+            .unwrap_or_default();
+        Self {
+            version: VERSION,
+            volume: call.volume.clone(),
+            staging_path: staging_path.to_owned(),
+            capability: call.capability.clone(),
+            formatting,
+            staged,
+            targets,
+        }
+    }
+
+    /// Reads what an earlier call wrote.
+    pub fn from_value(volume: &VolumeId, value: &Value) -> Result<Self, NodeError> {
+        let unread = |source| NodeError::Intent {
+            volume: volume.clone(),
+            source,
+        };
+        let Versioned { version } = Versioned::deserialize(value).map_err(unread)?;
+        if version == VERSION {
+            Self::deserialize(value).map_err(unread)
+        } else {
+            let volume = volume.clone();
+            Err(NodeError::IntentVersion { volume, version })
+        }
+    }
+
+    /// The form in the ledger.
+    pub fn to_value(&self) -> Result<Value, NodeError> {
+        serde_json::to_value(self).map_err(|source| NodeError::Intent {
+            volume: self.volume.clone(),
+            source,
+        })
+    }
+}
+
+impl Node {
+    /// What earlier calls left of `volume`. After a reboot, or once its leaving has begun, nothing of it is staged or published, whatever the
+    /// notes say; but a mkfs that was interrupted stays interrupted.
+    pub(super) fn find_intent(&self, volume: &VolumeId) -> Result<Option<Intent>, NodeError> {
+        let Some(record) = self.engine.find_record(&volume.to_string())? else {
+            return Ok(None);
+        };
+        let mut intent = Intent::from_value(volume, &record.payload)?;
+        if record.leaving || record.boot_id != self.boot_id()? {
+            intent.staged = false;
+            intent.targets.clear();
+        }
+        Ok(Some(intent))
+    }
+
+    fn boot_id(&self) -> Result<String, NodeError> {
+        let read = self.host.read_attribute(Path::new(BOOT_ID));
+        read.map_err(NodeError::Boot)
+    }
+
+    /// Makes `intent` durable.
+    pub(super) fn keep(&self, intent: &Intent) -> Result<(), NodeError> {
+        let value = intent.to_value()?;
+        self.engine
+            .update_payload(&intent.volume.to_string(), value)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn golden() -> Value {
+        serde_json::json!({
+            "version": 1,
+            "volume": "sp1:linux:cluster-a:0f1e2d3c:360014050123456789abcdef012345678",
+            "stagingPath": "/staging/1",
+            "capability": {
+                "access": {"mount": {"kind": "xfs", "flags": ["noatime"]}},
+                "mode": "singleNodeWriter"
+            },
+            "formatting": "begun",
+            "staged": true,
+            "targets": {"/pods/1": "readOnly"}
+        })
+    }
+
+    #[test]
+    fn version_1_is_read_for_ever() {
+        let id = golden()["volume"].as_str().map(str::to_owned).unwrap();
+        let volume = VolumeId::find(&id).unwrap();
+        let intent = Intent::from_value(&volume, &golden()).unwrap();
+        assert_eq!(intent.formatting, Formatting::Begun);
+        assert_eq!(intent.targets[Path::new("/pods/1")], TargetMode::ReadOnly);
+        assert_eq!(intent.to_value().unwrap(), golden());
+        let mut newer = golden();
+        newer["version"] = 2.into();
+        let refused = Intent::from_value(&volume, &newer).unwrap_err();
+        assert!(refused.to_string().contains("version 2"), "{refused}");
+        newer["version"] = Value::Null;
+        assert!(Intent::from_value(&volume, &newer).is_err());
+    }
+}

@@ -1,0 +1,263 @@
+//! The Node service's work: from an export to a path in a pod, and back. The CSI order of steps, and nothing else.
+//!
+//! Called by `csi/` on a plain thread that owns the volume. The invariant: a call can be entered again after any crash, as each step looks
+//! first; what a later call is not told is in the attachment's ledger before the first side effect. An error whose class says "not done"
+//! leaves nothing behind that this call made.
+
+#[cfg(test)]
+mod access_tests;
+#[cfg(test)]
+mod btrfs_tests;
+mod decide;
+mod device;
+mod error;
+mod expand;
+mod intent;
+mod publish;
+#[cfg(test)]
+pub(crate) mod rig;
+mod stage;
+mod stats;
+#[cfg(test)]
+mod stats_tests;
+#[cfg(test)]
+mod stories;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod undo_tests;
+mod unpublish;
+mod unstage;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use error::NodeError;
+
+pub use crate::host::Space;
+
+use crate::attach::Engine;
+use crate::fabric::{Export, PathList};
+use crate::host::{Counts, Host};
+use crate::volume::{Capability, MkfsOptions, NodeId, SanName, SizeRange, VolumeId};
+
+/// LIO numbers the LUNs of a target from 0 to 255, and a node has one target on a SAN.
+const MAX_VOLUMES: i64 = 255;
+
+/// NodeStageVolume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageCall {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// A directory that exists, for this volume alone.
+    pub staging_path: PathBuf,
+    /// How it will be used.
+    pub capability: Capability,
+    /// Where the SAN offers it.
+    pub export: Export,
+    /// How a file system is made on it, if one has to be.
+    pub mkfs: MkfsOptions,
+}
+
+/// NodeUnstageVolume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnstageCall {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// Where it was staged.
+    pub staging_path: PathBuf,
+}
+
+/// NodePublishVolume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishCall {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// Where it was staged.
+    pub staging_path: PathBuf,
+    /// Where it is to be seen; its parent exists.
+    pub target_path: PathBuf,
+    /// How it will be used.
+    pub capability: Capability,
+    /// Writes are refused there.
+    pub read_only: bool,
+}
+
+/// NodeUnpublishVolume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnpublishCall {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// Where it was seen.
+    pub target_path: PathBuf,
+}
+
+/// NodeExpandVolume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpandCall {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// Where it is staged or published.
+    pub path: PathBuf,
+    /// The sizes that will do; without a lower bound, whatever the SAN has made of it.
+    pub range: SizeRange,
+}
+
+/// NodeGetVolumeStats.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatsCall {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// Where it is staged or published.
+    pub path: PathBuf,
+}
+
+/// How much of a volume is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// A raw volume: nobody but its user knows what of it is in use.
+    Block {
+        /// Its size in bytes.
+        total: u64,
+    },
+    /// A file system.
+    FileSystem(Space),
+}
+
+/// What this node is called and how much it takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// The id that the controller gets.
+    pub id: NodeId,
+    /// How many volumes the orchestrator may put here.
+    pub max_volumes: i64,
+}
+
+/// The paths that a SAN's partition wants, `None` when this node's config has no such partition. Asked anew by each stage.
+pub type PathsOf = Arc<dyn Fn(&SanName) -> Option<PathList> + Send + Sync>;
+
+/// What an operator may set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How long attaching and detaching may take. Under the two minutes that the kubelet waits, so that it hears of our reason.
+    pub deadline: Duration,
+    /// After enough paths are there, how long the missing ones are waited for.
+    pub grace: Duration,
+    /// With fewer paths a volume is not staged.
+    pub min_paths: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(90),
+            grace: Duration::from_secs(5),
+            min_paths: 1,
+        }
+    }
+}
+
+/// One node's work. Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct Node {
+    id: NodeId,
+    host: Host,
+    engine: Engine,
+    paths_of: PathsOf,
+    limits: Limits,
+    readings: Arc<stats::Readings>,
+}
+
+/// What a call came to, and what it cost.
+pub struct Counted<T> {
+    /// Its outcome.
+    pub outcome: Result<T, NodeError>,
+    /// The processes and changes that it took.
+    pub counts: Counts,
+}
+
+impl Node {
+    /// The node `id` on `host`.
+    #[must_use]
+    pub fn new(id: NodeId, host: Host, engine: Engine, paths_of: PathsOf, limits: Limits) -> Self {
+        Self {
+            id,
+            host,
+            engine,
+            paths_of,
+            limits,
+            readings: Arc::default(),
+        }
+    }
+
+    /// NodeGetInfo.
+    #[must_use]
+    pub fn info(&self) -> NodeInfo {
+        NodeInfo {
+            id: self.id.clone(),
+            max_volumes: MAX_VOLUMES,
+        }
+    }
+
+    /// NodeStageVolume: attaches the volume and, unless it is raw, mounts it at the staging path, making a file system on a new one.
+    #[must_use]
+    pub fn stage(&self, call: &StageCall) -> Counted<()> {
+        self.counted(|node| stage::stage(node, call))
+    }
+
+    /// NodePublishVolume: shows a staged volume at the target path.
+    #[must_use]
+    pub fn publish(&self, call: &PublishCall) -> Counted<()> {
+        self.counted(|node| publish::publish(node, call))
+    }
+
+    /// NodeExpandVolume: lets a staged volume have the size that the SAN has given it. Returns that size in bytes.
+    #[must_use]
+    pub fn expand(&self, call: &ExpandCall) -> Counted<u64> {
+        self.counted(|node| expand::expand(node, call))
+    }
+
+    /// NodeUnpublishVolume: takes the target path away.
+    #[must_use]
+    pub fn unpublish(&self, call: &UnpublishCall) -> Counted<()> {
+        self.counted(|node| unpublish::unpublish(node, call))
+    }
+
+    /// NodeUnstageVolume: unmounts and detaches the volume.
+    #[must_use]
+    pub fn unstage(&self, call: &UnstageCall) -> Counted<()> {
+        self.counted(|node| unstage::unstage(node, call))
+    }
+
+    /// NodeGetVolumeStats: what is used and free at a path. Answers in time whatever the device does.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub fn stats(&self, call: &StatsCall) -> Result<Usage, NodeError> {
+        stats::stats(self, call)
+    }
+
+    fn counted<T>(&self, work: impl FnOnce(&Self) -> Result<T, NodeError>) -> Counted<T> {
+        let host = self.host.tallied();
+        let node = Self {
+            engine: self.engine.acting_on(host.clone()),
+            host: host.clone(),
+            ..self.clone()
+        };
+        let outcome = work(&node);
+        Counted {
+            outcome,
+            counts: host.counts(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Node")
+            .field("id", &self.id)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

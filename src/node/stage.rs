@@ -1,0 +1,338 @@
+//! NodeStageVolume (CSI §NodeStageVolume).
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::MsFlags;
+
+use super::decide::{Case, Decision, decide};
+use super::device::{Device, beside};
+use super::expand::{fill, kind_of};
+use super::intent::{Formatting, Intent};
+use super::{Node, NodeError, StageCall};
+use crate::attach::Want;
+use crate::fabric::{WantedPath, select};
+use crate::fault::{Fault, Faulted, chain};
+use crate::filesystem::{Kind, Plan, make, probe, refuse_twin, repair};
+use crate::host::FileKind;
+use crate::mount::{
+    MountOptions, MountTable, Mounting, ensure_mounted, is_corrupted, remove_mount,
+};
+use crate::volume::{AccessType, FileSystemKind, VolumeId};
+
+/// A stage call with all that follows from it alone.
+struct Staging<'c> {
+    call: &'c StageCall,
+    /// Without links on the way.
+    path: PathBuf,
+    /// `None` for a raw volume.
+    file_system: Option<FileSystem>,
+}
+
+/// A file system as it will be mounted.
+struct FileSystem {
+    kind: Kind,
+    options: MountOptions,
+}
+
+pub fn stage(node: &Node, call: &StageCall) -> Result<(), NodeError> {
+    let staging = Staging::of(node, call)?;
+    let before = node.find_intent(&call.volume)?;
+    if let Some(before) = &before {
+        refuse_other_use(before, &staging)?;
+        if is_staged(node, before, &staging)? {
+            return Ok(());
+        }
+    }
+    ensure_directory_is_there(node, &staging)?;
+    let wanted = choose_paths(node, call)?;
+    let mut intent = begin(node, &staging, before)?;
+    let was_staged = intent.staged;
+    // The mark of an mkfs that was cut off is kept: without it nobody could tell from data what it left.
+    let keep = was_staged || intent.formatting == Formatting::Begun;
+    attach(node, call, wanted, &intent).map_err(|error| undone(node, &staging, error, keep))?;
+    place(node, &staging, &mut intent).map_err(|error| undone(node, &staging, error, was_staged))
+}
+
+/// A failure for good also ends what calls before this one have begun: the orchestrator forgets the volume and will not call unstage.
+fn undone(node: &Node, staging: &Staging<'_>, error: NodeError, keep: bool) -> NodeError {
+    match error.fault() {
+        Fault::Busy | Fault::MaybeDone | Fault::Timeout => error,
+        _ if keep => error,
+        _ => beside(error, take_back(node, staging)),
+    }
+}
+
+impl<'c> Staging<'c> {
+    fn of(node: &Node, call: &'c StageCall) -> Result<Self, NodeError> {
+        let file_system = match &call.capability.access {
+            AccessType::Block => None,
+            AccessType::Mount { kind, flags } => Some(FileSystem::of(call, *kind, flags)?),
+        };
+        Ok(Self {
+            call,
+            path: node.resolved(&call.staging_path)?,
+            file_system,
+        })
+    }
+
+    /// The SAN takes no writes, or the caller wants none.
+    fn is_read_only(&self) -> bool {
+        self.call.export.read_only || self.call.capability.mode.is_reader()
+    }
+}
+
+impl FileSystem {
+    fn of(call: &StageCall, kind: FileSystemKind, flags: &[String]) -> Result<Self, NodeError> {
+        let kind = kind_of(kind);
+        let mut options = MountOptions::parse(flags)?;
+        if let Some(always) = kind.always() {
+            options = options.with(always);
+        }
+        if call.export.read_only || call.capability.mode.is_reader() {
+            // Others may have it mounted, or the SAN refuses writes: even a journal's replay would be one.
+            options = options.with(kind.without_recovery()).read_only();
+        }
+        Ok(Self { kind, options })
+    }
+}
+
+fn refuse_other_use(before: &Intent, staging: &Staging<'_>) -> Result<(), NodeError> {
+    let difference = if before.staging_path != staging.path {
+        "and not at the path asked for"
+    } else if !before.capability.stages_like(&staging.call.capability) {
+        "with another capability"
+    } else {
+        return Ok(());
+    };
+    if !before.staged {
+        return Ok(());
+    }
+    Err(NodeError::StagedOtherwise {
+        volume: before.volume.clone(),
+        staging_path: before.staging_path.clone(),
+        difference,
+    })
+}
+
+/// Whether all is as an earlier call left it, and the device still is the volume's.
+fn is_staged(node: &Node, before: &Intent, staging: &Staging<'_>) -> Result<bool, NodeError> {
+    if !before.staged {
+        return Ok(false);
+    }
+    let key = before.volume.to_string();
+    if node.engine.verify(&key).is_err() {
+        // Attaching will repair it or tell what is wrong.
+        return Ok(false);
+    }
+    if staging.file_system.is_none() {
+        return Ok(true);
+    }
+    let device = node.device(&before.volume)?;
+    let table = MountTable::read(&node.host)?;
+    let top = table.find_top(&staging.path);
+    Ok(top.is_some_and(|mount| mount.device == device.numbers)
+        && node.host.find_stat(&staging.path).is_ok())
+}
+
+fn ensure_directory_is_there(node: &Node, staging: &Staging<'_>) -> Result<(), NodeError> {
+    match node.host.find_stat(&staging.path) {
+        Ok(Some(stat)) if stat.kind == FileKind::Directory => Ok(()),
+        // A file system that died under its mount; it is dealt with when its device is known.
+        Err(error) if is_corrupted(&error) => Ok(()),
+        Err(source) => Err(NodeError::Resolve {
+            path: staging.path.clone(),
+            source,
+        }),
+        Ok(_) => Err(NodeError::NoStagingDirectory(staging.path.clone())),
+    }
+}
+
+fn choose_paths(node: &Node, call: &StageCall) -> Result<Vec<WantedPath>, NodeError> {
+    let partition = &call.volume.san;
+    let list =
+        (node.paths_of)(partition).ok_or_else(|| NodeError::NoPartition(partition.clone()))?;
+    let selection = select(&call.export, &list);
+    let missing: Vec<String> = selection
+        .not_offered
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let missing = missing.join(", ");
+    if selection.wanted.is_empty() {
+        let partition = partition.clone();
+        return Err(NodeError::NoPaths { partition, missing });
+    }
+    if !missing.is_empty() {
+        tracing::warn!(volume.id = %call.volume, %partition, portals = missing,
+            "some ncpaths are not offered for the volume; publishing it again would add them");
+    }
+    Ok(selection.wanted)
+}
+
+/// The intent of this call. Attaching writes it with a new record and leaves an old record's notes alone, so those are renewed here.
+fn begin(node: &Node, staging: &Staging<'_>, before: Option<Intent>) -> Result<Intent, NodeError> {
+    let has_record = before.is_some();
+    let intent = Intent::of(staging.call, &staging.path, before);
+    if has_record {
+        node.keep(&intent)?;
+    }
+    Ok(intent)
+}
+
+fn attach(
+    node: &Node,
+    call: &StageCall,
+    wanted: Vec<WantedPath>,
+    intent: &Intent,
+) -> Result<(), NodeError> {
+    node.engine.ensure(&Want {
+        key: call.volume.to_string(),
+        export: call.export.clone(),
+        wanted,
+        min_paths: node.limits.min_paths,
+        deadline: node.host.deadline_in(node.limits.deadline),
+        grace: node.limits.grace,
+        payload: intent.to_value()?,
+    })?;
+    Ok(())
+}
+
+/// From a verified map to a staged volume.
+fn place(node: &Node, staging: &Staging<'_>, intent: &mut Intent) -> Result<(), NodeError> {
+    if let Some(file_system) = &staging.file_system {
+        let device = node.device(&staging.call.volume)?;
+        remove_corrupted(node, staging, &device)?;
+        if !intent.staged {
+            // Nothing of this boot explains a mount elsewhere; a second one would hide it.
+            node.refuse_other_places(&intent.volume, &device, &staging.path)?;
+        }
+        if node.places_of(&device)?.is_empty() {
+            prepare(node, staging, file_system, &device, intent)?;
+        }
+        ensure_mounted(
+            &node.host,
+            &Mounting {
+                device_path: &device.path,
+                device: device.numbers,
+                target: &staging.path,
+                kind: file_system.kind.name(),
+                options: &file_system.options,
+            },
+        )?;
+        ensure_filled(node, file_system, &device, intent);
+    }
+    intent.staged = true;
+    node.keep(intent)
+}
+
+/// A volume that grew while it was nowhere, or of which a smaller one was the source. What it holds can be used as it is: that it did not grow is no
+/// reason to keep it from anybody, and the orchestrator's own call to expand will say so.
+fn ensure_filled(node: &Node, file_system: &FileSystem, device: &Device, intent: &Intent) {
+    if let Err(error) = fill(node, intent, device, file_system.kind) {
+        tracing::warn!(volume.id = %intent.volume, error = chain(&error), "the staged file system does not fill its device");
+    }
+}
+
+/// Unmounts a file system that has shut itself down, so that it can be mounted anew and recover.
+fn remove_corrupted(node: &Node, staging: &Staging<'_>, device: &Device) -> Result<(), NodeError> {
+    let Err(error) = node.host.find_stat(&staging.path) else {
+        return Ok(());
+    };
+    if !is_corrupted(&error) {
+        return Ok(());
+    }
+    tracing::warn!(volume.id = %staging.call.volume, path = %staging.path.display(), %error,
+        "the staged file system has shut down; mounting it anew");
+    node.refuse_other_places(&staging.call.volume, device, &staging.path)?;
+    remove_mount(&node.host, &staging.path)?;
+    Ok(())
+}
+
+/// Makes the unmounted device fit to be mounted, or refuses it.
+fn prepare(
+    node: &Node,
+    staging: &Staging<'_>,
+    file_system: &FileSystem,
+    device: &Device,
+    intent: &mut Intent,
+) -> Result<(), NodeError> {
+    let content = probe(&node.host, &device.path)?;
+    let decision = decide(&Case {
+        content: &content,
+        wanted: file_system.kind,
+        read_only: staging.is_read_only() || file_system.options.flags.contains(MsFlags::MS_RDONLY),
+        blank_by_san: staging.call.export.blank,
+        formatting: intent.formatting,
+    });
+    // Looking took its time; whose device it is is asked again before anything writes.
+    prove_still(node, &staging.call.volume, device)?;
+    if file_system.kind == Kind::Btrfs
+        && matches!(decision, Decision::Mount | Decision::RepairAndMount)
+    {
+        refuse_twin(&node.host, &device.path, &device.name)?;
+    }
+    match decision {
+        Decision::Mount => Ok(()),
+        Decision::RepairAndMount => Ok(repair(&node.host, &device.path, file_system.kind)?),
+        Decision::Make(protection) => {
+            let plan = Plan {
+                kind: file_system.kind,
+                protection,
+                options: staging.call.mkfs.words(),
+            };
+            make_file_system(node, &device.path, &plan, intent)
+        }
+        Decision::Refuse(reason) => Err(NodeError::Content {
+            device: device.path.display().to_string(),
+            found: content.to_string(),
+            wanted: file_system.kind.name(),
+            reason,
+        }),
+    }
+}
+
+/// Proves that `device` is the volume, now. The map alone is not enough: it may have gone and come back under another number, and the number
+/// that was looked at be another volume's.
+pub(super) fn prove_still(
+    node: &Node,
+    volume: &VolumeId,
+    device: &Device,
+) -> Result<(), NodeError> {
+    let map = node.engine.verify(&volume.to_string())?;
+    if map.path == device.path {
+        return Ok(());
+    }
+    let (is, was) = (map.path.display(), device.path.display());
+    Err(NodeError::Device {
+        volume: volume.clone(),
+        source: io::Error::other(format!("it is {is} now and was {was} a moment ago")),
+    })
+}
+
+/// The ledger says "begun" before the first byte is written and "done" after the last: in between, and only then, what is there may be
+/// overwritten.
+fn make_file_system(
+    node: &Node,
+    path: &Path,
+    plan: &Plan<'_>,
+    intent: &mut Intent,
+) -> Result<(), NodeError> {
+    intent.formatting = Formatting::Begun;
+    node.keep(intent)?;
+    make(&node.host, path, plan)?;
+    intent.formatting = Formatting::Done;
+    node.keep(intent)
+}
+
+/// After a failure for good: removes what this call made. The orchestrator will not call unstage.
+fn take_back(node: &Node, staging: &Staging<'_>) -> Result<(), NodeError> {
+    let volume = &staging.call.volume;
+    if let Some(device) = node.find_device(volume)? {
+        node.refuse_other_places(volume, &device, &staging.path)?;
+        if !node.places_of(&device)?.is_empty() {
+            remove_mount(&node.host, &staging.path)?;
+        }
+    }
+    node.detach(volume)
+}

@@ -1,0 +1,70 @@
+//! NodeUnstageVolume (CSI §NodeUnstageVolume). Works from the ledger alone; the call brings no context.
+
+use std::path::Path;
+
+use super::device::Device;
+use super::{Node, NodeError, UnstageCall};
+use crate::volume::VolumeId;
+
+pub fn unstage(node: &Node, call: &UnstageCall) -> Result<(), NodeError> {
+    let staging_path = node.resolved(&call.staging_path)?;
+    if node.find_intent(&call.volume)?.is_none() {
+        return remove_unrecorded(node, &call.volume, &staging_path);
+    }
+    // Answering OK lets the orchestrator take the LUN away: a mount anywhere else, be it an earlier staging path, must be gone first.
+    if let Some(device) = node.find_device(&call.volume)? {
+        node.refuse_other_places(&call.volume, &device, &staging_path)?;
+    }
+    node.remove_own_mount(&call.volume, &staging_path)?;
+    node.detach(&call.volume)
+}
+
+/// Nothing is known of the volume, as after a loss of the ledger. A mount of this very volume at its staging path proves that we staged it;
+/// then it goes, and its devices too. Without that proof nothing is touched: the volume was never here.
+fn remove_unrecorded(node: &Node, volume: &VolumeId, staging_path: &Path) -> Result<(), NodeError> {
+    let Some(device) = node.find_device(volume)? else {
+        return Ok(());
+    };
+    let places = node.places_of(&device)?;
+    if !places.iter().any(|mount| mount.target == staging_path) {
+        return Ok(());
+    }
+    tracing::warn!(volume.id = %volume, path = %staging_path.display(), device = device.name,
+        "the ledger knows nothing of a volume that is staged here; removing it");
+    node.refuse_other_places(volume, &device, staging_path)?;
+    node.remove_own_mount(volume, staging_path)?;
+    let deadline = node.host.deadline_in(node.limits.deadline);
+    node.engine.detach_unrecorded(&volume.wwid, deadline)?;
+    Ok(())
+}
+
+impl Node {
+    /// Refuses when the volume is seen anywhere but at `staging_path`: detaching would pull it from under its users.
+    pub(super) fn refuse_other_places(
+        &self,
+        volume: &VolumeId,
+        device: &Device,
+        staging_path: &Path,
+    ) -> Result<(), NodeError> {
+        let places: Vec<String> = self
+            .places_of(device)?
+            .iter()
+            .filter(|mount| mount.target != staging_path)
+            .map(|mount| mount.target.display().to_string())
+            .collect();
+        if places.is_empty() {
+            return Ok(());
+        }
+        Err(NodeError::InUse {
+            volume: volume.clone(),
+            places: places.join(", "),
+        })
+    }
+
+    /// Takes the volume's map, paths and record from this host.
+    pub(super) fn detach(&self, volume: &VolumeId) -> Result<(), NodeError> {
+        let deadline = self.host.deadline_in(self.limits.deadline);
+        self.engine.detach(&volume.to_string(), deadline)?;
+        Ok(())
+    }
+}

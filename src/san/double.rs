@@ -1,0 +1,147 @@
+//! A Linux SAN in memory, for tests: it speaks the real wire over loopback TCP and keeps the real rules, and its lines can be half dead.
+//!
+//! The rules are those of `proto/linux_san.proto`; the server that must keep them is in another room, which this one may not name.
+
+mod line;
+mod service;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub(crate) use line::Line;
+
+use tokio::sync::{Notify, watch};
+
+use crate::linux_san_wire as wire;
+
+/// What the SAN does wrong, once, at the next call of that name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mishap {
+    /// Does the work; then every connection breaks before the answer is out.
+    LosesReply(&'static str),
+    /// Every connection breaks before the work is done.
+    LosesRequest(&'static str),
+    /// Refuses with this code.
+    Refuses(&'static str, tonic::Code),
+}
+
+impl Mishap {
+    fn call(self) -> &'static str {
+        match self {
+            Self::LosesReply(call) | Self::LosesRequest(call) | Self::Refuses(call, _) => call,
+        }
+    }
+}
+
+/// The SAN. Clones are the same one.
+#[derive(Clone)]
+pub(crate) struct Double {
+    inner: Arc<Mutex<Inner>>,
+    /// Counts the moments at which all connections break.
+    breaks: Arc<watch::Sender<u64>>,
+    /// Counts the calls that were done.
+    changes: Arc<watch::Sender<u64>>,
+}
+
+/// Where a call waits for the test.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<(Notify, Notify)>);
+
+impl Gate {
+    /// Returns once the call is there.
+    pub(crate) async fn reached(&self) {
+        self.0.0.notified().await;
+    }
+
+    /// Lets it go on.
+    pub(crate) fn open(&self) {
+        self.0.1.notify_one();
+    }
+
+    async fn pass(&self) {
+        self.0.0.notify_one();
+        self.0.1.notified().await;
+    }
+}
+
+struct Inner {
+    uuid: String,
+    volumes: BTreeMap<String, wire::Volume>,
+    mishaps: VecDeque<Mishap>,
+    held: Option<(&'static str, Gate)>,
+    calls: Vec<&'static str>,
+    made: u32,
+}
+
+impl Double {
+    /// An empty SAN.
+    pub(crate) fn new(uuid: &str) -> Self {
+        Self {
+            inner: Arc::new(Mutex::new(Inner {
+                uuid: uuid.to_owned(),
+                volumes: BTreeMap::new(),
+                mishaps: VecDeque::new(),
+                held: None,
+                calls: Vec::new(),
+                made: 0,
+            })),
+            breaks: Arc::default(),
+            changes: Arc::default(),
+        }
+    }
+
+    /// One more management address that leads here.
+    pub(crate) async fn line(&self) -> Line {
+        Line::lay(service::Service(self.clone()), self.breaks.subscribe()).await
+    }
+
+    /// Lets something go wrong once.
+    pub(crate) fn suffer(&self, mishap: Mishap) {
+        self.inner().mishaps.push_back(mishap);
+    }
+
+    /// The calls that arrived so far, without those that ask who it is.
+    pub(crate) fn calls(&self) -> Vec<&'static str> {
+        self.inner().calls.clone()
+    }
+
+    /// The volumes as they are.
+    pub(crate) fn volumes(&self) -> Vec<wire::Volume> {
+        self.inner().volumes.values().cloned().collect()
+    }
+
+    /// Puts a volume there that no controller made.
+    pub(crate) fn put_foreign(&self, key: &str) {
+        let volume = wire::Volume {
+            key: key.to_owned(),
+            name: format!("made by hand: {key}"),
+            wwid: "36001405fffffffffffffffffffffffff".to_owned(),
+            size_bytes: 1 << 30,
+            ..wire::Volume::default()
+        };
+        self.inner().volumes.insert(key.to_owned(), volume);
+    }
+
+    /// Lets the next call of this name wait before it does anything.
+    pub(crate) fn hold(&self, call: &'static str) -> Gate {
+        let gate = Gate::default();
+        self.inner().held = Some((call, gate.clone()));
+        gate
+    }
+
+    /// Returns once there are this many volumes.
+    pub(crate) async fn wait_for_volumes(&self, count: usize) {
+        let mut changes = self.changes.subscribe();
+        while self.volumes().len() != count {
+            changes.changed().await.unwrap();
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn break_all(&self) {
+        self.breaks.send_modify(|count| *count += 1);
+    }
+}

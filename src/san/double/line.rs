@@ -1,0 +1,88 @@
+//! One management address of the double: a TCP listener whose traffic passes a valve.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+
+use super::service::Service;
+use crate::linux_san_wire::linux_san_server::LinuxSanServer;
+
+/// An address that leads to the double while it lives.
+pub(crate) struct Line {
+    address: String,
+    silent: Arc<AtomicBool>,
+    stop: CancellationToken,
+}
+
+impl Line {
+    pub(super) async fn lay(service: Service, breaks: watch::Receiver<u64>) -> Self {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let behind = server.local_addr().unwrap();
+        let valve = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let line = Self {
+            address: valve.local_addr().unwrap().to_string(),
+            silent: Arc::default(),
+            stop: CancellationToken::new(),
+        };
+        tokio::spawn(
+            tonic::transport::Server::builder()
+                .add_service(LinuxSanServer::new(service))
+                .serve_with_incoming_shutdown(
+                    TcpListenerStream::new(server),
+                    line.stop.clone().cancelled_owned(),
+                ),
+        );
+        let (silent, stop) = (Arc::clone(&line.silent), line.stop.clone());
+        let pass = async move {
+            while let Ok((near, _)) = valve.accept().await {
+                let far = TcpStream::connect(behind).await.unwrap();
+                tokio::spawn(forward(near, far, breaks.clone(), Arc::clone(&silent)));
+            }
+        };
+        tokio::spawn(async move { stop.run_until_cancelled(pass).await });
+        line
+    }
+
+    /// `host:port`.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// From now on connections are taken and nothing is ever said.
+    pub(crate) fn fall_silent(&self) {
+        self.silent.store(true, Ordering::SeqCst);
+    }
+
+    /// An address at which nobody listens.
+    pub(crate) async fn dead() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap().to_string()
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn forward(
+    mut near: TcpStream,
+    mut far: TcpStream,
+    mut breaks: watch::Receiver<u64>,
+    silent: Arc<AtomicBool>,
+) {
+    breaks.mark_unchanged();
+    if silent.load(Ordering::SeqCst) {
+        let _ = breaks.changed().await;
+        return;
+    }
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+        _ = breaks.changed() => {}
+    }
+}

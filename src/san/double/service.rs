@@ -1,0 +1,265 @@
+//! The double's side of the wire.
+
+use tonic::{Request, Response, Status};
+
+use super::{Double, Inner, Mishap};
+use crate::linux_san_wire as wire;
+use crate::linux_san_wire::linux_san_server::LinuxSan;
+
+type Reply<T> = Result<Response<T>, Status>;
+
+pub(super) struct Service(pub(super) Double);
+
+impl Service {
+    /// Does `work`, or what goes wrong instead.
+    async fn serve<T>(
+        &self,
+        call: &'static str,
+        work: impl FnOnce(&mut Inner) -> Result<T, Status>,
+    ) -> Reply<T> {
+        let held = self.0.inner().held.take_if(|(held, _)| *held == call);
+        if let Some((_, gate)) = held {
+            gate.pass().await;
+        }
+        let (outcome, mishap) = {
+            let mut inner = self.0.inner();
+            inner.calls.push(call);
+            let next = inner.mishaps.front().copied();
+            let mishap = next.filter(|mishap| mishap.call() == call);
+            if mishap.is_some() {
+                inner.mishaps.pop_front();
+            }
+            let outcome = match mishap {
+                Some(Mishap::Refuses(_, code)) => Err(Status::new(code, "as the test wants")),
+                Some(Mishap::LosesRequest(_)) => Err(Status::unavailable("never heard")),
+                Some(Mishap::LosesReply(_)) | None => work(&mut inner),
+            };
+            (outcome, mishap)
+        };
+        self.0.changes.send_modify(|count| *count += 1);
+        if let Some(Mishap::LosesReply(_) | Mishap::LosesRequest(_)) = mishap {
+            self.0.break_all();
+            std::future::pending::<()>().await;
+        }
+        outcome.map(Response::new)
+    }
+}
+
+impl Inner {
+    fn volume(&mut self, key: &str, wwid: &str) -> Result<&mut wire::Volume, Status> {
+        let found = self.volumes.get_mut(key);
+        found
+            .filter(|volume| volume.wwid == wwid)
+            .ok_or_else(|| Status::not_found("no such volume"))
+    }
+
+    fn create(&mut self, request: wire::CreateVolumeRequest) -> Result<wire::Volume, Status> {
+        if let Some(found) = self.volumes.values().find(|v| v.name == request.name) {
+            let same = found.size_bytes == request.size_bytes && found.metadata == request.metadata;
+            return if same {
+                Ok(found.clone())
+            } else {
+                Err(Status::already_exists("another volume has the name"))
+            };
+        }
+        self.made += 1;
+        let volume = wire::Volume {
+            key: format!("key-{:04}", self.made),
+            name: request.name,
+            wwid: format!("36001405{:025x}", self.made),
+            size_bytes: request.size_bytes,
+            metadata: request.metadata,
+            allocated_bytes: 0,
+            exported_to: Vec::new(),
+        };
+        self.volumes.insert(volume.key.clone(), volume.clone());
+        Ok(volume)
+    }
+
+    fn export(&mut self, request: wire::ExportVolumeRequest) -> Result<wire::Export, Status> {
+        let volume = self.volume(&request.key, &request.wwid)?;
+        let (here, others): (Vec<_>, Vec<_>) = volume
+            .exported_to
+            .iter()
+            .partition(|to| to.initiator_iqn == request.initiator_iqn);
+        match here.first() {
+            Some(same) if same.read_only != request.read_only => {
+                return Err(Status::already_exists("exported in another way"));
+            }
+            None if !request.shared && !others.is_empty() => {
+                return Err(Status::failed_precondition("exported elsewhere"));
+            }
+            Some(_) => {}
+            None => volume.exported_to.push(wire::ExportedTo {
+                node_name: request.node_name,
+                initiator_iqn: request.initiator_iqn,
+                read_only: request.read_only,
+            }),
+        }
+        let offer = |portal: &str| wire::Offer {
+            portal: portal.to_owned(),
+            target_iqn: "iqn.2026-11.dev.sanpath:double".to_owned(),
+            lun: 1,
+        };
+        Ok(wire::Export {
+            wwid: volume.wwid.clone(),
+            size_bytes: volume.size_bytes,
+            offers: vec![offer("10.101.1.1:3260"), offer("10.102.1.1:3260")],
+            blank: true,
+            read_only: request.read_only,
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl LinuxSan for Service {
+    async fn identify(&self, _: Request<wire::IdentifyRequest>) -> Reply<wire::IdentifyResponse> {
+        Ok(Response::new(wire::IdentifyResponse {
+            san_uuid: self.0.inner().uuid.clone(),
+            version: "double".to_owned(),
+        }))
+    }
+
+    async fn get_capacity(
+        &self,
+        _: Request<wire::GetCapacityRequest>,
+    ) -> Reply<wire::GetCapacityResponse> {
+        self.serve("GetCapacity", |_| {
+            Ok(wire::GetCapacityResponse {
+                total_bytes: 100 << 30,
+                available_bytes: 60 << 30,
+                promised_bytes: 0,
+                minimum_volume_bytes: 1 << 20,
+                maximum_volume_bytes: 16 << 40,
+                granule_bytes: 1 << 20,
+            })
+        })
+        .await
+    }
+
+    async fn list_portals(
+        &self,
+        _: Request<wire::ListPortalsRequest>,
+    ) -> Reply<wire::ListPortalsResponse> {
+        self.serve("ListPortals", |_| {
+            Ok(wire::ListPortalsResponse {
+                portals: vec!["10.101.1.1:3260".to_owned(), "[fd00::1]:3260".to_owned()],
+            })
+        })
+        .await
+    }
+
+    async fn create_volume(
+        &self,
+        request: Request<wire::CreateVolumeRequest>,
+    ) -> Reply<wire::Volume> {
+        let work = |inner: &mut Inner| inner.create(request.into_inner());
+        self.serve("CreateVolume", work).await
+    }
+
+    async fn find_volume(&self, request: Request<wire::FindVolumeRequest>) -> Reply<wire::Volume> {
+        use wire::find_volume_request::By;
+        let by = request.into_inner().by.unwrap();
+        self.serve("FindVolume", |inner| {
+            let found = inner.volumes.values().find(|volume| match &by {
+                By::Name(name) => volume.name == *name,
+                By::Key(key) => volume.key == *key,
+            });
+            found
+                .cloned()
+                .ok_or_else(|| Status::not_found("no such volume"))
+        })
+        .await
+    }
+
+    async fn list_volumes(
+        &self,
+        request: Request<wire::ListVolumesRequest>,
+    ) -> Reply<wire::ListVolumesResponse> {
+        let wire::ListVolumesRequest {
+            after_key,
+            max_entries,
+        } = request.into_inner();
+        self.serve("ListVolumes", |inner| {
+            if !after_key.is_empty() && !after_key.starts_with("key-") {
+                return Err(Status::invalid_argument("after_key is no key"));
+            }
+            let mut rest: Vec<wire::Volume> = inner
+                .volumes
+                .values()
+                .filter(|volume| volume.key > after_key)
+                .cloned()
+                .collect();
+            let most = usize::try_from(max_entries).unwrap();
+            let more = most != 0 && rest.len() > most;
+            if more {
+                rest.truncate(most);
+            }
+            Ok(wire::ListVolumesResponse {
+                volumes: rest,
+                more,
+            })
+        })
+        .await
+    }
+
+    async fn expand_volume(
+        &self,
+        request: Request<wire::ExpandVolumeRequest>,
+    ) -> Reply<wire::Volume> {
+        let request = request.into_inner();
+        self.serve("ExpandVolume", |inner| {
+            let volume = inner.volume(&request.key, &request.wwid)?;
+            if request.size_bytes > 16 << 40 {
+                return Err(Status::out_of_range(
+                    "size_bytes is more than a volume can have",
+                ));
+            }
+            volume.size_bytes = volume.size_bytes.max(request.size_bytes);
+            Ok(volume.clone())
+        })
+        .await
+    }
+
+    async fn delete_volume(
+        &self,
+        request: Request<wire::DeleteVolumeRequest>,
+    ) -> Reply<wire::DeleteVolumeResponse> {
+        let wire::DeleteVolumeRequest { key, wwid } = request.into_inner();
+        self.serve("DeleteVolume", |inner| {
+            if let Ok(volume) = inner.volume(&key, &wwid) {
+                if !volume.exported_to.is_empty() {
+                    return Err(Status::failed_precondition("exported"));
+                }
+                inner.volumes.remove(&key);
+            }
+            Ok(wire::DeleteVolumeResponse {})
+        })
+        .await
+    }
+
+    async fn export_volume(
+        &self,
+        request: Request<wire::ExportVolumeRequest>,
+    ) -> Reply<wire::Export> {
+        let work = |inner: &mut Inner| inner.export(request.into_inner());
+        self.serve("ExportVolume", work).await
+    }
+
+    async fn unexport_volume(
+        &self,
+        request: Request<wire::UnexportVolumeRequest>,
+    ) -> Reply<wire::UnexportVolumeResponse> {
+        let request = request.into_inner();
+        self.serve("UnexportVolume", |inner| {
+            if let Ok(volume) = inner.volume(&request.key, &request.wwid) {
+                let iqn = &request.initiator_iqn;
+                volume
+                    .exported_to
+                    .retain(|to| !iqn.is_empty() && to.initiator_iqn != *iqn);
+            }
+            Ok(wire::UnexportVolumeResponse {})
+        })
+        .await
+    }
+}

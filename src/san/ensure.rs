@@ -1,0 +1,243 @@
+//! The loops that make a SAN's native calls repeatable: look, compare, act, and look again when the outcome is not known.
+
+use super::Until;
+use super::error::SanError;
+use super::family::Family;
+use super::nouns::{Access, Capacity, NewVolume, Page, SanVolume};
+use crate::fabric::{Export, Iqn, Portal, Wwid};
+use crate::fault::{Fault, Faulted};
+use crate::volume::NodeId;
+
+/// How often a creation is looked for and tried: the first time, and after a lost reply or a race with another controller.
+const ROUNDS: usize = 3;
+
+/// One SAN of any family.
+pub struct San {
+    kind: crate::volume::Family,
+    family: Box<dyn Family>,
+}
+
+impl San {
+    pub(super) fn new(kind: crate::volume::Family, family: impl Family + 'static) -> Self {
+        Self {
+            kind,
+            family: Box::new(family),
+        }
+    }
+
+    /// Which kind of SAN it is.
+    #[must_use]
+    pub fn kind(&self) -> crate::volume::Family {
+        self.kind
+    }
+
+    /// Makes the volume unless it is there. A lost reply is never answered by a second creation before the SAN was asked by name.
+    ///
+    /// # Errors
+    /// [`SanError::Taken`] when the name belongs to a different volume; else as the SAN or the way to it failed.
+    pub async fn ensure_volume(
+        &self,
+        wanted: &NewVolume,
+        until: Until,
+    ) -> Result<SanVolume, SanError> {
+        let mut round = 1;
+        loop {
+            if let Some(found) = self.family.find_by_name(&wanted.name, until).await? {
+                return adopt(wanted, found);
+            }
+            match self.family.create_volume(wanted, until).await {
+                Err(error) if round < ROUNDS && is_worth_a_look(&error) => {
+                    tracing::warn!(name = wanted.name, %error, "looking whether it was made");
+                    round += 1;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// The volume with this key and WWID. Another WWID is another volume: the key was not ours.
+    ///
+    /// # Errors
+    /// As the SAN or the way to it failed.
+    pub async fn find_volume(
+        &self,
+        key: &str,
+        wwid: &Wwid,
+        until: Until,
+    ) -> Result<Option<SanVolume>, SanError> {
+        let found = self.family.find_by_key(key, until).await?;
+        Ok(found.filter(|volume| volume.wwid == *wwid))
+    }
+
+    /// At most `most` volumes after the one with the key `after`, in the order of keys. Empty: from the first.
+    ///
+    /// # Errors
+    /// As the SAN or the way to it failed.
+    pub async fn list_volumes(
+        &self,
+        after: &str,
+        most: u32,
+        until: Until,
+    ) -> Result<Page, SanError> {
+        self.family.list_volumes(after, most, until).await
+    }
+
+    /// Makes the volume at least `size` bytes large. The SAN is asked also when it shows that size already: the last call may have ended before
+    /// every disk had it. `volume` is as just found.
+    ///
+    /// # Errors
+    /// [`SanError::NotGrown`] when it says yes and is smaller; else as the SAN or the way to it failed.
+    pub async fn ensure_expanded(
+        &self,
+        volume: &SanVolume,
+        size: u64,
+        until: Until,
+    ) -> Result<SanVolume, SanError> {
+        let grown = self.family.expand(volume, size, until).await?;
+        if grown.wwid != volume.wwid {
+            return Err(SanError::WrongVolume {
+                wanted: volume.wwid.clone(),
+                got: grown.wwid,
+            });
+        }
+        if grown.size < size {
+            let found = grown.size;
+            return Err(SanError::NotGrown { size, found });
+        }
+        Ok(grown)
+    }
+
+    /// Removes the volume with this key and WWID; absent is fine.
+    ///
+    /// # Errors
+    /// [`SanError::InUse`] while a node can reach it; else as the SAN or the way to it failed.
+    pub async fn remove_volume(
+        &self,
+        key: &str,
+        wwid: &Wwid,
+        until: Until,
+    ) -> Result<(), SanError> {
+        let Some(volume) = self.find_volume(key, wwid, until).await? else {
+            return Ok(());
+        };
+        if !volume.exported_to.is_empty() {
+            let nodes = volume.exported_to.into_iter().map(|to| to.node_name);
+            return Err(SanError::InUse {
+                nodes: nodes.collect(),
+            });
+        }
+        absent_is_fine(self.family.delete_volume(&volume, until).await)
+    }
+
+    /// Lets `node` reach the volume on every portal; the same answer when repeated. `volume` is as just found; a SAN that can compare
+    /// and export at once does so again.
+    ///
+    /// # Errors
+    /// [`SanError::Elsewhere`], [`SanError::OtherAccess`] or [`SanError::OtherName`] when this use does not go with the ones there are; else as the SAN or the way to it failed.
+    pub async fn ensure_export(
+        &self,
+        volume: &SanVolume,
+        node: &NodeId,
+        access: Access,
+        until: Until,
+    ) -> Result<Export, SanError> {
+        refuse_other_use(volume, node, access)?;
+        let export = self.family.export(volume, node, access, until).await?;
+        if export.wwid == volume.wwid {
+            Ok(export)
+        } else {
+            Err(SanError::WrongVolume {
+                wanted: volume.wwid.clone(),
+                got: export.wwid,
+            })
+        }
+    }
+
+    /// Takes the volume back from one node, or from all; not exported, or not there at all, is fine. When this answers OK no write
+    /// of that node can land any more.
+    ///
+    /// # Errors
+    /// As the SAN or the way to it failed.
+    pub async fn remove_export(
+        &self,
+        key: &str,
+        wwid: &Wwid,
+        initiator: Option<&Iqn>,
+        until: Until,
+    ) -> Result<(), SanError> {
+        // Asked even when no export shows: the SAN may still be draining one.
+        match self.find_volume(key, wwid, until).await? {
+            Some(volume) => absent_is_fine(self.family.unexport(&volume, initiator, until).await),
+            None => Ok(()),
+        }
+    }
+
+    /// The room that is left.
+    ///
+    /// # Errors
+    /// As the SAN or the way to it failed.
+    pub async fn capacity(&self, until: Until) -> Result<Capacity, SanError> {
+        self.family.capacity(until).await
+    }
+
+    /// Every data portal of the SAN.
+    ///
+    /// # Errors
+    /// As the SAN or the way to it failed.
+    pub async fn portals(&self, until: Until) -> Result<Vec<Portal>, SanError> {
+        self.family.portals(until).await
+    }
+}
+
+impl std::fmt::Debug for San {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("San")
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+fn adopt(wanted: &NewVolume, found: SanVolume) -> Result<SanVolume, SanError> {
+    match wanted.difference(&found) {
+        None => Ok(found),
+        Some(difference) => Err(SanError::Taken {
+            name: found.name,
+            difference,
+        }),
+    }
+}
+
+fn refuse_other_use(volume: &SanVolume, node: &NodeId, access: Access) -> Result<(), SanError> {
+    let (here, others): (Vec<_>, Vec<_>) = volume
+        .exported_to
+        .iter()
+        .partition(|to| to.initiator == node.initiator);
+    match here.first() {
+        Some(clone) if clone.node_name != node.name => Err(SanError::OtherName {
+            initiator: node.initiator.clone(),
+            known: clone.node_name.clone(),
+            asked: node.name.clone(),
+        }),
+        Some(same) if same.read_only == access.read_only => Ok(()),
+        Some(other) => Err(SanError::OtherAccess {
+            node: other.node_name.clone(),
+            read_only: other.read_only,
+        }),
+        None if access.shared || others.is_empty() => Ok(()),
+        None => Err(SanError::Elsewhere {
+            nodes: others.iter().map(|to| to.node_name.clone()).collect(),
+        }),
+    }
+}
+
+/// The reply was lost, or somebody else was first.
+fn is_worth_a_look(error: &SanError) -> bool {
+    matches!(error, SanError::NoAnswer { .. }) || error.fault() == Fault::Conflict
+}
+
+fn absent_is_fine(outcome: Result<(), SanError>) -> Result<(), SanError> {
+    match outcome {
+        Err(error) if error.fault() == Fault::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}

@@ -1,0 +1,105 @@
+//! The SANs of the config file by name: each serves the partition of its name.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::ensure::San;
+use super::linux::LinuxSan;
+use crate::volume::{Family, SanName};
+
+/// What it takes to reach one SAN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The kind.
+    pub family: Family,
+    /// Its management addresses `host:port`, in the order in which they are tried; at least one.
+    pub sanhost: Vec<String>,
+}
+
+/// All SANs. Cheap to clone; clones are the same fleet.
+#[derive(Clone, Debug, Default)]
+pub struct Fleet(Arc<RwLock<Berths>>);
+
+type Berths = BTreeMap<SanName, (Settings, Arc<San>)>;
+
+impl Fleet {
+    /// The SANs of these settings.
+    #[must_use]
+    pub fn new(settings: BTreeMap<SanName, Settings>) -> Self {
+        let fleet = Self::default();
+        fleet.update(settings);
+        fleet
+    }
+
+    /// Takes over changed settings. A SAN whose settings are the same keeps what it knows; calls under way go on with the one they have.
+    pub fn update(&self, settings: BTreeMap<SanName, Settings>) {
+        let mut berths = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut before = std::mem::take(&mut *berths);
+        *berths = settings
+            .into_iter()
+            .map(|(name, settings)| {
+                let kept = before.remove(&name).filter(|(old, _)| *old == settings);
+                let berth = kept.unwrap_or_else(|| {
+                    let san = Arc::new(open(&settings));
+                    (settings, san)
+                });
+                (name, berth)
+            })
+            .collect();
+    }
+
+    /// The SAN of this name.
+    #[must_use]
+    pub fn find(&self, name: &SanName) -> Option<Arc<San>> {
+        self.read().get(name).map(|(_, san)| Arc::clone(san))
+    }
+
+    /// All names, in order.
+    #[must_use]
+    pub fn names(&self) -> Vec<SanName> {
+        self.read().keys().cloned().collect()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Berths> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn open(settings: &Settings) -> San {
+    match settings.family {
+        Family::Linux => San::new(settings.family, LinuxSan::new(settings.sanhost.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(entries: &[(&str, &str)]) -> BTreeMap<SanName, Settings> {
+        let one = |&(name, address): &(&str, &str)| {
+            let settings = Settings {
+                family: Family::Linux,
+                sanhost: vec![address.to_owned()],
+            };
+            (name.parse().unwrap(), settings)
+        };
+        entries.iter().map(one).collect()
+    }
+
+    #[test]
+    fn an_update_keeps_what_did_not_change() {
+        let fleet = Fleet::new(settings(&[("a", "10.0.0.1:1"), ("b", "10.0.0.2:1")]));
+        let find = |name: &str| fleet.find(&name.parse().unwrap());
+        let (a, b) = (find("a").unwrap(), find("b").unwrap());
+        fleet.update(settings(&[
+            ("a", "10.0.0.1:1"),
+            ("b", "10.0.0.3:1"),
+            ("c", "10.0.0.4:1"),
+        ]));
+        assert!(Arc::ptr_eq(&a, &find("a").unwrap()));
+        assert!(!Arc::ptr_eq(&b, &find("b").unwrap()));
+        fleet.update(settings(&[("c", "10.0.0.4:1")]));
+        assert!(find("a").is_none());
+        assert_eq!(fleet.names().len(), 1);
+    }
+}

@@ -1,0 +1,203 @@
+//! The Linux SAN (`sanpath san`) as one family: its gRPC client.
+//!
+//! Every attempt makes a connection of its own and asks first who answers. So a dead or half-dead address is found before anything is
+//! sent, and no reconnect behind our back can lead a change to another SAN. Calls are few; a connection costs one round trip.
+
+mod connect;
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+use super::Until;
+use super::error::SanError;
+use super::family::Family;
+use super::nouns::{Access, Capacity, NewVolume, Page, SanVolume};
+use super::sanhost::{AttemptError, Repeat, Sanhost};
+use crate::fabric::{Export, Iqn, Portal};
+use crate::fault::{Fault, Faulted};
+use crate::linux_san_wire as wire;
+use crate::linux_san_wire::find_volume_request::By;
+use crate::linux_san_wire::linux_san_client::LinuxSanClient;
+use crate::volume::NodeId;
+
+/// A Linux SAN behind its management addresses.
+pub(super) struct LinuxSan {
+    sanhost: Sanhost,
+}
+
+impl LinuxSan {
+    pub(super) fn new(addresses: Vec<String>) -> Self {
+        Self {
+            sanhost: Sanhost::new(addresses),
+        }
+    }
+
+    /// Sends one request on its way through the addresses and reads the answer.
+    async fn ask<W, T, S, F>(
+        &self,
+        (call, repeat): (&'static str, Repeat),
+        until: Until,
+        send: S,
+        read: impl Fn(W) -> Result<T, read::Unusable>,
+    ) -> Result<T, SanError>
+    where
+        S: Fn(LinuxSanClient<Channel>) -> F,
+        F: Future<Output = Result<Response<W>, Status>>,
+    {
+        let (send, read) = (&send, &read);
+        let attempt = |attempt| async move {
+            let client = connect::reach(&self.sanhost, &attempt).await?;
+            let reply = connect::answered(send(client), attempt.answered_by).await?;
+            read(reply).map_err(|unusable| AttemptError::Answer(unusable.field, unusable.source))
+        };
+        self.sanhost.call(call, repeat, until, attempt).await
+    }
+
+    async fn find(&self, by: By, until: Until) -> Result<Option<SanVolume>, SanError> {
+        let request = wire::FindVolumeRequest { by: Some(by) };
+        let send = |mut client: LinuxSanClient<Channel>| {
+            let request = request.clone();
+            async move { client.find_volume(request).await }
+        };
+        let call = ("FindVolume", Repeat::Freely);
+        match self.ask(call, until, send, read::volume).await {
+            Ok(volume) => Ok(Some(volume)),
+            Err(error) if error.fault() == Fault::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Family for LinuxSan {
+    async fn create_volume(&self, wanted: &NewVolume, until: Until) -> Result<SanVolume, SanError> {
+        let request = wire::CreateVolumeRequest {
+            name: wanted.name.clone(),
+            size_bytes: wanted.size,
+            metadata: wanted.metadata.clone().into_iter().collect(),
+        };
+        let send = |mut client: LinuxSanClient<Channel>| {
+            let request = request.clone();
+            async move { client.create_volume(request).await }
+        };
+        let call = ("CreateVolume", Repeat::Never);
+        self.ask(call, until, send, read::volume).await
+    }
+
+    async fn find_by_name(&self, name: &str, until: Until) -> Result<Option<SanVolume>, SanError> {
+        self.find(By::Name(name.to_owned()), until).await
+    }
+
+    async fn find_by_key(&self, key: &str, until: Until) -> Result<Option<SanVolume>, SanError> {
+        self.find(By::Key(key.to_owned()), until).await
+    }
+
+    async fn list_volumes(&self, after: &str, most: u32, until: Until) -> Result<Page, SanError> {
+        let request = wire::ListVolumesRequest {
+            after_key: after.to_owned(),
+            max_entries: most,
+        };
+        let send = |mut client: LinuxSanClient<Channel>| {
+            let request = request.clone();
+            async move { client.list_volumes(request).await }
+        };
+        let call = ("ListVolumes", Repeat::Freely);
+        self.ask(call, until, send, read::page).await
+    }
+
+    async fn expand(
+        &self,
+        volume: &SanVolume,
+        size: u64,
+        until: Until,
+    ) -> Result<SanVolume, SanError> {
+        let request = wire::ExpandVolumeRequest {
+            key: volume.key.clone(),
+            wwid: volume.wwid.to_string(),
+            size_bytes: size,
+        };
+        let send = |mut client: LinuxSanClient<Channel>| {
+            let request = request.clone();
+            async move { client.expand_volume(request).await }
+        };
+        let call = ("ExpandVolume", Repeat::Freely);
+        self.ask(call, until, send, read::volume).await
+    }
+
+    async fn delete_volume(&self, volume: &SanVolume, until: Until) -> Result<(), SanError> {
+        let request = wire::DeleteVolumeRequest {
+            key: volume.key.clone(),
+            wwid: volume.wwid.to_string(),
+        };
+        let send = |mut client: LinuxSanClient<Channel>| {
+            let request = request.clone();
+            async move { client.delete_volume(request).await }
+        };
+        let call = ("DeleteVolume", Repeat::Freely);
+        self.ask(call, until, send, |_| Ok(())).await
+    }
+
+    async fn export(
+        &self,
+        volume: &SanVolume,
+        node: &NodeId,
+        access: Access,
+        until: Until,
+    ) -> Result<Export, SanError> {
+        let request = wire::ExportVolumeRequest {
+            key: volume.key.clone(),
+            wwid: volume.wwid.to_string(),
+            node_name: node.name.clone(),
+            initiator_iqn: node.initiator.to_string(),
+            read_only: access.read_only,
+            shared: access.shared,
+        };
+        let send = |mut client: LinuxSanClient<Channel>| {
+            let request = request.clone();
+            async move { client.export_volume(request).await }
+        };
+        let call = ("ExportVolume", Repeat::Freely);
+        self.ask(call, until, send, read::export).await
+    }
+
+    async fn unexport(
+        &self,
+        volume: &SanVolume,
+        initiator: Option<&Iqn>,
+        until: Until,
+    ) -> Result<(), SanError> {
+        let request = wire::UnexportVolumeRequest {
+            key: volume.key.clone(),
+            wwid: volume.wwid.to_string(),
+            initiator_iqn: initiator.map(ToString::to_string).unwrap_or_default(),
+        };
+        let send = |mut client: LinuxSanClient<Channel>| {
+            let request = request.clone();
+            async move { client.unexport_volume(request).await }
+        };
+        let call = ("UnexportVolume", Repeat::Freely);
+        self.ask(call, until, send, |_| Ok(())).await
+    }
+
+    async fn capacity(&self, until: Until) -> Result<Capacity, SanError> {
+        let send = |mut client: LinuxSanClient<Channel>| async move {
+            client.get_capacity(wire::GetCapacityRequest {}).await
+        };
+        let call = ("GetCapacity", Repeat::Freely);
+        self.ask(call, until, send, |wire| Ok(read::capacity(&wire)))
+            .await
+    }
+
+    async fn portals(&self, until: Until) -> Result<Vec<Portal>, SanError> {
+        let send = |mut client: LinuxSanClient<Channel>| async move {
+            client.list_portals(wire::ListPortalsRequest {}).await
+        };
+        let call = ("ListPortals", Repeat::Freely);
+        self.ask(call, until, send, read::portals).await
+    }
+}

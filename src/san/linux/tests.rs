@@ -1,0 +1,257 @@
+//! The Linux family and the ensure loops against the double: dead and half-dead addresses, lost replies, another SAN's address.
+
+use std::time::Duration;
+
+use super::super::double::{Double, Line, Mishap};
+use super::super::{Access, NewVolume, San, SanError, SanVolume, Until};
+use super::LinuxSan;
+use crate::fault::{Fault, Faulted, chain};
+use crate::volume::{Family, NodeId, SizeRange};
+
+const GIB: u64 = 1 << 30;
+
+fn san(addresses: &[&str]) -> San {
+    let addresses = addresses.iter().map(|&text| text.to_owned()).collect();
+    San::new(Family::Linux, LinuxSan::new(addresses))
+}
+
+fn soon() -> Until {
+    Until::now() + Duration::from_secs(10)
+}
+
+fn wanted(name: &str, size: u64) -> NewVolume {
+    NewVolume {
+        name: name.to_owned(),
+        size,
+        range: SizeRange::new(i64::try_from(size).unwrap(), 0).unwrap(),
+        metadata: [("csi/name".to_owned(), name.to_owned())].into(),
+        decisive: &["csi/name"],
+    }
+}
+
+fn node(name: &str) -> NodeId {
+    NodeId::find(&format!("{name}/iqn.1993-08.org.debian:{name}")).unwrap()
+}
+
+const ALONE: Access = Access {
+    read_only: false,
+    shared: false,
+};
+
+async fn made(san: &San, name: &str) -> SanVolume {
+    san.ensure_volume(&wanted(name, GIB), soon()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_volume_lives_its_life() {
+    let double = Double::new("one");
+    let line = double.line().await;
+    let san = san(&[line.address()]);
+    let volume = made(&san, "v").await;
+    assert_eq!(made(&san, "v").await, volume);
+    assert_eq!(double.volumes().len(), 1);
+    let export = san
+        .ensure_export(&volume, &node("n1"), ALONE, soon())
+        .await
+        .unwrap();
+    assert_eq!((export.offers.len(), export.wwid), (2, volume.wwid.clone()));
+    let find = || san.find_volume(&volume.key, &volume.wwid, soon());
+    let found = find().await.unwrap().unwrap();
+    assert_eq!(found.exported_to[0].node_id(), Some(node("n1")));
+    let remove = || san.remove_volume(&volume.key, &volume.wwid, soon());
+    assert_eq!(remove().await.unwrap_err().fault(), Fault::Precondition);
+    for _ in 0..2 {
+        san.remove_export(&volume.key, &volume.wwid, None, soon())
+            .await
+            .unwrap();
+    }
+    remove().await.unwrap();
+    remove().await.unwrap();
+    assert_eq!(find().await.unwrap(), None);
+    assert_eq!(san.portals(soon()).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn another_wwid_is_another_volume() {
+    let double = Double::new("one");
+    let line = double.line().await;
+    let san = san(&[line.address()]);
+    let volume = made(&san, "v").await;
+    let other = "360014050123456789abcdef012345678".parse().unwrap();
+    let found = san.find_volume(&volume.key, &other, soon()).await.unwrap();
+    assert_eq!(found, None);
+    san.remove_volume(&volume.key, &other, soon())
+        .await
+        .unwrap();
+    assert_eq!(double.volumes().len(), 1, "left alone");
+}
+
+#[tokio::test]
+async fn dead_addresses_are_passed_over_and_the_living_one_is_kept() {
+    let double = Double::new("one");
+    let line = double.line().await;
+    let (first, second) = (Line::dead().await, Line::dead().await);
+    let san = san(&[&first, &second, line.address()]);
+    made(&san, "v").await;
+    drop(line);
+    let error = san.capacity(soon()).await.unwrap_err();
+    assert!(matches!(error, SanError::Unreachable { .. }), "{error}");
+    assert_eq!(error.fault(), Fault::MaybeDone);
+    let told = chain(&error);
+    assert!(told.contains(&first) && told.contains(&second), "{told}");
+}
+
+#[tokio::test]
+async fn an_address_that_connects_and_says_nothing_costs_its_share_only() {
+    let double = Double::new("one");
+    let (silent, line) = (double.line().await, double.line().await);
+    silent.fall_silent();
+    let san = san(&[silent.address(), line.address()]);
+    let until = Until::now() + Duration::from_secs(2);
+    san.ensure_volume(&wanted("v", GIB), until).await.unwrap();
+    assert_eq!(double.calls(), ["FindVolume", "CreateVolume"]);
+}
+
+#[tokio::test]
+async fn after_a_lost_reply_the_san_is_asked_before_anything_is_sent_again() {
+    let double = Double::new("one");
+    let (first, second) = (double.line().await, double.line().await);
+    let san = san(&[first.address(), second.address()]);
+    double.suffer(Mishap::LosesReply("CreateVolume"));
+    made(&san, "v").await;
+    assert_eq!(double.calls(), ["FindVolume", "CreateVolume", "FindVolume"]);
+    double.suffer(Mishap::LosesRequest("CreateVolume"));
+    made(&san, "w").await;
+    assert_eq!(
+        double.calls()[3..],
+        ["FindVolume", "CreateVolume", "FindVolume", "CreateVolume"]
+    );
+    assert_eq!(double.volumes().len(), 2);
+}
+
+#[tokio::test]
+async fn what_does_no_harm_is_sent_again_even_to_the_only_address() {
+    let double = Double::new("one");
+    let line = double.line().await;
+    let san = san(&[line.address()]);
+    let volume = made(&san, "v").await;
+    double.suffer(Mishap::LosesReply("ExportVolume"));
+    san.ensure_export(&volume, &node("n1"), ALONE, soon())
+        .await
+        .unwrap();
+    double.suffer(Mishap::LosesReply("ExpandVolume"));
+    let grown = san.ensure_expanded(&volume, 2 * GIB, soon()).await.unwrap();
+    assert_eq!(grown.size, 2 * GIB);
+    double.suffer(Mishap::LosesReply("UnexportVolume"));
+    san.remove_export(&volume.key, &volume.wwid, None, soon())
+        .await
+        .unwrap();
+    double.suffer(Mishap::LosesReply("DeleteVolume"));
+    san.remove_volume(&volume.key, &volume.wwid, soon())
+        .await
+        .unwrap();
+    assert!(double.volumes().is_empty());
+}
+
+#[tokio::test]
+async fn replies_that_are_lost_for_ever_leave_the_outcome_open() {
+    let double = Double::new("one");
+    let line = double.line().await;
+    let san = san(&[line.address()]);
+    for _ in 0..3 {
+        double.suffer(Mishap::LosesRequest("CreateVolume"));
+    }
+    let error = san
+        .ensure_volume(&wanted("v", GIB), soon())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, SanError::NoAnswer { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn another_san_in_the_list_is_never_spoken_to() {
+    let (ours, other) = (Double::new("one"), Double::new("two"));
+    let (line, strange) = (ours.line().await, other.line().await);
+    let san = san(&[line.address(), strange.address()]);
+    let volume = made(&san, "v").await;
+    drop(line);
+    let error = san
+        .find_volume(&volume.key, &volume.wwid, soon())
+        .await
+        .unwrap_err();
+    assert!(chain(&error).contains("two SANs in one"), "{error}");
+    assert!(other.calls().is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_is_final_whatever_it_says() {
+    let double = Double::new("one");
+    let (first, second) = (double.line().await, double.line().await);
+    let san = san(&[first.address(), second.address()]);
+    for (code, fault) in [
+        (tonic::Code::ResourceExhausted, Fault::Exhausted),
+        (tonic::Code::OutOfRange, Fault::OutOfRange),
+        (tonic::Code::PermissionDenied, Fault::Denied),
+        (tonic::Code::Aborted, Fault::Busy),
+        (tonic::Code::Unavailable, Fault::MaybeDone),
+    ] {
+        double.suffer(Mishap::Refuses("CreateVolume", code));
+        let before = double.calls().len();
+        let error = san
+            .ensure_volume(&wanted("v", GIB), soon())
+            .await
+            .unwrap_err();
+        assert_eq!(error.fault(), fault);
+        assert_eq!(double.calls()[before..], ["FindVolume", "CreateVolume"]);
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_is_told_with_the_difference() {
+    let double = Double::new("one");
+    let line = double.line().await;
+    let san = san(&[line.address()]);
+    made(&san, "v").await;
+    let error = san
+        .ensure_volume(&wanted("v", 2 * GIB), soon())
+        .await
+        .unwrap_err();
+    assert_eq!(error.fault(), Fault::Conflict);
+    assert!(error.to_string().contains("1073741824 bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn a_use_that_does_not_go_with_another_is_refused_by_name() {
+    let double = Double::new("one");
+    let line = double.line().await;
+    let san = san(&[line.address()]);
+    let made = made(&san, "v").await;
+    let export = async |name: &str, access| {
+        let volume = san.find_volume(&made.key, &made.wwid, soon()).await;
+        let volume = volume.unwrap().unwrap();
+        san.ensure_export(&volume, &node(name), access, soon())
+            .await
+            .map_err(|error| (error.fault(), error.to_string()))
+    };
+    let shared = Access {
+        shared: true,
+        ..ALONE
+    };
+    let reading = Access {
+        read_only: true,
+        ..ALONE
+    };
+    let first = export("n1", ALONE).await.unwrap();
+    assert_eq!(export("n1", ALONE).await.unwrap(), first);
+    let clone = NodeId::find("n9/iqn.1993-08.org.debian:n1").unwrap();
+    let found = san.find_volume(&made.key, &made.wwid, soon()).await;
+    let volume = found.unwrap().unwrap();
+    let refused = san.ensure_export(&volume, &clone, ALONE, soon()).await;
+    let told = refused.unwrap_err().to_string();
+    assert!(told.contains("n9 one of its own"), "{told}");
+    let (fault, told) = export("n2", ALONE).await.unwrap_err();
+    assert_eq!(fault, Fault::Precondition);
+    assert!(told.contains("n1"), "{told}");
+    assert_eq!(export("n1", reading).await.unwrap_err().0, Fault::Conflict);
+    export("n2", shared).await.unwrap();
+}

@@ -1,0 +1,25 @@
+//! SANs as the controller sees them: volumes, exports, portals, capacity.
+//!
+//! [`San`] holds the ensure loops once for every kind of SAN; a private trait supplies the primitives, one folder per family. The
+//! invariant: a call may be repeated at any time and by several controllers at once, for the SAN is the only database. `controller/` calls
+//! in here; nothing here knows a CSI word but the nouns of `volume/`.
+
+#[cfg(test)]
+mod double;
+mod ensure;
+mod error;
+mod family;
+mod fleet;
+mod linux;
+mod nouns;
+mod sanhost;
+
+#[cfg(test)]
+pub(crate) use double::{Double, Line};
+pub use ensure::San;
+pub use error::SanError;
+pub use fleet::{Fleet, Settings};
+pub use nouns::{Access, Capacity, Exported, NewVolume, Page, SanVolume};
+
+/// The end of a call's time, on tokio's clock. One for the whole call, whatever number of addresses it takes.
+pub type Until = tokio::time::Instant;

@@ -1,0 +1,192 @@
+//! The volume id: which SAN, which volume there, and which WWID it must have.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fabric::Wwid;
+
+/// CSI §"Size limits": an id is at most 128 bytes.
+const MAX_BYTES: usize = 128;
+
+/// The kinds of SANs that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// `sanpath san` on a Linux box.
+    Linux,
+}
+
+impl Family {
+    /// The word for it in ids and in the config file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Linux => "linux",
+        }
+    }
+
+    /// The family that is called `word`.
+    #[must_use]
+    pub fn find(word: &str) -> Option<Self> {
+        (word == Self::Linux.as_str()).then_some(Self::Linux)
+    }
+}
+
+/// The name of a SAN in the config file: 1 to 32 of `a-z 0-9 -`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct SanName(String);
+
+/// Why a text is not the name of a SAN or partition.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0:?} is not a name: use 1 to 32 of a-z, 0-9 and -")]
+pub struct SanNameError(pub String);
+
+impl SanName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for SanName {
+    type Err = SanNameError;
+
+    fn from_str(text: &str) -> Result<Self, SanNameError> {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let fits = (1..=32).contains(&text.len()) && text.bytes().all(allowed);
+        if fits {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(SanNameError(text.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for SanName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
+impl From<SanName> for String {
+    fn from(name: SanName) -> Self {
+        name.0
+    }
+}
+
+impl TryFrom<String> for SanName {
+    type Error = SanNameError;
+
+    fn try_from(text: String) -> Result<Self, SanNameError> {
+        text.parse()
+    }
+}
+
+/// A volume's id, `sp1:FAMILY:SAN:KEY:WWID`.
+///
+/// The WWID is random, so the id fences a recycled key or LUN: a hit with another WWID is not this volume. A text that we did not issue
+/// names no volume; it is never "invalid" (CSI: unknown ids are NOT_FOUND, or OK where absence is success).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct VolumeId {
+    /// The kind of SAN.
+    pub family: Family,
+    /// The SAN's name in the config file.
+    pub san: SanName,
+    /// The SAN's own key of the volume.
+    pub key: String,
+    /// The identity that its LUN must have.
+    pub wwid: Wwid,
+}
+
+impl VolumeId {
+    /// Reads an id that we issued, any version of it.
+    #[must_use]
+    pub fn find(text: &str) -> Option<Self> {
+        if text.len() > MAX_BYTES {
+            return None;
+        }
+        let parts: Vec<&str> = text.split(':').collect();
+        let ["sp1", family, san, key, wwid] = parts.as_slice() else {
+            return None;
+        };
+        if key.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            return None;
+        }
+        Some(Self {
+            family: Family::find(family)?,
+            san: san.parse().ok()?,
+            key: (*key).to_owned(),
+            wwid: wwid.parse().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for VolumeId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "sp1:{}:{}:{}:{}",
+            self.family.as_str(),
+            self.san,
+            self.key,
+            self.wwid
+        )
+    }
+}
+
+impl From<VolumeId> for String {
+    fn from(id: VolumeId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for VolumeId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::find(&text).ok_or_else(|| format!("{text:?} is not a volume id of this driver"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOLDEN: &str =
+        "sp1:linux:cluster-a:0f1e2d3c4b5a69788796a5b4c3d2e1f0:360014050123456789abcdef012345678";
+
+    #[test]
+    fn version_1_is_read_for_ever() {
+        let id = VolumeId::find(GOLDEN).unwrap();
+        assert_eq!(id.san.as_str(), "cluster-a");
+        assert_eq!(id.to_string(), GOLDEN);
+    }
+
+    #[test]
+    fn the_longest_id_fits() {
+        let id = VolumeId {
+            family: Family::Linux,
+            san: "s".repeat(32).parse().unwrap(),
+            key: "k".repeat(32),
+            wwid: "360014050123456789abcdef012345678".parse().unwrap(),
+        };
+        assert!(id.to_string().len() <= MAX_BYTES);
+    }
+
+    #[test]
+    fn an_id_never_issued_names_no_volume() {
+        for text in [
+            "",
+            "fake-vol-id",
+            "sp1:linux:a:b:c",
+            "sp2:linux:a:k:360014050123456789abcdef012345678",
+        ] {
+            assert_eq!(VolumeId::find(text), None, "{text}");
+        }
+    }
+}

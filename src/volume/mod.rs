@@ -1,0 +1,18 @@
+//! CSI's nouns: volume and node ids, sizes, capabilities, the publish context.
+//!
+//! Pure values; `csi/` parses requests into them, `controller/` and `node/` work with them. The persisted and wire forms
+//! carry a version and have a golden test.
+
+mod capability;
+mod context;
+mod id;
+mod mkfs;
+mod node_id;
+mod size;
+
+pub use capability::{AccessMode, AccessType, Capability, FileSystemKind};
+pub use context::{ContextError, PublishContext};
+pub use id::{Family, SanName, SanNameError, VolumeId};
+pub use mkfs::{MKFS_OPTIONS, MkfsOptionError, MkfsOptions};
+pub use node_id::{NodeId, NodeIdError};
+pub use size::{GRANULE, SizeError, SizeRange};

@@ -1,0 +1,14 @@
+//! What must hold for the whole product and needs neither a guest nor a SAN: the CSI wire, what may be printed, who may call
+//! whom in `src/`.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot read its own fixture has to fail"
+)]
+
+mod arrows;
+mod faults;
+mod house;
+mod manifests;
+mod secrets;
+mod source;
+mod wire_facts;

@@ -1,0 +1,37 @@
+//! The list of what is proven inside one guest.
+
+mod attach;
+mod csi_sanity;
+mod demo;
+mod expand;
+mod faults_detach;
+mod faults_multipath;
+mod faults_sessions;
+mod kit_boots;
+mod linux_san;
+mod lio_two_paths;
+mod node_calls;
+mod node_faults;
+mod node_stats;
+
+use crate::kit::case::Case;
+
+/// Every case, in the order they run.
+pub fn all() -> Vec<Case> {
+    [
+        kit_boots::CASES,
+        lio_two_paths::CASES,
+        linux_san::CASES,
+        attach::CASES,
+        demo::CASES,
+        node_calls::CASES,
+        node_faults::CASES,
+        faults_sessions::CASES,
+        faults_multipath::CASES,
+        faults_detach::CASES,
+        expand::CASES,
+        node_stats::CASES,
+        csi_sanity::CASES,
+    ]
+    .concat()
+}

@@ -1,0 +1,119 @@
+//! One target of the kernel, made by hand: for cases that need a SAN's bad behaviour exactly, and none of our own SAN's code.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::case::Lab;
+use super::topology::{self, SAN_NAMESPACE};
+
+/// A target with a portal on every path, open to this guest's initiator only.
+pub struct Target {
+    folder: PathBuf,
+    group: PathBuf,
+    acl: PathBuf,
+    core: PathBuf,
+    pool: PathBuf,
+}
+
+/// A disk that a target can show under a LUN.
+#[derive(Clone)]
+pub struct Backstore {
+    folder: PathBuf,
+    name: String,
+}
+
+impl Target {
+    /// A target that shows no LUN yet.
+    pub fn serve(lab: &Lab, iqn: &str) -> Result<Target> {
+        let folder = Path::new("/sys/kernel/config/target/iscsi").join(iqn);
+        let group = folder.join("tpgt_1");
+        let target = Target {
+            acl: group.join("acls").join(lab.initiator()?),
+            core: PathBuf::from("/sys/kernel/config/target/core/fileio_78"),
+            pool: lab.pool_folder(),
+            group,
+            folder,
+        };
+        fs::create_dir_all(&target.group)?;
+        fs::create_dir_all(&target.acl)?;
+        for link in topology::paths() {
+            // A portal belongs to the network of whoever makes its folder.
+            let portal = target
+                .group
+                .join(format!("np/{}:3260", link.san_address(1)));
+            let network = format!("--net=/run/netns/{SAN_NAMESPACE}");
+            let portal = portal.to_string_lossy().into_owned();
+            lab.execute(&["nsenter", &network, "mkdir", "-p", &portal])?;
+        }
+        write(&target.group.join("attrib/authentication"), "0")?;
+        write(&target.group.join("enable"), "1")?;
+        Ok(target)
+    }
+
+    /// A thin disk with this unit serial.
+    pub fn add_disk(&self, serial: &str, size: u64) -> Result<Backstore> {
+        let file = self.pool.join(format!("{serial}.img"));
+        fs::File::create(&file)?.set_len(size)?;
+        let folder = self.core.join(serial);
+        fs::create_dir_all(&folder)?;
+        let control = format!("fd_dev_name={},fd_dev_size={size}", file.display());
+        write(&folder.join("control"), &control)?;
+        // Before a LUN is linked, or its paths have no WWID.
+        write(&folder.join("wwn/vpd_unit_serial"), serial)?;
+        write(&folder.join("enable"), "1")?;
+        Ok(Backstore {
+            folder,
+            name: serial.to_owned(),
+        })
+    }
+
+    /// Shows the disk under a LUN.
+    pub fn map(&self, lun: u16, disk: &Backstore) -> Result<()> {
+        let folder = self.group.join(format!("lun/lun_{lun}"));
+        fs::create_dir_all(&folder)?;
+        symlink(&disk.folder, folder.join(&disk.name))?;
+        let mapped = self.acl.join(format!("lun_{lun}"));
+        fs::create_dir_all(&mapped)?;
+        symlink(&folder, mapped.join(&disk.name))?;
+        Ok(())
+    }
+
+    /// Shows it no longer.
+    pub fn unmap(&self, lun: u16, disk: &Backstore) -> Result<()> {
+        let mapped = self.acl.join(format!("lun_{lun}"));
+        fs::remove_file(mapped.join(&disk.name))?;
+        fs::remove_dir(mapped)?;
+        let folder = self.group.join(format!("lun/lun_{lun}"));
+        fs::remove_file(folder.join(&disk.name))?;
+        fs::remove_dir(folder)?;
+        Ok(())
+    }
+
+    /// Takes the target away; its LUNs and sessions are gone already.
+    pub fn remove(self, disks: &[Backstore]) -> Result<()> {
+        write(&self.group.join("enable"), "0")?;
+        fs::remove_dir(&self.acl)?;
+        for portal in fs::read_dir(self.group.join("np"))? {
+            fs::remove_dir(portal?.path())?;
+        }
+        fs::remove_dir(&self.group)?;
+        fs::remove_dir(&self.folder)?;
+        for disk in disks {
+            fs::remove_dir(&disk.folder)?;
+        }
+        Ok(fs::remove_dir(&self.core)?)
+    }
+}
+
+/// Kernel attributes take one write each, and must exist.
+fn write(attribute: &Path, value: &str) -> Result<()> {
+    let written = fs::File::options()
+        .write(true)
+        .open(attribute)
+        .and_then(|mut file| file.write_all(value.as_bytes()));
+    written.with_context(|| format!("writing {value} to {}", attribute.display()))
+}

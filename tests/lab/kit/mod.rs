@@ -1,0 +1,37 @@
+//! The lab's machinery. On the host: `tools`, `image`, `initramfs`, `cpio`, `accel`, `qemu`, `guest`, `switch`, `bench`, `runner`, `shell`,
+//! `results`, `folders`, and csi-sanity's making in `sanity`. In the guest: `agent`, `guest_setup`, `services`, `running_job`, `job`,
+//! `leftovers`, `evidence`. For the writers of cases: `case`, `stack`, `csi`, `writer`, `daemons`, `paths`, `topology`, `fleet`. Both sides
+//! speak `wire` and start programs through `command`.
+
+pub mod accel;
+pub mod agent;
+pub mod bench;
+pub mod case;
+pub mod command;
+pub mod cpio;
+pub mod csi;
+pub mod daemons;
+pub mod evidence;
+pub mod fleet;
+pub mod folders;
+pub mod guest;
+pub mod guest_setup;
+pub mod image;
+pub mod initramfs;
+pub mod job;
+pub mod leftovers;
+pub mod lio;
+pub mod paths;
+pub mod qemu;
+pub mod results;
+pub mod runner;
+pub mod running_job;
+pub mod sanity;
+pub mod services;
+pub mod shell;
+pub mod stack;
+pub mod switch;
+pub mod tools;
+pub mod topology;
+pub mod wire;
+pub mod writer;

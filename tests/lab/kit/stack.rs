@@ -1,0 +1,207 @@
+//! Starts san, controller and node inside one guest, as an operator would: one config file, three daemons, real sockets.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::case::{Lab, SANPATH};
+use super::csi::Orchestrator;
+use super::daemons::Daemon;
+use super::topology::{self, Link, SAN_NAMESPACE};
+
+const START: Duration = Duration::from_secs(90);
+const MANAGEMENT_PORT: u16 = 7420;
+
+/// What of the stack a case wants different from the usual.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// `--session-idle` of the node.
+    pub session_idle: &'static str,
+    /// More environment of the node, for crashes on demand.
+    pub node_environment: Vec<(String, String)>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Plan {
+            session_idle: "1s",
+            node_environment: Vec::new(),
+        }
+    }
+}
+
+/// The three daemons of one case and how to reach them.
+#[derive(Clone)]
+pub struct Stack {
+    pub controller_socket: PathBuf,
+    pub node_socket: PathBuf,
+    folder: PathBuf,
+    plan: Plan,
+}
+
+impl Stack {
+    /// Starts all three and waits until they answer.
+    pub fn start(lab: &mut Lab, plan: Plan) -> Result<Self> {
+        let folder = lab.work_folder();
+        let stack = Stack {
+            controller_socket: folder.join("controller/csi.sock"),
+            node_socket: folder.join("node/csi.sock"),
+            folder,
+            plan,
+        };
+        for part in ["controller", "node", "kubelet"] {
+            fs::create_dir_all(stack.folder.join(part))?;
+        }
+        fs::write(stack.config(), stack.config_text())?;
+        stack.start_san(lab)?;
+        stack.start_controller(lab)?;
+        stack.start_node(lab)?;
+        Ok(stack)
+    }
+
+    /// The same stack with another patience for idle sessions; takes effect when the node is started again.
+    pub fn with_session_idle(&self, session_idle: &'static str) -> Self {
+        Stack {
+            plan: Plan {
+                session_idle,
+                ..self.plan.clone()
+            },
+            ..self.clone()
+        }
+    }
+
+    /// The orchestrator's connection to this stack.
+    pub fn orchestrator(&self) -> Result<Orchestrator> {
+        Orchestrator::connect(
+            &self.controller_socket,
+            &self.node_socket,
+            &self.folder.join("kubelet"),
+        )
+    }
+
+    /// Where the node keeps its ledger and what it made.
+    pub fn node_state(&self) -> PathBuf {
+        self.folder.join("node-state")
+    }
+
+    /// Starts the SAN in its own network namespace.
+    pub fn start_san(&self, lab: &mut Lab) -> Result<()> {
+        let address = format!("{}:{MANAGEMENT_PORT}", Link::MANAGEMENT.san_address(1));
+        let pool = lab.pool_folder().display().to_string();
+        let state = self.folder.join("san-state").display().to_string();
+        let mut argv = words(&[SANPATH, "san", "--pool", &pool, "--state-dir", &state]);
+        argv.extend(words(&["--listen", &address, "--insecure"]));
+        for path in topology::paths() {
+            argv.extend(words(&["--portal", &path.san_address(1)]));
+        }
+        lab.daemons
+            .start(Daemon::new("san", argv).in_network(SAN_NAMESPACE))?;
+        lab.daemons.wait_for_port("san", &address, START)
+    }
+
+    /// Starts the controller.
+    pub fn start_controller(&self, lab: &mut Lab) -> Result<()> {
+        let endpoint = format!("unix://{}", self.controller_socket.display());
+        let config = self.config().display().to_string();
+        let argv = words(&[
+            SANPATH,
+            "controller",
+            "--endpoint",
+            &endpoint,
+            "--config",
+            &config,
+        ]);
+        lab.daemons.start(Daemon::new("controller", argv))?;
+        lab.daemons
+            .wait_for_socket("controller", &self.controller_socket, START)
+    }
+
+    /// Starts the node plugin, with every change of the host in its log.
+    pub fn start_node(&self, lab: &mut Lab) -> Result<()> {
+        self.start_node_with(lab, &self.plan.node_environment)
+    }
+
+    /// Starts the node plugin with this environment.
+    pub fn start_node_with(&self, lab: &mut Lab, environment: &[(String, String)]) -> Result<()> {
+        let endpoint = format!("unix://{}", self.node_socket.display());
+        let (config, state) = (
+            self.config().display().to_string(),
+            self.node_state().display().to_string(),
+        );
+        let name = nix::unistd::gethostname()?.to_string_lossy().into_owned();
+        let mut argv = words(&[
+            SANPATH,
+            "--log",
+            "info,sanpath::host=debug",
+            "node",
+            "--endpoint",
+            &endpoint,
+        ]);
+        argv.extend(words(&[
+            "--config",
+            &config,
+            "--node-name",
+            &name,
+            "--state-dir",
+            &state,
+        ]));
+        argv.extend(words(&["--session-idle", self.plan.session_idle]));
+        let daemon = environment
+            .iter()
+            .fold(Daemon::new("node", argv), |daemon, (key, value)| {
+                daemon.with_environment(key, value)
+            });
+        lab.daemons.start(daemon)?;
+        lab.daemons
+            .wait_for_socket("node", &self.node_socket, START)
+    }
+
+    /// Waits until the idle reaper and the SAN's sweep have removed what no volume needs, then stops all three.
+    pub fn stop(&self, lab: &mut Lab) -> Result<()> {
+        lab.wait_for(
+            "idle sessions to be logged out",
+            Duration::from_secs(60),
+            || {
+                let sessions = fs::read_dir("/sys/class/iscsi_session").map_or(0, Iterator::count);
+                Ok((sessions == 0).then_some(()))
+            },
+        )?;
+        lab.wait_for(
+            "empty targets to be removed",
+            Duration::from_secs(60),
+            || {
+                let targets = fs::read_dir("/sys/kernel/config/target/iscsi")
+                    .into_iter()
+                    .flatten()
+                    .flatten();
+                let ours = targets
+                    .filter(|entry| entry.file_name().to_string_lossy().contains("dev.sanpath"))
+                    .count();
+                Ok((ours == 0).then_some(()))
+            },
+        )?;
+        for daemon in ["node", "controller", "san"] {
+            lab.daemons.stop(daemon)?;
+        }
+        Ok(())
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.join("config.yaml")
+    }
+
+    fn config_text(&self) -> String {
+        let paths: Vec<String> = topology::paths().map(|path| path.san_address(1)).collect();
+        format!(
+            "version: 1\npartitions:\n  cluster-a:\n    blockstoragemanager: linux\n    sanhost: {}:{MANAGEMENT_PORT}\n    ncpaths: {}\n",
+            Link::MANAGEMENT.san_address(1),
+            paths.join(","),
+        )
+    }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
