@@ -23,7 +23,7 @@ use kit::{agent, job, runner};
 
 const SETTINGS: &str = "\
 Environment:
-  LAB_SCALE    rounds of the long cases are multiplied by it (1)
+  LAB_SCALE    rounds of the long cases are multiplied by it; above 1 the cases of the long run are added (1)
   LAB_LANES    how many cases run side by side (the processors, up to 4)
   LAB_ACCEL    kvm or tcg, without a trial
   LAB_RELEASE  the Debian release of the guests (trixie)
@@ -102,8 +102,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         return kit::writer::write_until_signalled(path, arguments.round, status).map(|()| true);
     }
     if arguments.list {
-        runner::list(&arguments.names);
-        return Ok(true);
+        return runner::list(&arguments.names).map(|()| true);
     }
     if arguments.fault_table {
         return faults::rewrite(&arguments.names);

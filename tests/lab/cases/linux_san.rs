@@ -355,8 +355,13 @@ impl San {
             initiator_iqn: String::new(),
         };
         self.runtime.spawn(async move {
-            client.unexport_volume(request).await?;
-            Ok(())
+            // As the orchestrator does: ABORTED says that another call had the volume.
+            loop {
+                match client.unexport_volume(request.clone()).await {
+                    Err(status) if status.code() == Code::Aborted => tokio::task::yield_now().await,
+                    ended => return Ok(ended.map(drop)?),
+                }
+            }
         })
     }
 

@@ -6,9 +6,19 @@ mod outage;
 use crate::kit::case::Step;
 use crate::kit::fleet::FleetCase;
 
-/// Every fleet case, in the order they run.
-pub fn all() -> Vec<FleetCase> {
+/// What every run proves, in the order they run.
+pub fn everyday() -> Vec<FleetCase> {
     [links::CASES, outage::CASES].concat()
+}
+
+/// What only the long run proves (`LAB_SCALE` above 1), and whoever asks for it by name.
+pub fn long() -> Vec<FleetCase> {
+    Vec::new()
+}
+
+/// Every fleet case.
+pub fn all() -> Vec<FleetCase> {
+    [everyday(), long()].concat()
 }
 
 /// Every step that a fleet case asks a guest for by name.
