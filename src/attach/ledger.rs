@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::fabric::{Export, WantedPath};
+use crate::fabric::{Export, Iqn, Portal, WantedPath};
 use crate::fault::{Fault, Faulted};
 use crate::host::Host;
 use crate::scsi::Disk;
@@ -18,7 +18,11 @@ const VERSION: u32 = 1;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// A volume that is attached, being attached, or leaving.
+///
+/// A field that a reader does not know is refused with the record: whoever wrote it may have done to the volume what the reader cannot undo. So a
+/// new field has a default, and is written only where it says something else: then an older plugin still has all volumes that do without it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Record {
     pub(super) version: u32,
     /// The owner's name for it.
@@ -68,8 +72,11 @@ pub enum LedgerError {
         #[source]
         source: io::Error,
     },
-    /// It holds something else.
-    #[error("{} is not a ledger record of version {VERSION}", path.display())]
+    /// It holds something else, or more than we know.
+    #[error(
+        "{} is not a ledger record of version {VERSION}; if a newer sanpath wrote it, only that one may touch its volume: run it on this node again",
+        path.display()
+    )]
     Form {
         /// Which file.
         path: PathBuf,
@@ -98,6 +105,24 @@ pub(super) fn file_stem(key: &str) -> String {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, key.as_bytes()).to_string()
 }
 
+/// Every record of a ledger.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// Those that could be read.
+    pub(super) records: Vec<Record>,
+    /// The others. Their volumes are left alone, and only theirs.
+    pub(super) unread: Vec<Unread>,
+}
+
+/// A record that could not be read.
+#[derive(Debug)]
+pub(super) struct Unread {
+    /// Why.
+    pub(super) error: LedgerError,
+    /// The sessions that it seems to need, as far as it can be understood.
+    pub(super) wanted: Vec<(Portal, Iqn)>,
+}
+
 /// The records in a directory.
 pub(super) struct Ledger<'a> {
     pub(super) host: &'a Host,
@@ -109,7 +134,8 @@ impl Ledger<'_> {
         self.read(self.path_of(key))
     }
 
-    pub(super) fn list(&self) -> Result<Vec<Record>, LedgerError> {
+    /// All records. One that cannot be read is told apart and hides no other.
+    pub(super) fn list(&self) -> Result<Listing, LedgerError> {
         let names = self
             .host
             .list(self.dir)
@@ -118,16 +144,33 @@ impl Ledger<'_> {
                 path: self.dir.to_owned(),
                 source,
             })?;
-        let mut records = Vec::new();
+        let mut listing = Listing::default();
         for path in names.iter().map(|name| self.dir.join(name)) {
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "json")
-            {
-                records.extend(self.read(path)?);
+            let is_record = path.extension().is_some_and(|it| it == "json");
+            if !is_record {
+                continue;
+            }
+            match self.read(path.clone()) {
+                Ok(record) => listing.records.extend(record),
+                Err(error) => listing.unread.push(Unread {
+                    error,
+                    wanted: self.wanted_in(&path),
+                }),
             }
         }
-        Ok(records)
+        Ok(listing)
+    }
+
+    /// What can be understood of the sessions that an unreadable record needs.
+    fn wanted_in(&self, path: &Path) -> Vec<(Portal, Iqn)> {
+        let text = self.host.read(path).unwrap_or_default();
+        let value: Value = serde_json::from_slice(&text).unwrap_or_default();
+        let paths = value["wanted"].as_array().cloned().unwrap_or_default();
+        let name = |path: Value| -> Option<(Portal, Iqn)> {
+            let text = |key: &str| path.get(key)?.as_str();
+            Some((text("portal")?.parse().ok()?, text("iqn")?.parse().ok()?))
+        };
+        paths.into_iter().filter_map(name).collect()
     }
 
     pub(super) fn write(&self, record: &Record) -> Result<(), LedgerError> {
@@ -212,6 +255,14 @@ fn parse(text: &[u8]) -> Result<Record, serde_json::Error> {
 }
 
 impl Record {
+    /// Reads the durable form.
+    ///
+    /// # Errors
+    /// When it is of another version, says more than we know, or is no record at all.
+    pub fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
+        parse(text)
+    }
+
     /// The record of something that is wanted from now on.
     pub(super) fn begin(want: &super::Want, boot_id: String) -> Self {
         Self {
@@ -292,10 +343,10 @@ mod tests {
             host: &host,
             dir: &dir,
         };
-        assert!(ledger.list().unwrap().is_empty());
+        assert!(ledger.list().unwrap().records.is_empty());
         assert_eq!(ledger.find("volume-1").unwrap(), None);
         ledger.write(&record()).unwrap();
-        assert_eq!(ledger.list().unwrap(), [record()]);
+        assert_eq!(ledger.list().unwrap().records, [record()]);
         assert!(
             !ledger.is_wanted("volume-1").unwrap(),
             "it is of another boot"
@@ -315,7 +366,42 @@ mod tests {
         assert!(!ledger.is_wanted("volume-1").unwrap());
         ledger.remove("volume-1").unwrap();
         ledger.remove("volume-1").unwrap();
-        assert!(ledger.list().unwrap().is_empty());
+        assert!(ledger.list().unwrap().records.is_empty());
+    }
+
+    #[test]
+    fn a_record_of_a_newer_plugin_hides_no_other_and_tells_its_sessions() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::real(Path::new("/"));
+        let ledger = Ledger {
+            host: &host,
+            dir: dir.path(),
+        };
+        ledger.write(&record()).unwrap();
+        let newer = [
+            ("a", GOLDEN.replace("\"version\": 1", "\"version\": 2")),
+            (
+                "b",
+                GOLDEN.replace("\"leaving\"", "\"sealed\": true, \"leaving\""),
+            ),
+        ];
+        for (key, text) in &newer {
+            assert_ne!(text, GOLDEN);
+            let path = dir.path().join(format!("{}.json", file_stem(key)));
+            std::fs::write(path, text).unwrap();
+        }
+        let listing = ledger.list().unwrap();
+        assert_eq!(listing.records, [record()]);
+        let wanted = [(record().wanted[0].portal, record().wanted[0].iqn.clone())];
+        assert_eq!(listing.unread.len(), 2);
+        for unread in &listing.unread {
+            assert_eq!(unread.wanted, wanted);
+        }
+        let refused = crate::fault::chain(&ledger.find("b").unwrap_err());
+        assert!(
+            refused.contains("newer sanpath") && refused.contains("sealed"),
+            "{refused}"
+        );
     }
 
     #[test]
@@ -329,7 +415,15 @@ mod tests {
         let path = dir.path().join(format!("{}.json", file_stem("v")));
         std::fs::write(&path, b"{\"version\": 1,").unwrap();
         assert!(matches!(ledger.find("v"), Err(LedgerError::Form { .. })));
-        assert!(ledger.list().is_err());
+        let listing = ledger.list().unwrap();
+        assert!(listing.records.is_empty());
+        assert!(matches!(
+            listing.unread[..],
+            [Unread {
+                error: LedgerError::Form { .. },
+                ..
+            }]
+        ));
     }
 
     proptest! {
@@ -337,5 +431,37 @@ mod tests {
         fn any_bytes_are_parsed_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(parse(&bytes).is_err());
         }
+
+        #[test]
+        fn every_record_is_read_as_it_was_written(
+            key in ".{0,60}",
+            leaving in any::<bool>(),
+            map in proptest::option::of(".{0,20}"),
+            size in any::<u64>(),
+            note in ".{0,60}",
+        ) {
+            let mut written = Record { key, leaving, payload: Value::String(note), ..record() };
+            written.learned.map = map;
+            written.export.size = size;
+            let text = serde_json::to_vec_pretty(&written).unwrap();
+            prop_assert_eq!(parse(&text).unwrap(), written);
+        }
+
+        #[test]
+        fn a_spoilt_record_is_read_or_refused(bytes in spoilt(GOLDEN.as_bytes())) {
+            let _ = parse(&bytes);
+        }
+    }
+
+    /// A real one with a few bytes changed.
+    fn spoilt(real: &'static [u8]) -> impl Strategy<Value = Vec<u8>> {
+        let edit = (any::<prop::sample::Index>(), any::<u8>());
+        proptest::collection::vec(edit, 1..5).prop_map(move |edits| {
+            let mut bytes = real.to_vec();
+            for (at, byte) in edits {
+                bytes[at.index(real.len())] = byte;
+            }
+            bytes
+        })
     }
 }

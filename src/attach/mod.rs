@@ -24,9 +24,9 @@ mod show;
 mod tests;
 mod verify;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -40,11 +40,12 @@ pub use show::PathRow;
 
 use crate::deadline::{Deadline, Moment};
 use crate::fabric::{Export, Iqn, Portal, WantedPath, Wwid};
+use crate::fault::chain;
 use crate::flights::Flights;
 use crate::host::{Host, LockGuard};
 use crate::iscsi::Initiator;
 
-use ledger::Ledger;
+use ledger::{Ledger, Listing};
 
 /// Where the engine keeps its things. All of them survive the process; the locks need not survive the machine.
 #[derive(Clone, Debug)]
@@ -137,6 +138,8 @@ struct Shared {
     identities: Flights<verify::MemberIdentity>,
     rescans: Flights<resize::RescanOutcome>,
     idle: Mutex<BTreeMap<(Portal, Iqn), Moment>>,
+    /// Unreadable records that the log has told of.
+    told_unread: Mutex<BTreeSet<String>>,
 }
 
 impl Engine {
@@ -158,6 +161,7 @@ impl Engine {
                 identities: Flights::default(),
                 rescans: Flights::default(),
                 idle: Mutex::default(),
+                told_unread: Mutex::default(),
             }),
         }
     }
@@ -179,12 +183,12 @@ impl Engine {
         self.ledger().find(key)
     }
 
-    /// All records.
+    /// All records that can be read. Of the others it is told once in the log: they are errors of their own volumes alone.
     ///
     /// # Errors
-    /// As [`Self::find_record`].
+    /// When the ledger cannot be read as a whole.
     pub fn list_records(&self) -> Result<Vec<Record>, LedgerError> {
-        self.ledger().list()
+        Ok(self.list_ledger()?.records)
     }
 
     /// Replaces the owner's notes in the record of `key`, durably. The owner holds the volume's operation.
@@ -200,6 +204,20 @@ impl Engine {
             return Ok(());
         }
         ledger.write(&Record { payload, ..record })
+    }
+
+    fn list_ledger(&self) -> Result<Listing, LedgerError> {
+        let listing = self.ledger().list()?;
+        let told = &self.shared.told_unread;
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        for unread in &listing.unread {
+            let error = chain(&unread.error);
+            if !told.contains(&error) {
+                tracing::error!(error, "a record cannot be read; its volume is left alone");
+                told.insert(error);
+            }
+        }
+        Ok(listing)
     }
 
     fn ledger(&self) -> Ledger<'_> {

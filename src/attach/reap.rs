@@ -104,16 +104,20 @@ impl Engine {
         Ok(!scsi::list_disks(&self.host)?.iter().any(below))
     }
 
-    /// The portals and targets that a record of this boot wants, be it leaving or not.
+    /// The portals and targets that a record of this boot wants, be it leaving or not. A record that cannot be read wants what it seems to want; one
+    /// that says nothing at all does not keep idle sessions for ever: a session with a disk under it is never ended anyway.
     fn wanted_portals(&self) -> Result<BTreeSet<(Portal, Iqn)>, DetachError> {
         let ledger = self.ledger();
         let boot_id = ledger.boot_id()?;
-        let records = ledger.list()?;
-        Ok(records
+        let listing = self.list_ledger()?;
+        let guessed = listing.unread.into_iter().flat_map(|unread| unread.wanted);
+        Ok(listing
+            .records
             .into_iter()
             .filter(|record| record.boot_id == boot_id)
             .flat_map(|record| record.wanted)
             .map(|path| (path.portal, path.iqn))
+            .chain(guessed)
             .collect())
     }
 }

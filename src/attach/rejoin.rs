@@ -30,7 +30,7 @@ impl Engine {
         let ledger = self.ledger();
         let boot_id = ledger.boot_id()?;
         let mut rejoined = Vec::new();
-        for record in ledger.list()? {
+        for record in self.list_ledger()?.records {
             if record.leaving || record.boot_id != boot_id {
                 continue;
             }

@@ -1,6 +1,7 @@
 //! The engine on a host that behaves: whole sequences, faults, and a crash after every single step.
 
 mod resize;
+mod upgrades;
 
 use std::path::Path;
 use std::time::Duration;

@@ -27,6 +27,16 @@ pub struct OwnRecord {
     pub iqn: Iqn,
 }
 
+impl OwnRecord {
+    /// Reads the durable form.
+    ///
+    /// # Errors
+    /// When it is of another version, or no session record.
+    pub fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
+        parse(text)
+    }
+}
+
 /// Why the files about our own records failed us.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -122,10 +132,18 @@ pub(super) fn list_own(host: &Host, dir: &Path) -> Result<Vec<OwnRecord>, Record
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
-        let text = host
-            .read(&path)
-            .map_err(|source| read_failed(&path, source))?;
-        records.push(parse(&text).map_err(|source| RecordError::Form { path, source })?);
+        let text = match host.read(&path) {
+            Ok(text) => text,
+            Err(error) if crate::host::is_gone(&error) => continue,
+            Err(source) => return Err(read_failed(&path, source)),
+        };
+        match parse(&text) {
+            Ok(record) => records.push(record),
+            // A newer version's: that one ends the session. It hides no other.
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "a session record cannot be read; its session stays");
+            }
+        }
     }
     Ok(records)
 }
@@ -161,6 +179,7 @@ pub(super) fn exists(host: &Host, root: &Path, portal: Portal, iqn: &Iqn) -> io:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn iqn() -> Iqn {
         "iqn.2026-11.dev.sanpath:t".parse().unwrap()
@@ -211,5 +230,27 @@ mod tests {
         assert_eq!(serde_json::to_vec(&record).unwrap(), golden);
         let newer = String::from_utf8_lossy(golden).replace(":1,", ":2,");
         assert!(parse(newer.as_bytes()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_record_is_read_as_it_was_written(
+            address in any::<std::net::IpAddr>(),
+            port in 1..=u16::MAX,
+            iqn in "iqn[.][-.:a-z0-9]{1,60}",
+        ) {
+            let written = OwnRecord {
+                version: VERSION,
+                portal: Portal::new(address, port),
+                iqn: iqn.parse().unwrap(),
+            };
+            let text = serde_json::to_vec(&written).unwrap();
+            prop_assert_eq!(parse(&text).unwrap(), written);
+        }
+
+        #[test]
+        fn any_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+            prop_assert!(parse(&bytes).is_err());
+        }
     }
 }

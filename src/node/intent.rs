@@ -46,9 +46,9 @@ impl TargetMode {
     }
 }
 
-/// The node's part of a record.
+/// The node's part of a record. An unknown field is refused, as in the record itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Intent {
     version: u64,
     /// Which volume.
@@ -146,6 +146,7 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn golden() -> Value {
         serde_json::json!({
@@ -176,5 +177,44 @@ mod tests {
         assert!(refused.to_string().contains("version 2"), "{refused}");
         newer["version"] = Value::Null;
         assert!(Intent::from_value(&volume, &newer).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_intent_is_read_as_it_was_written(
+            staging in "/[^\0]{0,40}",
+            staged in any::<bool>(),
+            formatting in prop::sample::select(vec![Formatting::No, Formatting::Begun, Formatting::Done]),
+            targets in proptest::collection::btree_map("/[^\0]{0,40}", any::<bool>(), 0..4),
+        ) {
+            let id = golden()["volume"].as_str().map(str::to_owned).unwrap();
+            let volume = VolumeId::find(&id).unwrap();
+            let modes = |writable| if writable { TargetMode::ReadWrite } else { TargetMode::ReadOnly };
+            let targets = targets.into_iter().map(|(path, writable)| (PathBuf::from(path), modes(writable)));
+            let written = Intent {
+                staging_path: staging.into(),
+                staged,
+                formatting,
+                targets: targets.collect(),
+                ..Intent::from_value(&volume, &golden()).unwrap()
+            };
+            let value = written.to_value().unwrap();
+            prop_assert_eq!(Intent::from_value(&volume, &value).unwrap(), written);
+        }
+
+        #[test]
+        fn a_spoilt_intent_is_read_or_refused(field in 0..7_usize, word in ".{0,20}", number in any::<i64>()) {
+            let id = golden()["volume"].as_str().map(str::to_owned).unwrap();
+            let volume = VolumeId::find(&id).unwrap();
+            let keys: Vec<String> = golden().as_object().unwrap().keys().cloned().collect();
+            for value in [Value::from(word), Value::from(number), Value::Null] {
+                let mut spoilt = golden();
+                spoilt[&keys[field]] = value;
+                let _ = Intent::from_value(&volume, &spoilt);
+            }
+            let mut unknown = golden();
+            unknown["sealed"] = true.into();
+            prop_assert!(Intent::from_value(&volume, &unknown).is_err());
+        }
     }
 }
