@@ -30,7 +30,14 @@ pub struct Mount {
     pub source: PathBuf,
     /// The options of the file system, which all its mounts share.
     pub super_options: String,
+    id: u64,
+    parent: u64,
+    /// Mounts of one group are told of everything that is mounted in one of them.
+    group: Option<u64>,
 }
+
+/// A directory of a group of mounts: what is mounted there is seen, as one mount each, through every mount of the group, and goes from all at once.
+type Spot = (u64, PathBuf);
 
 impl Mount {
     /// Whether this mount refuses writes.
@@ -153,6 +160,34 @@ impl MountTable {
             .iter()
             .filter(move |mount| mount.device == device || mount.binds_node(name))
     }
+
+    /// Those of them that are not at one of `targets`. A mount at a target is seen again wherever the file system around it is: where the
+    /// kubelet's folder is bound from another place, say. Such a copy comes and goes with it and is not elsewhere.
+    #[must_use]
+    pub fn of_device_elsewhere(
+        &self,
+        device: (u64, u64),
+        name: &str,
+        targets: &[&Path],
+    ) -> Vec<&Mount> {
+        let is_here = |mount: &Mount| targets.contains(&mount.target.as_path());
+        let here: Vec<Spot> = self
+            .of_device(device, name)
+            .filter(|mount| is_here(mount))
+            .filter_map(|mount| self.find_spot(mount))
+            .collect();
+        let is_copy = |mount: &Mount| self.find_spot(mount).is_some_and(|at| here.contains(&at));
+        self.of_device(device, name)
+            .filter(|mount| !is_here(mount) && !is_copy(mount))
+            .collect()
+    }
+
+    /// `None` when nobody else is told what is mounted around it.
+    fn find_spot(&self, mount: &Mount) -> Option<Spot> {
+        let around = self.0.iter().find(|other| other.id == mount.parent)?;
+        let within = mount.target.strip_prefix(&around.target).ok()?;
+        Some((around.group?, around.root.join(within)))
+    }
 }
 
 /// The block device at `path`, which udev may have renamed to one of its links. One that is gone has no numbers.
@@ -172,12 +207,19 @@ fn find_numbers(host: &Host, path: &Path) -> Option<(u64, u64)> {
 /// `36 35 98:0 /root /target rw,noatime master:1 - ext4 /dev/root rw,errors=continue`
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let device = fields.nth(2)?;
+    let (id, parent) = (fields.next()?, fields.next()?);
+    let device = fields.next()?;
     let root = path(fields.next()?);
     let target = path(fields.next()?);
     let options = text(fields.next()?);
     // Optional fields, as many as there are, end at a lone hyphen.
-    fields.find(|field| *field == b"-")?;
+    let mut group = None;
+    loop {
+        match fields.next()? {
+            b"-" => break,
+            field => group = group.or_else(|| number(field.strip_prefix(b"shared:")?)),
+        }
+    }
     let kind = text(fields.next()?);
     let source = path(fields.next()?);
     // A source without a name leaves two blanks; the super options come last in any case.
@@ -190,7 +232,14 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         kind,
         source,
         super_options,
+        id: number(id)?,
+        parent: number(parent)?,
+        group,
     })
+}
+
+fn number(field: &[u8]) -> Option<u64> {
+    std::str::from_utf8(field).ok()?.parse().ok()
 }
 
 fn parse_device(field: &[u8]) -> Option<(u64, u64)> {
@@ -296,11 +345,45 @@ mod tests {
     }
 
     #[test]
+    fn a_mount_seen_again_through_a_bound_folder_is_not_elsewhere() {
+        let table = |group: &str| {
+            let text = format!(
+                "\
+30 1 254:1 / / rw shared:1 - ext4 /dev/vda1 rw
+40 30 254:2 / /data rw shared:4 - xfs /dev/vdb rw
+41 30 254:2 /kubelet /var/lib/kubelet rw {group} - xfs /dev/vdb rw
+50 41 253:3 / /var/lib/kubelet/staging rw shared:9 - ext4 /dev/dm-3 rw
+51 40 253:3 / /data/kubelet/staging rw shared:9 - ext4 /dev/dm-3 rw
+52 41 253:3 / /var/lib/kubelet/pod rw shared:9 - ext4 /dev/dm-3 rw
+53 40 253:3 / /data/kubelet/pod rw shared:9 - ext4 /dev/dm-3 rw
+"
+            );
+            MountTable::parse(text.as_bytes()).unwrap()
+        };
+        let (staging, pod) = ("/var/lib/kubelet/staging", "/var/lib/kubelet/pod");
+        let elsewhere = |table: &MountTable, targets: &[&str]| {
+            let targets: Vec<&Path> = targets.iter().map(Path::new).collect();
+            let found = table.of_device_elsewhere((253, 3), "dm-3", &targets);
+            found.iter().map(|mount| mount.id).collect::<Vec<_>>()
+        };
+        let bound = table("shared:4");
+        assert_eq!(elsewhere(&bound, &[staging, pod]), [0; 0]);
+        assert_eq!(elsewhere(&bound, &[staging]), [52, 53], "a pod's own");
+        // Nobody tells the other folder: what is there stays when the staging path's is taken away.
+        for apart in ["shared:5", "master:4", ""] {
+            let apart = table(apart);
+            assert_eq!(elsewhere(&apart, &[staging, pod]), [51, 53]);
+        }
+    }
+
+    #[test]
     fn a_broken_line_is_an_error_and_not_a_gap() {
         for line in [
             "1 2 3",
             "1 2 8:0 / /a rw shared:1 ext4 /dev/sda rw",
             "1 2 x:y / /a rw - ext4 s rw",
+            "1 - 8:0 / /a rw - ext4 s rw",
+            "1 2 8:0 / /a rw shared:1",
         ] {
             assert!(MountTable::parse(line.as_bytes()).is_err(), "{line}");
         }
@@ -339,5 +422,25 @@ mod tests {
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = MountTable::parse(&bytes);
         }
+
+        #[test]
+        fn a_spoilt_table_is_read_or_refused(bytes in spoilt(TABLE.as_bytes())) {
+            if let Ok(table) = MountTable::parse(&bytes) {
+                let all: Vec<_> = table.all().collect();
+                prop_assert!(table.of_device_elsewhere((253, 3), "dm-3", &[]).len() <= all.len());
+            }
+        }
+    }
+
+    /// A real one with a few bytes changed.
+    fn spoilt(real: &'static [u8]) -> impl Strategy<Value = Vec<u8>> {
+        let edit = (any::<prop::sample::Index>(), any::<u8>());
+        proptest::collection::vec(edit, 1..5).prop_map(move |edits| {
+            let mut bytes = real.to_vec();
+            for (at, byte) in edits {
+                bytes[at.index(real.len())] = byte;
+            }
+            bytes
+        })
     }
 }

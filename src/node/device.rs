@@ -118,6 +118,17 @@ impl Node {
         Ok(places.cloned().collect())
     }
 
+    /// Those of them that are not at one of `targets`, nor such a mount seen a second time.
+    pub(super) fn places_besides(
+        &self,
+        device: &Device,
+        targets: &[&Path],
+    ) -> Result<Vec<Mount>, NodeError> {
+        let table = MountTable::read(&self.host)?;
+        let places = table.of_device_elsewhere(device.numbers, &device.name, targets);
+        Ok(places.into_iter().cloned().collect())
+    }
+
     /// Whose device `mount` shows, seen from `volume`.
     pub(super) fn owner_of(&self, volume: &VolumeId, mount: &Mount) -> Result<Owner, NodeError> {
         owner(&self.host, mount, &volume.wwid).map_err(|source| NodeError::Device {

@@ -183,11 +183,8 @@ fn refuse_second_target(
         return Ok(());
     }
     let staging_path = node.resolved(&publishing.call.staging_path)?;
-    let places = node.places_of(&publishing.device)?;
-    let other = places
-        .into_iter()
-        .find(|mount| mount.target != publishing.target && mount.target != staging_path);
-    match other {
+    let places = node.places_besides(&publishing.device, &[&publishing.target, &staging_path])?;
+    match places.into_iter().next() {
         None => Ok(()),
         Some(mount) => Err(NodeError::OneTarget {
             volume: publishing.call.volume.clone(),

@@ -47,9 +47,8 @@ impl Node {
         staging_path: &Path,
     ) -> Result<(), NodeError> {
         let places: Vec<String> = self
-            .places_of(device)?
+            .places_besides(device, &[staging_path])?
             .iter()
-            .filter(|mount| mount.target != staging_path)
             .map(|mount| mount.target.display().to_string())
             .collect();
         if places.is_empty() {
