@@ -5,7 +5,11 @@ SHELL = /bin/bash
 DENY_VERSION = 0.20.2
 DENY = target/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help demo check test test-full fault-table lab format lint deny unit selftest suite
+FUZZ_VERSION = 0.13.2
+FUZZ = target/tools/cargo-fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
+FUZZ_TARGETS = $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
+
+.PHONY: help demo check test test-full fault-table fuzz lab format lint deny unit selftest suite
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -23,11 +27,24 @@ test-full: ## the same code with longer rounds (LAB_SCALE, 10 unless said otherw
 fault-table: ## write tests/README.md's table of fault cases from the last run of `make test`
 	@cargo test --test lab -- --fault-table
 
+# Needs a C++ compiler. A panic is what is looked for, so no sanitizer is; the one switch that cargo-fuzz wants is then all that stable Rust lacks.
+fuzz: $(FUZZ) ## every parser under a fuzzer, a minute each (FUZZ_SECONDS)
+	@set -e; for target in $(FUZZ_TARGETS); do \
+	    mkdir -p fuzz/corpus/$$target; \
+	    echo "fuzzing $$target"; \
+	    RUSTC_BOOTSTRAP=1 $(FUZZ) run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target \
+	        -- -max_total_time=$${FUZZ_SECONDS:-60} -max_len=8192 -print_final_stats=1 -verbosity=0; \
+	done
+
+$(FUZZ):
+	cargo install cargo-fuzz --version $(FUZZ_VERSION) --locked --root $(dir $@)..
+
 lab: ## a root shell in a prepared guest
 	@cargo test --test lab -- --shell
 
 format:
 	cargo fmt --check
+	rustfmt --edition 2024 --check fuzz/targets.rs fuzz/fuzz_targets/*.rs
 
 # The lab is left out of --all-targets, as it is of a plain `cargo test`, and so is named.
 lint:

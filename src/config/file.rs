@@ -179,6 +179,7 @@ fn address(text: &str) -> Result<String, String> {
 mod tests {
     use super::*;
     use crate::fault::chain;
+    use proptest::prelude::*;
 
     const GOLDEN: &str = include_str!("../../tests/binary/fixtures/config-v1.yaml");
 
@@ -226,5 +227,31 @@ mod tests {
             Err(ConfigError::NoPartition)
         ));
         assert!(matches!(parse(""), Err(ConfigError::Form(_))));
+    }
+
+    /// A real one with a few bytes changed.
+    fn spoilt(real: &'static [u8]) -> impl Strategy<Value = Vec<u8>> {
+        let edit = (any::<prop::sample::Index>(), any::<u8>());
+        proptest::collection::vec(edit, 1..5).prop_map(move |edits| {
+            let mut bytes = real.to_vec();
+            for (at, byte) in edits {
+                bytes[at.index(real.len())] = byte;
+            }
+            bytes
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_spoilt_file_is_read_or_refused(bytes in spoilt(GOLDEN.as_bytes())) {
+            if let Ok(config) = parse(&String::from_utf8_lossy(&bytes)) {
+                prop_assert!(!config.partitions.is_empty());
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "[-:{}\\[\\]&*!|> a-z0-9\n]{0,80}|(?s:.{0,60})") {
+            let _ = parse(&text);
+        }
     }
 }

@@ -86,6 +86,7 @@ impl TryFrom<String> for Iqn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn names_are_folded_and_checked() {
@@ -99,5 +100,15 @@ mod tests {
         ));
         let long = format!("iqn.{}", "a".repeat(220));
         assert_eq!(long.parse::<Iqn>(), Err(IqnError::Length(224)));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_prints_itself(text in "(iqn|eui|naa|IQN)[.][-.:a-zA-Z0-9]{0,230}|.{0,40}") {
+            if let Ok(name) = text.parse::<Iqn>() {
+                prop_assert_eq!(name.as_str(), text.to_ascii_lowercase());
+                prop_assert_eq!(name.to_string().parse::<Iqn>(), Ok(name));
+            }
+        }
     }
 }

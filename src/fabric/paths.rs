@@ -51,6 +51,7 @@ impl FromStr for PathList {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_plain_list_is_read() {
@@ -66,5 +67,22 @@ mod tests {
     fn the_element_at_fault_is_counted() {
         let refused = "10.0.0.1,,10.0.0.2".parse::<PathList>().unwrap_err();
         assert_eq!(refused.position, 2);
+    }
+
+    proptest! {
+        #[test]
+        fn a_list_is_read_as_it_was_written(portals in proptest::collection::vec(any::<(std::net::IpAddr, u16)>(), 1..6)) {
+            let portals = portals.into_iter().map(|(address, port)| Portal::new(address, port.max(1)));
+            let mut portals: Vec<Portal> = portals.collect();
+            let text: Vec<String> = portals.iter().map(ToString::to_string).collect();
+            let mut seen = std::collections::BTreeSet::new();
+            portals.retain(|portal| seen.insert(*portal));
+            prop_assert_eq!(text.join(" ,\t").parse::<PathList>().unwrap(), PathList::Listed(portals));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in r"[\[\]0-9a-f:., \t]{0,60}|.{0,40}") {
+            let _ = text.parse::<PathList>();
+        }
     }
 }

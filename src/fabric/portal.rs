@@ -87,6 +87,7 @@ impl TryFrom<String> for Portal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn spellings_of_one_portal_are_equal() {
@@ -112,6 +113,21 @@ mod tests {
             "[fd00::1",
         ] {
             assert_eq!(text.parse::<Portal>(), Err(PortalError(text.to_owned())));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_portal_is_read_as_it_is_printed(address in any::<IpAddr>(), port in 1..=u16::MAX) {
+            let portal = Portal::new(address, port);
+            prop_assert_eq!(portal.to_string().parse::<Portal>(), Ok(portal));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in r"[\[\]0-9a-fA-F:.%]{0,50}|.{0,40}") {
+            if let Ok(portal) = text.parse::<Portal>() {
+                prop_assert_eq!(portal.to_string().parse::<Portal>(), Ok(portal));
+            }
         }
     }
 }

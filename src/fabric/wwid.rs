@@ -97,6 +97,7 @@ impl TryFrom<String> for Wwid {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_serial_of_lio_becomes_its_wwid() {
@@ -120,5 +121,23 @@ mod tests {
             "35050505050505050"
         );
         assert!(Wwid::from_naa(&[0x50; 7]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_is_whole_and_prints_itself(text in "3?[0-9a-fA-F]{15,34}|.{0,40}") {
+            if let Ok(wwid) = text.parse::<Wwid>() {
+                prop_assert!(matches!(text.len(), 17 | 33));
+                prop_assert_eq!(wwid.as_str(), text.to_ascii_lowercase());
+            }
+        }
+
+        #[test]
+        fn a_naa_is_taken_with_all_its_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..20)) {
+            match Wwid::from_naa(&bytes) {
+                Ok(wwid) => prop_assert_eq!(wwid.as_str().len(), 1 + 2 * bytes.len()),
+                Err(_) => prop_assert!(!matches!(bytes.len(), 8 | 16)),
+            }
+        }
     }
 }

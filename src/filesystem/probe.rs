@@ -171,7 +171,14 @@ fn ask_blkid(host: &Host, path: &Path) -> Result<Option<Content>, ProbeError> {
     }
 }
 
-/// Reads blkid's `KEY=VALUE` lines.
+impl Content {
+    /// Reads blkid's `KEY=VALUE` lines (`-o export`).
+    #[must_use]
+    pub fn of_blkid(text: &str) -> Self {
+        parse_export(text)
+    }
+}
+
 fn parse_export(text: &str) -> Content {
     let value = |wanted: &str| {
         text.lines()
@@ -212,6 +219,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn only_words_of_blkid_name_a_content(text in "(?s)((TYPE|PTTYPE|UUID|LABEL)=[a-z0-9]{0,8}\n|.){0,12}") {
+            match parse_export(&text) {
+                Content::Holds(word) => {
+                    let line = format!("TYPE={word}");
+                    prop_assert!(text.contains(&line));
+                }
+                Content::PartitionTable(word) => {
+                    let line = format!("PTTYPE={word}");
+                    prop_assert!(text.contains(&line));
+                }
+                _ => prop_assert!(!text.lines().any(|line| line.starts_with("TYPE="))),
+            }
+        }
+
         #[test]
         fn stretches_lie_in_the_device_and_reach_both_ends(size in 0_u64..1 << 50) {
             let found = stretches(size);

@@ -61,7 +61,8 @@ pub fn find_initiator_name(host: &Host, root: &Path) -> Result<Iqn, InitiatorErr
 }
 
 /// The value of the last line that sets one, as open-iscsi takes it; comments and blanks do no harm.
-fn name_in(text: &str) -> Option<&str> {
+#[must_use]
+pub fn name_in(text: &str) -> Option<&str> {
     text.lines()
         .map(str::trim)
         .filter(|line| !line.starts_with('#'))
@@ -74,6 +75,7 @@ fn name_in(text: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn comments_and_blanks_do_no_harm() {
@@ -97,5 +99,18 @@ mod tests {
         std::fs::write(&file, "InitiatorName=node1\n").unwrap();
         let wrong = find_initiator_name(&host, root.path());
         assert!(matches!(wrong, Err(InitiatorError::Name { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_holds_a_name_or_none(text in "(?s)(InitiatorName|#| |=|\n|.){0,20}") {
+            prop_assert!(name_in(&text).is_none_or(|name| !name.is_empty() && name.trim() == name));
+        }
+
+        #[test]
+        fn a_name_is_found_among_comments(name in "iqn[.][-.:a-z0-9]{1,60}", before in "(#[^\r\n]{0,20}\n){0,3}") {
+            let text = format!("{before} InitiatorName = {name}\n#");
+            prop_assert_eq!(name_in(&text), Some(name.as_str()));
+        }
     }
 }

@@ -9,7 +9,7 @@ mod login;
 mod records;
 mod session;
 
-pub use initiator::{InitiatorError, find_initiator_name};
+pub use initiator::{InitiatorError, find_initiator_name, name_in as initiator_name_in};
 pub use iscsiadm::{Exit, IscsiadmError};
 pub use login::{Initiator, SessionError};
 pub use records::{OwnRecord, RecordError};

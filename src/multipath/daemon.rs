@@ -167,6 +167,14 @@ pub fn show_paths(host: &Host) -> Result<Vec<PathView>, DaemonError> {
     Ok(text.lines().filter_map(parse_path).collect())
 }
 
+impl PathView {
+    /// Reads one line of the answer; `None` when it is not of that form.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        parse_path(line)
+    }
+}
+
 fn parse_path(line: &str) -> Option<PathView> {
     let mut fields = line.split('|').map(str::trim);
     let mut next = || fields.next().map(str::to_owned);
@@ -234,6 +242,21 @@ mod tests {
         fn any_text_is_sorted(text in ".{0,80}") {
             let _ = Reply::of(&text);
             let _ = parse_path(&text);
+        }
+
+        #[test]
+        fn every_path_is_read_as_it_is_shown(
+            disk in "sd[a-z]{1,3}",
+            wwid in "[0-9a-fA-F]{0,33}",
+            map in proptest::option::of("[a-zA-Z0-9_.: -]{1,20}[a-z]"),
+            dm_state in "active|failed|undef",
+            checker in "ready|faulty|ghost|i/o pending",
+        ) {
+            let map = map.map(|name| name.trim().to_owned());
+            let shown = map.as_deref().unwrap_or("[orphan]");
+            let line = format!("{disk} |{wwid}|{shown} |{dm_state}|{checker}");
+            let path = PathView { disk, wwid, map, dm_state, checker };
+            prop_assert_eq!(parse_path(&line), Some(path));
         }
     }
 }

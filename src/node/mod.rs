@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::NodeError;
+pub use intent::{Formatting, Intent, TargetMode};
 
 pub use crate::host::Space;
 

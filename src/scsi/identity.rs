@@ -311,5 +311,17 @@ mod tests {
                 prop_assert_eq!(Identity { designators }.wwid(), Wwid::from_naa(&NAA_6).ok());
             }
         }
+
+        #[test]
+        fn a_spoilt_page_is_read_or_refused(edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5)) {
+            let mut page = page_of_lio();
+            for (at, byte) in edits {
+                let at = at.index(page.len());
+                page[at] = byte;
+            }
+            if let Ok(designators) = parse_designators(&page) {
+                let _ = Identity { designators }.wwid();
+            }
+        }
     }
 }

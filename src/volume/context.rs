@@ -133,6 +133,7 @@ fn parse_offer(text: &str) -> Result<crate::fabric::Offer, ContextError> {
 mod tests {
     use super::*;
     use crate::fabric::{Iqn, Lun, Offer};
+    use proptest::prelude::*;
 
     fn golden() -> HashMap<String, String> {
         [
@@ -202,5 +203,44 @@ mod tests {
             .map(|(k, v)| k.len() + v.len())
             .sum();
         assert!(bytes <= 4096, "{bytes}");
+    }
+
+    prop_compose! {
+        fn any_export()(
+            digits in "3[0-9a-f]{32}|3[0-9a-f]{16}",
+            size in any::<u64>(),
+            offers in proptest::collection::vec(
+                (any::<std::net::IpAddr>(), 1..=u16::MAX, "iqn[.][-.:a-z0-9]{1,60}", any::<u16>()),
+                1..=MAX_OFFERS,
+            ),
+            blank in any::<bool>(),
+            read_only in any::<bool>(),
+        ) -> Export {
+            let offers = offers.into_iter().map(|(address, port, iqn, lun)| Offer {
+                portal: crate::fabric::Portal::new(address, port),
+                iqn: iqn.parse().unwrap(),
+                lun: Lun(lun),
+            });
+            Export { wwid: digits.parse().unwrap(), size, offers: offers.collect(), blank, read_only }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_export_survives_the_journey(export in any_export()) {
+            let context = PublishContext(export);
+            prop_assert_eq!(PublishContext::from_map(&context.to_map()).unwrap(), context);
+        }
+
+        #[test]
+        fn a_spoilt_value_is_read_or_refused(key in 0..6_usize, value in "[0-9a-z=,.:iqn\\[\\]]{0,40}|.{0,40}") {
+            let mut map = golden();
+            let mut keys: Vec<String> = map.keys().cloned().collect();
+            keys.sort_unstable();
+            map.insert(keys[key].clone(), value);
+            if let Ok(context) = PublishContext::from_map(&map) {
+                prop_assert!(!context.0.offers.is_empty());
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 mod arrows;
 mod faults;
+mod fuzz;
 mod house;
 mod manifests;
 mod secrets;

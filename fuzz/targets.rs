@@ -1,0 +1,182 @@
+//! What is fuzzed: one function for each parser. It takes any bytes, must not panic, and says whether they were read as something; what was read
+//! must be read again from its own printed form. `cargo test --test binary` runs each over its seeds and over spoilt copies of them.
+
+use std::collections::HashMap;
+
+use sanpath::attach::Record;
+use sanpath::fabric::{Iqn, PathList, Portal, Wwid};
+use sanpath::filesystem::Content;
+use sanpath::iscsi::{OwnRecord, initiator_name_in};
+use sanpath::mount::{MountOptions, MountTable};
+use sanpath::multipath::{PathView, Reply};
+use sanpath::node::Intent;
+use sanpath::scsi::{Identity, parse_designators, parse_serial};
+use sanpath::volume::{FileSystemKind, MkfsOptions, NodeId, PublishContext, VolumeId};
+
+/// A parser under its target's name.
+pub type Target = (&'static str, fn(&[u8]) -> bool);
+
+/// All of them. Each has a file in `fuzz_targets/` and a folder in `seeds/`.
+#[allow(
+    dead_code,
+    reason = "a single fuzz target uses one of them, the test all"
+)]
+pub const TARGETS: [Target; 12] = [
+    ("blkid", blkid),
+    ("config", config),
+    ("initiator_name", initiator_name),
+    ("intent", intent),
+    ("ledger", ledger),
+    ("mountinfo", mountinfo),
+    ("multipathd", multipathd),
+    ("names", names),
+    ("options", options),
+    ("publish_context", publish_context),
+    ("session_record", session_record),
+    ("vpd", vpd),
+];
+
+/// What `blkid -p -o export` says of a device.
+pub fn blkid(bytes: &[u8]) -> bool {
+    Content::of_blkid(&String::from_utf8_lossy(bytes)) != Content::Unknown
+}
+
+/// The config file.
+pub fn config(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(|text| sanpath::config::parse(text).is_ok())
+}
+
+/// open-iscsi's file with the initiator's name.
+pub fn initiator_name(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    initiator_name_in(&text).is_some_and(|name| name.parse::<Iqn>().is_ok())
+}
+
+/// The node's notes in a record of the ledger.
+pub fn intent(bytes: &[u8]) -> bool {
+    let Ok(value) = serde_json::from_slice::<serde_json::Value>(bytes) else {
+        return false;
+    };
+    let volume = value["volume"].as_str().and_then(VolumeId::find);
+    let Some(intent) = volume.and_then(|volume| Intent::from_value(&volume, &value).ok()) else {
+        return false;
+    };
+    let printed = intent.to_value().expect("what was read can be written");
+    let again = Intent::from_value(&intent.volume, &printed);
+    assert_eq!(again.expect("what was written can be read"), intent);
+    true
+}
+
+/// A record of the ledger.
+pub fn ledger(bytes: &[u8]) -> bool {
+    let Ok(record) = Record::parse(bytes) else {
+        return false;
+    };
+    let printed = serde_json::to_vec(&record).expect("what was read can be written");
+    let again = Record::parse(&printed);
+    assert_eq!(again.expect("what was written can be read"), record);
+    true
+}
+
+/// `/proc/self/mountinfo`.
+pub fn mountinfo(bytes: &[u8]) -> bool {
+    let Ok(table) = MountTable::parse(bytes) else {
+        return false;
+    };
+    for mount in table.all() {
+        let here = [mount.target.as_path()];
+        assert!(table.find_top(&mount.target).is_some());
+        let elsewhere = table.of_device_elsewhere(mount.device, "dm-3", &here);
+        assert!(elsewhere.iter().all(|other| other.target != mount.target));
+    }
+    table.all().count() > 0
+}
+
+/// multipathd's replies: the words of one, and the paths in it.
+pub fn multipathd(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let reply = Reply::of(&text);
+    let _ = reply.to_string();
+    let paths = text.lines().filter_map(PathView::parse);
+    let paths = paths.filter(|path| !path.disk.is_empty()).count();
+    paths > 0 || !matches!(reply, Reply::Text(_))
+}
+
+/// Names, one to a line: volumes, nodes, portals, path lists, targets, WWIDs.
+pub fn names(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    text.lines().filter(|line| is_name(line)).count() > 0
+}
+
+fn is_name(line: &str) -> bool {
+    let mut known = false;
+    if let Some(id) = VolumeId::find(line) {
+        assert_eq!(VolumeId::find(&id.to_string()), Some(id));
+        known = true;
+    }
+    if let Some(id) = NodeId::find(line) {
+        assert_eq!(NodeId::find(&id.to_string()), Some(id));
+        known = true;
+    }
+    if let Ok(portal) = line.parse::<Portal>() {
+        assert_eq!(portal.to_string().parse(), Ok(portal));
+        known = true;
+    }
+    if let Ok(iqn) = line.parse::<Iqn>() {
+        assert_eq!(iqn.to_string().parse(), Ok(iqn));
+        known = true;
+    }
+    if let Ok(wwid) = line.parse::<Wwid>() {
+        assert_eq!(wwid.to_string().parse(), Ok(wwid));
+        known = true;
+    }
+    known | matches!(line.parse(), Ok(PathList::Listed(_)))
+}
+
+/// Options of a StorageClass: the first line for mkfs, the others for mount.
+pub fn options(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
+    let elements: Vec<String> = rest.lines().map(str::to_owned).collect();
+    let mkfs = ["ext4", "xfs", "btrfs"].iter().any(|kind| {
+        FileSystemKind::find(kind).is_some_and(|kind| MkfsOptions::parse(kind, first).is_ok())
+    });
+    MountOptions::parse(&elements).is_ok() && mkfs
+}
+
+/// A publish context, one `KEY VALUE` to a line.
+pub fn publish_context(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let pair = |line: &str| {
+        let (key, value) = line.split_once(' ')?;
+        Some((key.to_owned(), value.to_owned()))
+    };
+    let map: HashMap<String, String> = text.lines().filter_map(pair).collect();
+    let Ok(context) = PublishContext::from_map(&map) else {
+        return false;
+    };
+    let again = PublishContext::from_map(&context.to_map()).expect("what was printed is read");
+    assert_eq!(again.to_map(), context.to_map());
+    true
+}
+
+/// Our note of a session record.
+pub fn session_record(bytes: &[u8]) -> bool {
+    let Ok(record) = OwnRecord::parse(bytes) else {
+        return false;
+    };
+    let printed = serde_json::to_vec(&record).expect("what was read can be written");
+    let again = OwnRecord::parse(&printed);
+    assert_eq!(again.expect("what was written can be read"), record);
+    true
+}
+
+/// A disk's pages 0x83 and 0x80.
+pub fn vpd(bytes: &[u8]) -> bool {
+    let serial = parse_serial(bytes).is_ok();
+    let Ok(designators) = parse_designators(bytes) else {
+        return serial;
+    };
+    let _ = Identity { designators }.wwid();
+    true
+}
