@@ -1,11 +1,12 @@
 //! The text of the config file, strictly read.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use super::{Config, Partition};
-use crate::fabric::{PathList, PathListError};
+use crate::fabric::{PathList, PathListError, check_chap_text};
 use crate::volume::{Family, SanName, SanNameError};
 
 /// The version that this driver writes and reads.
@@ -52,6 +53,17 @@ pub enum ConfigError {
         #[source]
         source: PathListError,
     },
+    /// A name without the secret that proves it.
+    #[error(
+        "partitions.{0}.chapuser needs a secret: set credentials to the directory that holds it"
+    )]
+    NoCredentials(SanName),
+    /// A name that cannot be.
+    #[error("partitions.{0}.chapuser is not a name: write 1 to 255 printable ASCII characters")]
+    ChapUser(SanName),
+    /// Where a relative path leads is anybody's guess.
+    #[error("partitions.{0}.credentials is not an absolute path")]
+    Credentials(SanName),
 }
 
 #[derive(Deserialize)]
@@ -68,6 +80,10 @@ struct PartitionForm {
     sanhost: ListForm,
     #[serde(default)]
     ncpaths: Option<ListForm>,
+    #[serde(default)]
+    chapuser: Option<String>,
+    #[serde(default)]
+    credentials: Option<PathBuf>,
 }
 
 /// A list as YAML writes it, or as Eucalyptus wrote it: one text with commas.
@@ -130,11 +146,28 @@ fn partition(name: &SanName, form: &PartitionForm) -> Result<Partition, ConfigEr
         partition: name.clone(),
         source,
     })?;
+    check_chap(name, form)?;
     Ok(Partition {
         family,
         sanhost,
         ncpaths,
+        chapuser: form.chapuser.clone(),
+        credentials: form.credentials.clone(),
     })
+}
+
+/// The secrets themselves are read at each use; here only what the file says of them.
+fn check_chap(name: &SanName, form: &PartitionForm) -> Result<(), ConfigError> {
+    if let Some(user) = &form.chapuser {
+        check_chap_text(user).map_err(|_| ConfigError::ChapUser(name.clone()))?;
+        if form.credentials.is_none() {
+            return Err(ConfigError::NoCredentials(name.clone()));
+        }
+    }
+    match &form.credentials {
+        Some(path) if !path.is_absolute() => Err(ConfigError::Credentials(name.clone())),
+        _ => Ok(()),
+    }
 }
 
 /// The management addresses in a comma-separated list, each with its port.
@@ -198,6 +231,20 @@ mod tests {
     }
 
     #[test]
+    fn version_1_with_chap_is_read_for_ever() {
+        let config = parse(include_str!(
+            "../../tests/binary/fixtures/config-v1-chap.yaml"
+        ))
+        .unwrap();
+        let a = &config.partitions[&"cluster-a".parse().unwrap()];
+        assert_eq!(a.chapuser.as_deref(), Some("nodes"));
+        let place = PathBuf::from("/etc/sanpath/credentials/cluster-a");
+        assert_eq!(a.credentials, Some(place));
+        let b = &config.partitions[&"cluster-b".parse().unwrap()];
+        assert_eq!((&b.chapuser, &b.credentials), (&None, &None));
+    }
+
+    #[test]
     fn a_refusal_names_the_field_and_the_mend() {
         let cases = [
             (("version: 1", "version: 2"), "version is 2"),
@@ -210,6 +257,18 @@ mod tests {
             (
                 ("10.100.1.1:7420", "10.100.1.1:x"),
                 "partitions.cluster-a.sanhost: \"10.100.1.1:x\"",
+            ),
+            (
+                ("    ncpaths", "    chapuser: nodes\n    ncpaths"),
+                "partitions.cluster-a.chapuser needs a secret: set credentials",
+            ),
+            (
+                ("    ncpaths", "    credentials: a/b\n    ncpaths"),
+                "partitions.cluster-a.credentials is not an absolute path",
+            ),
+            (
+                ("    ncpaths", "    chapuser: ' a'\n    ncpaths"),
+                "partitions.cluster-a.chapuser is not a name",
             ),
             (
                 ("10.101.1.1", "10.101.1"),

@@ -3,11 +3,14 @@
 //! Strict YAML under Eucalyptus' property names. [`parse`] turns text into values or says which field is wrong and how to mend it;
 //! [`Live`] keeps the last good file in force when an edit is bad.
 
+mod credentials;
 mod file;
 mod live;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
+pub use credentials::{CredentialsError, read_chap};
 pub use file::{ConfigError, parse};
 pub use live::{Live, LoadError};
 
@@ -30,4 +33,8 @@ pub struct Partition {
     pub sanhost: Vec<String>,
     /// `ncpaths`: the portals that nodes use for data.
     pub ncpaths: PathList,
+    /// `chapuser`: the name that nodes log in under; else the credentials have it.
+    pub chapuser: Option<String>,
+    /// `credentials`: the directory with the secrets of a login; without one there is no CHAP.
+    pub credentials: Option<PathBuf>,
 }

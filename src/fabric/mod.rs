@@ -2,6 +2,7 @@
 //!
 //! Pure values, parsed once at the edge; nothing here does I/O. Controller, node and archiver share them.
 
+mod chap;
 mod export;
 mod iqn;
 mod paths;
@@ -9,6 +10,7 @@ mod portal;
 mod select;
 mod wwid;
 
+pub use chap::{Chap, ChapError, ChapUser, Secret, check_chap_text};
 pub use export::{Export, MAX_OFFERS, Offer};
 pub use iqn::{Iqn, IqnError};
 pub use paths::{PathList, PathListError};

@@ -159,6 +159,38 @@ fn the_config_file_is_one_and_the_storage_class_names_its_partition() {
 }
 
 #[test]
+fn the_secrets_of_a_partition_are_mounted_where_its_config_would_look() {
+    let shipped = text(&object("ConfigMap")["data"]["config.yaml"]);
+    let with_chap = shipped.replace("# credentials:", "credentials:");
+    assert_ne!(shipped, with_chap);
+    let config = sanpath::config::parse(&with_chap).unwrap();
+    let node = object("DaemonSet");
+    let all = containers_of(&node);
+    let driver = all.iter().find(|container| container.is_ours()).unwrap();
+    for (name, partition) in &config.partitions {
+        let directory = partition.credentials.as_ref().unwrap();
+        let volume = driver.volume_at(directory).unwrap();
+        assert_eq!(PathBuf::from(driver.mount(&volume)), *directory);
+        let config = PathBuf::from(driver.flag("--config").unwrap());
+        assert!(
+            !directory.starts_with(config.parent().unwrap()),
+            "nothing can be mounted inside a ConfigMap"
+        );
+        let volumes = list(&node["spec"]["template"]["spec"]["volumes"]);
+        let secret = volumes.iter().find(|it| it["name"] == volume).unwrap();
+        let secret = &secret["secret"];
+        assert_eq!(
+            text(&secret["secretName"]),
+            format!("sanpath-credentials-{name}")
+        );
+        assert_eq!(
+            secret["optional"], true,
+            "a partition without CHAP needs none"
+        );
+    }
+}
+
+#[test]
 fn every_image_has_a_version_and_ours_is_this_one() {
     for container in containers() {
         let image = text(&container.0["image"]);

@@ -1,0 +1,316 @@
+//! The secrets of a partition's logins, from a directory as Kubernetes mounts a Secret: one file for each value, under the names that
+//! Kubernetes gives to the keys of its iSCSI secrets. Read anew at each use, so that a new Secret is taken without a restart.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Partition;
+use crate::fabric::{Chap, ChapError, ChapUser, Secret};
+use crate::fault::{Fault, Faulted};
+use crate::host::{Host, is_gone};
+use crate::volume::SanName;
+
+const USERNAME: &str = "node.session.auth.username";
+const PASSWORD: &str = "node.session.auth.password";
+const USERNAME_IN: &str = "node.session.auth.username_in";
+const PASSWORD_IN: &str = "node.session.auth.password_in";
+
+/// The kubelet replaces a whole Secret by pointing this link elsewhere.
+const GENERATION: &str = "..data";
+/// How often a Secret may be replaced while it is read.
+const TRIES: u32 = 3;
+
+/// Why a partition's logins cannot be proven. Never says a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    /// A file that must be there is not.
+    #[error("partition {partition}: {} is missing", path.display())]
+    Missing {
+        /// Whose.
+        partition: SanName,
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It cannot be read.
+    #[error("partition {partition}: {} cannot be read", path.display())]
+    Read {
+        /// Whose.
+        partition: SanName,
+        /// Which file.
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// CHAP cannot be done with what it holds.
+    #[error("partition {partition}: {} {reason}", path.display())]
+    Content {
+        /// Whose.
+        partition: SanName,
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: ChapError,
+    },
+    /// Two names for one thing.
+    #[error("partition {partition}: chapuser and {} differ; remove one of them", path.display())]
+    TwoNames {
+        /// Whose.
+        partition: SanName,
+        /// The file with the other name.
+        path: PathBuf,
+    },
+    /// One secret for both directions.
+    #[error(
+        "partition {partition}: the secrets {PASSWORD} and {PASSWORD_IN} in {} are the same, which RFC 7143 forbids",
+        path.display()
+    )]
+    SameSecret {
+        /// Whose.
+        partition: SanName,
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+impl Faulted for CredentialsError {
+    fn fault(&self) -> Fault {
+        Fault::Precondition
+    }
+}
+
+/// What the logins of `partition`, called `name`, are proven with; `None` when its config asks for no CHAP.
+///
+/// # Errors
+/// See [`CredentialsError`].
+pub fn read_chap(
+    host: &Host,
+    name: &SanName,
+    partition: &Partition,
+) -> Result<Option<Chap>, CredentialsError> {
+    let Some(directory) = &partition.credentials else {
+        return Ok(None);
+    };
+    let mut tries = 1;
+    loop {
+        let generation = host.read_link(&directory.join(GENERATION)).ok();
+        let folder = Folder {
+            host,
+            partition: name,
+            told: directory,
+            read: generation
+                .as_ref()
+                .map_or_else(|| directory.clone(), |inner| directory.join(inner)),
+        };
+        let chap = folder.chap(partition.chapuser.as_deref());
+        let after = host.read_link(&directory.join(GENERATION)).ok();
+        if after == generation || tries == TRIES {
+            return chap.map(Some);
+        }
+        tries += 1;
+    }
+}
+
+/// One state of the directory.
+struct Folder<'f> {
+    host: &'f Host,
+    partition: &'f SanName,
+    /// As the config names it.
+    told: &'f Path,
+    /// Where this state of it is.
+    read: PathBuf,
+}
+
+impl Folder<'_> {
+    fn chap(&self, chapuser: Option<&str>) -> Result<Chap, CredentialsError> {
+        let initiator = self.user(self.initiator_name(chapuser)?, USERNAME, PASSWORD)?;
+        let target = match (self.find(USERNAME_IN)?, self.find(PASSWORD_IN)?) {
+            (None, None) => None,
+            (Some(name), _) => Some(self.user(name, USERNAME_IN, PASSWORD_IN)?),
+            (None, Some(_)) => return Err(self.missing(USERNAME_IN)),
+        };
+        if target
+            .as_ref()
+            .is_some_and(|target| target.secret == initiator.secret)
+        {
+            return Err(CredentialsError::SameSecret {
+                partition: self.partition.clone(),
+                path: self.told.to_owned(),
+            });
+        }
+        Ok(Chap { initiator, target })
+    }
+
+    fn initiator_name(&self, chapuser: Option<&str>) -> Result<String, CredentialsError> {
+        match (chapuser, self.find(USERNAME)?) {
+            (Some(told), Some(found)) if told != found => Err(CredentialsError::TwoNames {
+                partition: self.partition.clone(),
+                path: self.told.join(USERNAME),
+            }),
+            (Some(told), _) => Ok(told.to_owned()),
+            (None, Some(found)) => Ok(found),
+            (None, None) => Err(self.missing(USERNAME)),
+        }
+    }
+
+    fn user(
+        &self,
+        name: String,
+        name_file: &str,
+        secret_file: &str,
+    ) -> Result<ChapUser, CredentialsError> {
+        let secret = self.find(secret_file)?.map(Secret::from);
+        let secret = secret.ok_or_else(|| self.missing(secret_file))?;
+        ChapUser::new(name, secret).map_err(|(reason, is_secret)| CredentialsError::Content {
+            partition: self.partition.clone(),
+            path: self
+                .told
+                .join(if is_secret { secret_file } else { name_file }),
+            reason,
+        })
+    }
+
+    /// The text of a file, without the one line end that editors leave behind it.
+    fn find(&self, file: &str) -> Result<Option<String>, CredentialsError> {
+        let bytes = match self.host.read(&self.read.join(file)) {
+            Err(error) if is_gone(&error) => return Ok(None),
+            Err(source) => {
+                return Err(CredentialsError::Read {
+                    partition: self.partition.clone(),
+                    path: self.told.join(file),
+                    source,
+                });
+            }
+            Ok(bytes) => bytes,
+        };
+        let mut text = String::from_utf8(bytes).map_err(|_| CredentialsError::Content {
+            partition: self.partition.clone(),
+            path: self.told.join(file),
+            reason: ChapError::Character,
+        })?;
+        if text.ends_with('\n') {
+            text.pop();
+        }
+        Ok(Some(text))
+    }
+
+    fn missing(&self, file: &str) -> CredentialsError {
+        CredentialsError::Missing {
+            partition: self.partition.clone(),
+            path: self.told.join(file),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::chain;
+
+    const SECRET: &str = "hunter2-hunter2";
+    const OTHER: &str = "hunter2-the-other";
+
+    struct Rig {
+        directory: tempfile::TempDir,
+        chapuser: Option<&'static str>,
+    }
+
+    impl Rig {
+        fn new(files: &[(&str, &str)]) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            for (name, text) in files {
+                std::fs::write(directory.path().join(name), text).unwrap();
+            }
+            Self {
+                directory,
+                chapuser: None,
+            }
+        }
+
+        fn read(&self) -> Result<Option<Chap>, CredentialsError> {
+            let partition = Partition {
+                family: crate::volume::Family::Linux,
+                sanhost: Vec::new(),
+                ncpaths: crate::fabric::PathList::SanPortals,
+                chapuser: self.chapuser.map(str::to_owned),
+                credentials: Some(self.directory.path().to_owned()),
+            };
+            let host = Host::real(Path::new("/"));
+            read_chap(&host, &"cluster-a".parse().unwrap(), &partition)
+        }
+    }
+
+    fn secret_of(chap: Option<Chap>) -> String {
+        chap.unwrap().initiator.secret.expose().to_owned()
+    }
+
+    #[test]
+    fn one_way_and_mutual_are_read_without_the_last_line_end() {
+        let rig = Rig::new(&[(USERNAME, "nodes\n"), (PASSWORD, SECRET)]);
+        let chap = rig.read().unwrap().unwrap();
+        assert_eq!(chap.initiator.name, "nodes");
+        assert_eq!(chap.target, None);
+        let rig = Rig::new(&[
+            (PASSWORD, "hunter2-hunter2\n"),
+            (USERNAME_IN, "san"),
+            (PASSWORD_IN, OTHER),
+        ]);
+        let rig = Rig {
+            chapuser: Some("nodes"),
+            ..rig
+        };
+        let chap = rig.read().unwrap().unwrap();
+        assert_eq!(chap.initiator.secret.expose(), SECRET);
+        assert_eq!(chap.target.unwrap().name, "san");
+    }
+
+    #[test]
+    fn a_refusal_names_partition_and_file_and_no_secret() {
+        let fine = [(USERNAME, "nodes"), (PASSWORD, SECRET)];
+        let cases: [(&[(&str, &str)], &str); 8] = [
+            (&[(PASSWORD, SECRET)], "auth.username is missing"),
+            (&[(USERNAME, "nodes")], "auth.password is missing"),
+            (&[(PASSWORD, "")], "auth.password is empty"),
+            (&[(PASSWORD, "hunter2")], "auth.password has fewer than 12"),
+            (
+                &[(PASSWORD, "hunter2-hunter2\n\n")],
+                "auth.password has a character",
+            ),
+            (&[(USERNAME_IN, "san")], "auth.password_in is missing"),
+            (&[(PASSWORD_IN, OTHER)], "auth.username_in is missing"),
+            (
+                &[(USERNAME_IN, "san"), (PASSWORD_IN, SECRET)],
+                "are the same",
+            ),
+        ];
+        for (index, (files, expected)) in cases.into_iter().enumerate() {
+            let base = if index < 2 { &[][..] } else { &fine };
+            let refused = chain(&Rig::new(&[base, files].concat()).read().unwrap_err());
+            assert!(refused.contains(expected), "{refused}");
+            assert!(refused.contains("partition cluster-a"), "{refused}");
+            assert!(!refused.contains("hunter2"), "{refused}");
+        }
+        let twice = Rig {
+            chapuser: Some("others"),
+            ..Rig::new(&fine)
+        };
+        assert!(matches!(
+            twice.read(),
+            Err(CredentialsError::TwoNames { .. })
+        ));
+    }
+
+    #[test]
+    fn a_secret_is_read_whole_through_the_kubelets_link() {
+        let rig = Rig::new(&[]);
+        let root = rig.directory.path();
+        for (generation, secret) in [("..1", SECRET), ("..2", OTHER)] {
+            let folder = root.join(generation);
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join(USERNAME), "nodes").unwrap();
+            std::fs::write(folder.join(PASSWORD), secret).unwrap();
+            let _ = std::fs::remove_file(root.join(GENERATION));
+            std::os::unix::fs::symlink(generation, root.join(GENERATION)).unwrap();
+            assert_eq!(secret_of(rig.read().unwrap()), secret);
+        }
+    }
+}
