@@ -38,6 +38,11 @@ impl Engine {
     /// See [`AttachError`].
     pub fn ensure(&self, want: &Want) -> Result<Attached, AttachError> {
         check(want)?;
+        // Before anything is touched; each path asks again when it needs them.
+        (self.chap_of)(&want.key).map_err(|source| AttachError::Credentials {
+            key: want.key.clone(),
+            source,
+        })?;
         let engine = self.acting_on(self.host.tallied());
         let locked = engine
             .lock_volume(&want.key, want.deadline)

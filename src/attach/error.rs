@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::LedgerError;
+use super::{ChapRefused, LedgerError};
 use crate::fabric::Wwid;
 use crate::fault::{Fault, Faulted};
 use crate::iscsi::{RecordError, SessionError};
@@ -23,6 +23,9 @@ pub enum PathError {
     /// No session.
     #[error("no session")]
     Session(#[source] SessionError),
+    /// Nobody can tell what the login is proven with.
+    #[error("no credentials")]
+    Credentials(#[source] ChapRefused),
     /// The WWID is not registered with multipath.
     #[error("multipath was not prepared")]
     Claim(#[source] ClaimError),
@@ -99,9 +102,10 @@ impl Faulted for PathError {
     fn fault(&self) -> Fault {
         match self {
             Self::Session(source) => source.fault(),
-            Self::WrongDevice { .. } | Self::WrongSize { .. } | Self::Blacklisted { .. } => {
-                Fault::Precondition
-            }
+            Self::Credentials(_)
+            | Self::WrongDevice { .. }
+            | Self::WrongSize { .. }
+            | Self::Blacklisted { .. } => Fault::Precondition,
             _ => Fault::MaybeDone,
         }
     }
@@ -113,6 +117,14 @@ pub enum AttachError {
     /// The request makes no sense.
     #[error("{0}")]
     Want(&'static str),
+    /// Nobody can tell what its logins are proven with.
+    #[error("no credentials for the logins of {key}")]
+    Credentials {
+        /// Whose.
+        key: String,
+        #[source]
+        source: ChapRefused,
+    },
     /// The ledger.
     #[error("the ledger")]
     Ledger(#[from] LedgerError),
@@ -228,9 +240,10 @@ impl Faulted for AttachError {
             Self::Taken { .. } => Fault::Conflict,
             Self::Thread(_) => Fault::Exhausted,
             Self::TooFew { fault, .. } => *fault,
-            Self::WrongMember { .. } | Self::NotAttached { .. } | Self::Shrunk { .. } => {
-                Fault::Precondition
-            }
+            Self::Credentials { .. }
+            | Self::WrongMember { .. }
+            | Self::NotAttached { .. }
+            | Self::Shrunk { .. } => Fault::Precondition,
             Self::Lock { .. }
             | Self::Read(_)
             | Self::Map { .. }

@@ -39,7 +39,7 @@ pub use resize::Resized;
 pub use show::PathRow;
 
 use crate::deadline::{Deadline, Moment};
-use crate::fabric::{Export, Iqn, Portal, WantedPath, Wwid};
+use crate::fabric::{Chap, Export, Iqn, Portal, WantedPath, Wwid};
 use crate::fault::chain;
 use crate::flights::Flights;
 use crate::host::{Host, LockGuard};
@@ -123,10 +123,17 @@ pub struct Attached {
     pub changed: bool,
 }
 
+/// What the owner of a key has its logins proven with; `None` is no CHAP. Asked anew at each use, also when no caller is there to ask.
+pub type ChapOf = Arc<dyn Fn(&str) -> Result<Option<Chap>, ChapRefused> + Send + Sync>;
+
+/// Why the owner of a key cannot tell.
+pub type ChapRefused = Box<dyn std::error::Error + Send + Sync>;
+
 /// The attach engine. Cheap to clone; clones share their flights.
 #[derive(Clone)]
 pub struct Engine {
     host: Host,
+    chap_of: ChapOf,
     shared: Arc<Shared>,
 }
 
@@ -140,10 +147,12 @@ struct Shared {
     idle: Mutex<BTreeMap<(Portal, Iqn), Moment>>,
     /// Unreadable records that the log has told of.
     told_unread: Mutex<BTreeSet<String>>,
+    /// Sessions that were ended to be made anew with other credentials and are not back; when to try next.
+    renewals: Mutex<BTreeMap<(Portal, Iqn), Moment>>,
 }
 
 impl Engine {
-    /// An engine that works on `host`.
+    /// An engine that works on `host`; its logins are without CHAP.
     #[must_use]
     pub fn new(host: Host, dirs: Dirs) -> Self {
         let initiator = Initiator {
@@ -153,6 +162,7 @@ impl Engine {
         };
         Self {
             host,
+            chap_of: Arc::new(|_| Ok(None)),
             shared: Arc::new(Shared {
                 dirs,
                 initiator,
@@ -162,8 +172,15 @@ impl Engine {
                 rescans: Flights::default(),
                 idle: Mutex::default(),
                 told_unread: Mutex::default(),
+                renewals: Mutex::default(),
             }),
         }
+    }
+
+    /// The same engine, whose logins are proven with what `chap_of` tells.
+    #[must_use]
+    pub fn with_chap(self, chap_of: ChapOf) -> Self {
+        Self { chap_of, ..self }
     }
 
     /// The same engine acting through `host`: a tallied clone, so that one call's processes can be counted.
@@ -171,6 +188,7 @@ impl Engine {
     pub fn acting_on(&self, host: Host) -> Self {
         Self {
             host,
+            chap_of: Arc::clone(&self.chap_of),
             shared: Arc::clone(&self.shared),
         }
     }

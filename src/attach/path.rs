@@ -9,6 +9,7 @@ use super::{Engine, Want};
 use crate::deadline::{Deadline, Moment};
 use crate::fabric::{Export, WantedPath};
 use crate::host::Host;
+use crate::iscsi::Login;
 use crate::scsi::{Disk, Identity, IdentityError};
 use crate::{multipath, scsi};
 
@@ -87,8 +88,14 @@ impl PathWork {
         let initiator = &self.engine.shared.initiator;
         let mut pause = Duration::ZERO;
         loop {
+            let chap = (self.engine.chap_of)(&self.key).map_err(PathError::Credentials)?;
+            let login = Login {
+                portal: self.path.portal,
+                iqn: &self.path.iqn,
+                chap: chap.as_ref(),
+            };
             let session = initiator
-                .ensure_session(host, self.path.portal, &self.path.iqn, self.deadline)
+                .ensure_session(host, login, self.deadline)
                 .map_err(PathError::Session)?;
             let find = || scsi::find_disk(host, session.scsi_host, lun);
             if let Some(disk) = find().map_err(PathError::Read)? {
@@ -258,6 +265,11 @@ impl PathWork {
     /// Waits until the map has the disk. multipathd does that on udev's word; it is told only when it seems to have missed it. A disk that `has_grown`
     /// was refused for its size or taken out, and no word of udev's is to come.
     fn ensure_member(&self, disk: &Disk, has_grown: bool) -> Result<(), PathError> {
+        let map = multipath::find_map(&self.host, &self.export.wwid).map_err(PathError::Read)?;
+        if !map.is_some_and(|map| map.members.contains(&disk.name)) {
+            // Nobody scanned for a disk that was shown to us unasked, and multipathd makes no map of it for as long as it does not know the WWID.
+            self.ensure_claimed()?;
+        }
         let mut nudge = Nudge::new(&self.host);
         nudge.is_overdue = has_grown;
         let joined = self.wait_for(self.deadline, || {

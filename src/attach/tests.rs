@@ -1,5 +1,7 @@
 //! The engine on a host that behaves: whole sequences, faults, and a crash after every single step.
 
+mod chap;
+mod logins;
 mod resize;
 mod upgrades;
 

@@ -7,16 +7,16 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
 use super::{crash, socket};
-use crate::attach::{DetachError, Dirs, Engine, Reaped};
+use crate::attach::{ChapOf, DetachError, Dirs, Engine, Reaped};
 use crate::cli::NodeArguments;
-use crate::config::Live;
+use crate::config::{Live, read_chap};
 use crate::csi::{Identity, NodeService, serve_node};
 use crate::fault::chain;
 use crate::host::Host;
 use crate::inflight::Inflight;
-use crate::iscsi::find_initiator_name;
+use crate::iscsi::{find_initiator_name, known_defect, version};
 use crate::node::{Limits, Node};
-use crate::volume::NodeId;
+use crate::volume::{NodeId, VolumeId};
 
 /// The least pause between two looks for idle sessions.
 const REAPER_LOOK: Duration = Duration::from_secs(1);
@@ -30,6 +30,7 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
     let host = crash::armed(Host::real(&arguments.host_root))?;
     let live = Arc::new(Live::load(host.clone(), &plugin.config).context("--config")?);
     let id = node_id(&host, arguments)?;
+    tell_version(&host);
     let engine = Engine::new(
         host.clone(),
         Dirs::under(
@@ -37,7 +38,8 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
             &arguments.state_dir,
             &arguments.runtime_dir,
         ),
-    );
+    )
+    .with_chap(chap_of(host.clone(), Arc::clone(&live)));
     reap_idle_sessions(engine.clone(), arguments.session_idle, stop.clone())?;
     rejoin_paths(engine.clone(), stop.clone())?;
     let paths_of = Arc::new(move |san: &_| {
@@ -63,6 +65,32 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
 fn node_id(host: &Host, arguments: &NodeArguments) -> anyhow::Result<NodeId> {
     let initiator = find_initiator_name(host, &arguments.host_root)?;
     NodeId::new(&arguments.node_name, initiator).context("--node-name")
+}
+
+/// A version of open-iscsi that cannot work well is told before the first volume meets it. It may be replaced while we run, so nothing is refused.
+fn tell_version(host: &Host) {
+    match version(host) {
+        Ok(version) => match known_defect(&version) {
+            Some(defect) => tracing::warn!(version, defect, "open-iscsi"),
+            None => tracing::info!(version, "open-iscsi"),
+        },
+        Err(error) => tracing::warn!(error = chain(&error), "open-iscsi cannot be asked"),
+    }
+}
+
+/// What the logins for a volume are proven with, by the partition in its id.
+fn chap_of(host: Host, live: Arc<Live>) -> ChapOf {
+    Arc::new(move |key| {
+        let volume = VolumeId::try_from(key.to_owned())?;
+        let config = live.current();
+        match config.partitions.get(&volume.san) {
+            Some(partition) => Ok(read_chap(&host, &volume.san, partition)?),
+            None => {
+                let partition = &volume.san;
+                Err(format!("this node's config file has no partition {partition}").into())
+            }
+        }
+    })
 }
 
 /// Logs out sessions that nothing needs any more, on a thread of its own: iscsiadm may take its time.

@@ -243,8 +243,23 @@ impl Host {
     /// # Errors
     /// As the system reports it; the old content is still there.
     pub fn replace_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut scratch = path.as_os_str().to_owned();
+        scratch.push(".new");
+        self.replace_file_through(path, Path::new(&scratch), bytes)
+    }
+
+    /// The same by way of `scratch`, a file on the same file system, where a crash may leave it: for directories in which others would read it.
+    ///
+    /// # Errors
+    /// As the system reports it; the old content is still there.
+    pub fn replace_file_through(
+        &self,
+        path: &Path,
+        scratch: &Path,
+        bytes: &[u8],
+    ) -> io::Result<()> {
         self.step("replace", path.display(), || {
-            self.world.replace_file(path, bytes)
+            self.world.replace_file(path, scratch, bytes)
         })
     }
 
@@ -330,6 +345,16 @@ impl Host {
     pub fn symlink(&self, target: &Path, link: &Path) -> io::Result<()> {
         self.step("symlink", link.display(), || {
             self.world.symlink(target, link)
+        })
+    }
+
+    /// Makes `link` another name of the file `existing`.
+    ///
+    /// # Errors
+    /// As the system reports it; `AlreadyExists` when the name is taken.
+    pub fn hard_link(&self, existing: &Path, link: &Path) -> io::Result<()> {
+        self.step("link", link.display(), || {
+            self.world.hard_link(existing, link)
         })
     }
 

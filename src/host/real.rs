@@ -118,19 +118,16 @@ impl World for Real {
         }
     }
 
-    fn replace_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".new");
-        let fresh = PathBuf::from(name);
+    fn replace_file(&self, path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(PRIVATE)
-            .open(&fresh)?;
+            .open(scratch)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&fresh, path)?;
+        fs::rename(scratch, path)?;
         sync_parent(path)
     }
 
@@ -176,6 +173,10 @@ impl World for Real {
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)?;
         sync_parent(path)
+    }
+
+    fn hard_link(&self, existing: &Path, link: &Path) -> io::Result<()> {
+        fs::hard_link(existing, link)
     }
 
     fn symlink(&self, target: &Path, link: &Path) -> io::Result<()> {

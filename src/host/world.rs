@@ -54,7 +54,8 @@ pub trait World: Send + Sync {
     fn probe_tcp(&self, address: SocketAddr, timeout: Duration) -> io::Result<()>;
 
     fn write_attribute(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
-    fn replace_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// By way of `scratch`, which is on the same file system.
+    fn replace_file(&self, path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()>;
     fn create_sparse(&self, path: &Path, size: u64) -> io::Result<()>;
     fn extend_file(&self, path: &Path, size: u64) -> io::Result<()>;
     fn clone_file(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -62,6 +63,7 @@ pub trait World: Send + Sync {
     fn make_directory(&self, path: &Path) -> io::Result<()>;
     fn remove_directory(&self, path: &Path) -> io::Result<()>;
     fn remove_file(&self, path: &Path) -> io::Result<()>;
+    fn hard_link(&self, existing: &Path, link: &Path) -> io::Result<()>;
     fn symlink(&self, target: &Path, link: &Path) -> io::Result<()>;
     fn run(&self, command: &Command) -> Result<Output, ExecError>;
     fn mount(&self, call: &MountCall) -> io::Result<()>;

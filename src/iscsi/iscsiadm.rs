@@ -124,13 +124,39 @@ impl Faulted for IscsiadmError {
 const SETTINGS: [(&str, &str); 8] = [
     ("node.startup", "manual"),
     ("node.leading_login", "No"),
-    ("node.session.scan", "manual"),
+    (SCAN, "manual"),
     ("node.session.initial_login_retry_max", "1"),
     ("node.conn[0].timeo.login_timeout", "10"),
     ("node.session.timeo.replacement_timeout", "15"),
     ("node.conn[0].timeo.noop_out_interval", "5"),
     ("node.conn[0].timeo.noop_out_timeout", "5"),
 ];
+
+/// Versions before 2.0.874 do not know it.
+const SCAN: &str = "node.session.scan";
+
+/// The version of open-iscsi, `2.1.11`.
+///
+/// # Errors
+/// See [`IscsiadmError`].
+pub fn version(host: &Host) -> Result<String, IscsiadmError> {
+    let what = "tell its version";
+    let command = Command::new("iscsiadm", &["--version"], PATIENCE).never_killed();
+    let output = host
+        .run(&command)
+        .map_err(|source| IscsiadmError::Run { what, source })?;
+    outcome(what, &output)?;
+    let words = output.stdout.split_whitespace();
+    Ok(words.last().unwrap_or_default().to_owned())
+}
+
+/// What is known to be wrong with a version, and what to do.
+#[must_use]
+pub fn known_defect(version: &str) -> Option<&'static str> {
+    (version == "2.1.10").then_some(
+        "open-iscsi 2.1.10 hangs at each login without automatic scan (open-iscsi issue 484); use 2.1.11 or later, or 2.1.9",
+    )
+}
 
 /// Makes the node record. An existing one is reset to defaults, so call it only when there is none, and update afterwards.
 pub(super) fn create_record(host: &Host, portal: Portal, iqn: &Iqn) -> Result<(), IscsiadmError> {
@@ -139,8 +165,22 @@ pub(super) fn create_record(host: &Host, portal: Portal, iqn: &Iqn) -> Result<()
     call(host, "make the node record", &with_interface(&arguments))
 }
 
-/// Writes all our settings into the node record.
-pub(super) fn update_record(host: &Host, portal: Portal, iqn: &Iqn) -> Result<(), IscsiadmError> {
+/// Who looks for LUNs after a login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scan {
+    /// We, for the wanted ones alone.
+    ByUs,
+    /// iscsid, for all: the only way of versions that know no other.
+    ByIscsid,
+}
+
+/// Writes all our settings into the node record, or none when one is not known.
+pub(super) fn update_record(
+    host: &Host,
+    portal: Portal,
+    iqn: &Iqn,
+    scan: Scan,
+) -> Result<(), IscsiadmError> {
     let at = portal.to_string();
     let mut arguments = vec![
         "-m",
@@ -152,7 +192,8 @@ pub(super) fn update_record(host: &Host, portal: Portal, iqn: &Iqn) -> Result<()
         "--op",
         "update",
     ];
-    for (name, value) in SETTINGS {
+    let known = |(name, _): &(&str, &str)| scan == Scan::ByUs || *name != SCAN;
+    for (name, value) in SETTINGS.into_iter().filter(known) {
         arguments.extend(["-n", name, "-v", value]);
     }
     call(host, "update the node record", &with_interface(&arguments))
@@ -223,6 +264,14 @@ mod tests {
         assert_eq!(Exit::from_code(Some(255)), Exit::Other);
         assert!(Exit::from_code(Some(6)).is_passing());
         assert!(!Exit::from_code(Some(19)).is_passing());
+    }
+
+    #[test]
+    fn one_version_is_known_to_hang() {
+        assert!(known_defect("2.1.10").is_some_and(|told| told.contains("2.1.11")));
+        for fine in ["2.1.1", "2.1.8", "2.1.9", "2.1.11", "2.1.100", ""] {
+            assert_eq!(known_defect(fine), None, "{fine}");
+        }
     }
 
     #[test]

@@ -3,14 +3,17 @@
 //! `attach` calls it. State is read from sysfs, never asked of a process; a login is proven by the session, never by an exit code. It knows
 //! nothing of disks: whether a session is still needed is its caller's word.
 
+mod authentication;
+mod database;
 mod initiator;
 mod iscsiadm;
 mod login;
 mod records;
 mod session;
 
+pub use database::DatabaseError;
 pub use initiator::{InitiatorError, find_initiator_name, name_in as initiator_name_in};
-pub use iscsiadm::{Exit, IscsiadmError};
-pub use login::{Initiator, SessionError};
+pub use iscsiadm::{Exit, IscsiadmError, known_defect, version};
+pub use login::{Initiator, Login, SessionError};
 pub use records::{OwnRecord, RecordError};
 pub use session::{Session, SessionState, find_session, list_sessions};

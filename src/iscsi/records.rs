@@ -1,4 +1,4 @@
-//! Node records: whether open-iscsi holds one, and which of them are ours to take away.
+//! Notes about node records: which of them are ours to take away.
 //!
 //! Before we make a record we remember it in a small file. Only what stands there is ever logged out or deleted; an administrator's or another
 //! driver's records and sessions are not ours.
@@ -11,10 +11,8 @@ use uuid::Uuid;
 
 use crate::fabric::{Iqn, Portal};
 use crate::fault::{Fault, Faulted};
-use crate::host::Host;
+use crate::host::{Host, is_gone};
 
-/// Where open-iscsi keeps its database, by version and distribution (relative to the host's root).
-const DATABASES: [&str; 2] = ["etc/iscsi/nodes", "var/lib/iscsi/nodes"];
 const VERSION: u32 = 1;
 
 /// A node record that we made.
@@ -25,6 +23,9 @@ pub struct OwnRecord {
     pub portal: Portal,
     /// The target there.
     pub iqn: Iqn,
+    /// Its CHAP settings are ours. Without that, what stands there came from iscsid.conf or an administrator.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) chap: bool,
 }
 
 impl OwnRecord {
@@ -76,18 +77,20 @@ fn path_of(dir: &Path, portal: Portal, iqn: &Iqn) -> PathBuf {
     dir.join(format!("{}.json", file_stem(portal, iqn)))
 }
 
-/// Remembers that we make the record, before we do.
+/// Remembers that we make the record, before we do, and whether its CHAP settings will be ours.
 pub(super) fn remember(
     host: &Host,
     dir: &Path,
     portal: Portal,
     iqn: &Iqn,
+    chap: bool,
 ) -> Result<(), RecordError> {
     let path = path_of(dir, portal, iqn);
     let record = OwnRecord {
         version: VERSION,
         portal,
         iqn: iqn.clone(),
+        chap,
     };
     let form = |source| RecordError::Form {
         path: path.clone(),
@@ -117,6 +120,28 @@ pub(super) fn forget(
         path,
         source,
     })
+}
+
+/// The note about a record that we made.
+pub(super) fn find_own(
+    host: &Host,
+    dir: &Path,
+    portal: Portal,
+    iqn: &Iqn,
+) -> Result<Option<OwnRecord>, RecordError> {
+    let path = path_of(dir, portal, iqn);
+    match host.read(&path) {
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(source) => Err(RecordError::File {
+            what: "read",
+            path,
+            source,
+        }),
+        Ok(text) => match parse(&text) {
+            Ok(record) => Ok(Some(record)),
+            Err(source) => Err(RecordError::Form { path, source }),
+        },
+    }
 }
 
 /// All records that we made.
@@ -161,21 +186,6 @@ fn parse(text: &[u8]) -> Result<OwnRecord, serde_json::Error> {
     }
 }
 
-/// Whether open-iscsi has a record for this portal, under any tag. A wrong answer does no lasting harm: the update that follows says "not
-/// found", or sets everything anew.
-pub(super) fn exists(host: &Host, root: &Path, portal: Portal, iqn: &Iqn) -> io::Result<bool> {
-    let untagged = format!("{},{}", portal.address(), portal.port());
-    let tagged = format!("{untagged},");
-    for database in DATABASES {
-        let portals = host.list(&root.join(database).join(iqn.as_str()))?;
-        let fits = |name: &str| name == untagged || name.starts_with(&tagged);
-        if portals.iter().filter_map(|name| name.to_str()).any(fits) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,35 +196,17 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_found_under_any_tag_in_either_database() {
-        let root = tempfile::tempdir().unwrap();
-        let host = Host::real(Path::new("/"));
-        let four: Portal = "10.0.0.1".parse().unwrap();
-        let six: Portal = "[fd00::1]:3261".parse().unwrap();
-        assert!(!exists(&host, root.path(), four, &iqn()).unwrap());
-        let make = |database: &str, name: &str| {
-            let path = root.path().join(database).join(iqn().as_str()).join(name);
-            std::fs::create_dir_all(path).unwrap();
-        };
-        make(DATABASES[0], "10.0.0.1,32600,1");
-        assert!(
-            !exists(&host, root.path(), four, &iqn()).unwrap(),
-            "another port"
-        );
-        make(DATABASES[0], "10.0.0.1,3260,7");
-        make(DATABASES[1], "fd00::1,3261,1");
-        assert!(exists(&host, root.path(), four, &iqn()).unwrap());
-        assert!(exists(&host, root.path(), six, &iqn()).unwrap());
-    }
-
-    #[test]
     fn own_records_are_remembered_and_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("sessions");
         let host = Host::real(Path::new("/"));
         let portal: Portal = "10.0.0.1".parse().unwrap();
         assert!(list_own(&host, &dir).unwrap().is_empty());
-        remember(&host, &dir, portal, &iqn()).unwrap();
+        assert_eq!(find_own(&host, &dir, portal, &iqn()).unwrap(), None);
+        remember(&host, &dir, portal, &iqn(), false).unwrap();
+        remember(&host, &dir, portal, &iqn(), true).unwrap();
+        let found = find_own(&host, &dir, portal, &iqn()).unwrap();
+        assert!(found.is_some_and(|own| own.chap));
         let own = list_own(&host, &dir).unwrap();
         assert_eq!((own[0].portal, &own[0].iqn), (portal, &iqn()));
         forget(&host, &dir, portal, &iqn()).unwrap();
@@ -226,8 +218,15 @@ mod tests {
     fn the_form_of_version_1_stays_readable() {
         let golden = br#"{"version":1,"portal":"10.0.0.1:3260","iqn":"iqn.2026-11.dev.sanpath:t"}"#;
         let record = parse(golden).unwrap();
-        assert_eq!(record.iqn, iqn());
+        assert_eq!((&record.iqn, record.chap), (&iqn(), false));
         assert_eq!(serde_json::to_vec(&record).unwrap(), golden);
+        let with_chap = OwnRecord {
+            chap: true,
+            ..record
+        };
+        let golden_chap = br#"{"version":1,"portal":"10.0.0.1:3260","iqn":"iqn.2026-11.dev.sanpath:t","chap":true}"#;
+        assert_eq!(serde_json::to_vec(&with_chap).unwrap(), golden_chap);
+        assert_eq!(parse(golden_chap).unwrap(), with_chap);
         let newer = String::from_utf8_lossy(golden).replace(":1,", ":2,");
         assert!(parse(newer.as_bytes()).is_err());
     }
@@ -238,11 +237,13 @@ mod tests {
             address in any::<std::net::IpAddr>(),
             port in 1..=u16::MAX,
             iqn in "iqn[.][-.:a-z0-9]{1,60}",
+            chap in any::<bool>(),
         ) {
             let written = OwnRecord {
                 version: VERSION,
                 portal: Portal::new(address, port),
                 iqn: iqn.parse().unwrap(),
+                chap,
             };
             let text = serde_json::to_vec(&written).unwrap();
             prop_assert_eq!(parse(&text).unwrap(), written);

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::fabric::{Iqn, Portal};
 use crate::host::Host;
 
-const SESSIONS: &str = "/sys/class/iscsi_session";
+pub(super) const SESSIONS: &str = "/sys/class/iscsi_session";
 const CONNECTIONS: &str = "/sys/class/iscsi_connection";
 /// The interface of a session that nobody bound to one: routing decides.
 const DEFAULT_INTERFACE: &str = "default";

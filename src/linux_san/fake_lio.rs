@@ -261,6 +261,10 @@ impl World for FakeLio {
         self.real.remove_file(path)
     }
 
+    fn hard_link(&self, existing: &Path, link: &Path) -> io::Result<()> {
+        self.real.hard_link(existing, link)
+    }
+
     fn symlink(&self, target: &Path, link: &Path) -> io::Result<()> {
         if self.inside(link).is_some() {
             fs::metadata(target)?;
@@ -320,8 +324,8 @@ impl World for FakeLio {
     fn probe_tcp(&self, address: SocketAddr, timeout: Duration) -> io::Result<()> {
         self.real.probe_tcp(address, timeout)
     }
-    fn replace_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        self.real.replace_file(path, bytes)
+    fn replace_file(&self, path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.real.replace_file(path, scratch, bytes)
     }
     fn create_sparse(&self, path: &Path, size: u64) -> io::Result<()> {
         self.real.create_sparse(path, size)

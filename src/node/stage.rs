@@ -186,7 +186,7 @@ fn attach(
     wanted: Vec<WantedPath>,
     intent: &Intent,
 ) -> Result<(), NodeError> {
-    node.engine.ensure(&Want {
+    let attached = node.engine.ensure(&Want {
         key: call.volume.to_string(),
         export: call.export.clone(),
         wanted,
@@ -195,6 +195,9 @@ fn attach(
         grace: node.limits.grace,
         payload: intent.to_value()?,
     })?;
+    for (path, why) in &attached.missing {
+        tracing::warn!(volume.id = %call.volume, portal = %path.portal, why, "staged without this path");
+    }
     Ok(())
 }
 

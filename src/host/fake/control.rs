@@ -14,7 +14,7 @@ use super::sessions::Login;
 use super::state::{Delays, Fault, State};
 use super::tree::Node;
 use super::{FakeWorld, Killed, unwind};
-use crate::fabric::{Export, Iqn, Lun, Portal, Wwid};
+use crate::fabric::{Chap, Export, Iqn, Lun, Portal, Wwid};
 use crate::host::{Host, Step};
 
 impl FakeWorld {
@@ -102,11 +102,41 @@ impl FakeWorld {
         target.portals.extend(portals);
     }
 
-    /// Makes a target want a user and a password.
-    pub fn set_chap(&self, iqn: &Iqn, chap: Option<(&str, &str)>) {
+    /// Makes a target want logins to be proven, and prove itself.
+    pub fn set_chap(&self, iqn: &Iqn, chap: Option<&Chap>) {
         let mut state = self.state();
-        let chap = chap.map(|(user, password)| (user.to_owned(), password.to_owned()));
-        state.san.targets.entry(iqn.clone()).or_default().chap = chap;
+        state.san.targets.entry(iqn.clone()).or_default().chap = chap.cloned();
+    }
+
+    /// The same at one portal alone.
+    pub fn set_chap_at(&self, iqn: &Iqn, portal: Portal, chap: Option<&Chap>) {
+        let mut state = self.state();
+        let target = state.san.targets.entry(iqn.clone()).or_default();
+        target.chap_at.insert(portal, chap.cloned());
+    }
+
+    /// How many logins a target refused at a portal.
+    #[must_use]
+    pub fn refused_logins(&self, iqn: &Iqn, portal: Portal) -> u32 {
+        let state = self.state();
+        let target = state.san.targets.get(iqn);
+        target
+            .and_then(|target| target.refused.get(&portal))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// The lines of the node records for a portal.
+    #[must_use]
+    pub fn record_text(&self, iqn: &Iqn, portal: Portal) -> String {
+        let state = self.state();
+        let of = |record: &super::iscsiadm::Record| record.is_at(iqn, portal);
+        let records = state.records();
+        records
+            .iter()
+            .filter(|record| of(record))
+            .map(super::iscsiadm::Record::text)
+            .collect()
     }
 
     /// A blank disk.
@@ -197,6 +227,16 @@ impl FakeWorld {
     /// How quick the daemons are from now on.
     pub fn set_delays(&self, delays: Delays) {
         self.state().delays = delays;
+    }
+
+    /// The host has an old open-iscsi, which knows no login without a scan.
+    pub fn set_old_iscsi(&self) {
+        self.state().iscsi_scans_always = true;
+    }
+
+    /// A target sends those who log in at one portal to another.
+    pub fn redirect(&self, from: Portal, to: Portal) {
+        self.state().san.redirects.insert(from, to);
     }
 
     /// multipathd ends; its maps stay.

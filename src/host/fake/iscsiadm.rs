@@ -9,7 +9,7 @@ use super::sessions::Login;
 use super::state::State;
 use super::tools::{Work, ended};
 use super::tree::Node;
-use crate::fabric::{Iqn, Portal};
+use crate::fabric::{Chap, ChapUser, Iqn, Portal};
 use crate::host::Output;
 
 const RECORDS: &str = "/etc/iscsi/nodes";
@@ -120,7 +120,11 @@ impl Record {
         }
     }
 
-    fn text(&self) -> String {
+    pub(super) fn is_at(&self, iqn: &Iqn, portal: Portal) -> bool {
+        self.iqn == *iqn && self.portal == portal
+    }
+
+    pub(super) fn text(&self) -> String {
         let mut text = String::from("# BEGIN RECORD 2.1.11\n");
         for (name, value) in &self.settings {
             text.push_str(&format!("{name} = {value}\n"));
@@ -147,8 +151,12 @@ impl Record {
 
     pub(super) fn login(&self) -> Login {
         let setting = |name: &str| self.settings.get(name).cloned();
-        let user = setting("node.session.auth.username");
-        let password = setting("node.session.auth.password");
+        let user = |suffix: &str| {
+            Some(ChapUser {
+                name: setting(&format!("node.session.auth.username{suffix}"))?,
+                secret: setting(&format!("node.session.auth.password{suffix}"))?.into(),
+            })
+        };
         let chap = setting("node.session.auth.authmethod").is_some_and(|value| value == "CHAP");
         let seconds = self.number("node.session.timeo.replacement_timeout", 120);
         Login {
@@ -158,7 +166,10 @@ impl Record {
             iface: self.iface.clone(),
             recovery: Duration::from_secs(seconds),
             scan_all: setting("node.session.scan").is_none_or(|value| value != "manual"),
-            chap: user.zip(password).filter(|_| chap),
+            chap: user("").filter(|_| chap).map(|initiator| Chap {
+                initiator,
+                target: user("_in"),
+            }),
         }
     }
 
@@ -168,6 +179,11 @@ impl Record {
         let times = self.number("node.session.initial_login_retry_max", 8);
         Duration::from_secs(each * times.max(1))
     }
+}
+
+/// How a call ends that did not get the lock.
+pub(super) fn lock_not_taken() -> Output {
+    ended(code::RECORDS_BUSY, "", "iscsiadm: Could not lock")
 }
 
 impl State {
@@ -223,20 +239,19 @@ impl State {
         self.records().into_iter().filter(fits).collect()
     }
 
+    /// The link's presence is the lock, whoever made it.
+    pub(super) fn iscsi_is_locked(&self) -> bool {
+        let lock = "/run/lock/iscsi/lock.write";
+        self.tree.find(lock.as_ref()).is_some()
+    }
+
     pub(super) fn iscsiadm(&mut self, arguments: &[&str]) -> Work {
+        if arguments == ["--version"] {
+            return Work::Done(ended(0, "iscsiadm version 2.1.11\n", ""));
+        }
         let Some(request) = Request::parse(arguments) else {
             return Work::Done(ended(code::INVALID, "", "iscsiadm: invalid option"));
         };
-        if self
-            .tree
-            .find("/run/lock/iscsi/lock.write".as_ref())
-            .is_some()
-        {
-            return Work::Busy {
-                span: Duration::from_secs(30),
-                then: Box::new(|_| ended(code::RECORDS_BUSY, "", "iscsiadm: Could not lock")),
-            };
-        }
         match request.mode.as_str() {
             "node" if request.login => self.login(&request),
             "node" if request.logout => Work::Done(self.logout_node(&request)),
@@ -281,7 +296,11 @@ impl State {
         if records.is_empty() {
             return ended(code::NOTHING_FOUND, "", "iscsiadm: No records found");
         }
-        let known = |name: &String| name.starts_with("node.") && !name.contains(' ');
+        let scans_always = self.iscsi_scans_always;
+        let known = |name: &String| {
+            let newer = scans_always && name == "node.session.scan";
+            name.starts_with("node.") && !name.contains(' ') && !newer
+        };
         if request.settings.is_empty() || !request.settings.iter().all(|(name, _)| known(name)) {
             return ended(code::INVALID, "", "iscsiadm: Invalid parameter");
         }
@@ -328,7 +347,10 @@ impl State {
         }
         let silent = records.iter().filter(|record| {
             self.find_session(&record.login()).is_none()
-                && self.san.portal(record.portal) == PortalState::BlackHoled
+                && matches!(
+                    self.san.portal(record.portal),
+                    PortalState::BlackHoled | PortalState::Mute
+                )
         });
         let span = silent.map(Record::patience).max();
         let run = move |state: &mut State| {
@@ -360,17 +382,24 @@ impl State {
         }
         match self.san.portal(login.portal) {
             PortalState::Refusing => return code::TRANSPORT,
-            PortalState::BlackHoled => return code::TIMED_OUT,
+            PortalState::BlackHoled | PortalState::Mute => return code::TIMED_OUT,
             PortalState::Up => {}
         }
-        let Some(target) = self.san.targets.get(&login.iqn) else {
+        let Some(target) = self.san.targets.get_mut(&login.iqn) else {
             return code::FATAL_LOGIN;
         };
         if !target.portals.contains(&login.portal) {
             return code::FATAL_LOGIN;
         }
-        if target.chap.is_some() && target.chap != login.chap {
-            return code::AUTHENTICATION;
+        let admitted = target.admits(login.portal, login.chap.as_ref());
+        if admitted != (true, true) {
+            *target.refused.entry(login.portal).or_default() += 1;
+            let by_target = !admitted.0;
+            return if by_target {
+                code::AUTHENTICATION
+            } else {
+                code::FATAL_LOGIN
+            };
         }
         self.open_session(login);
         0

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use nix::errno::Errno;
 
-use crate::fabric::{Export, Iqn, Lun, Offer, Portal, Wwid};
+use crate::fabric::{Chap, Export, Iqn, Lun, Offer, Portal, Wwid};
 
 /// Contents are kept in blocks of this size; what was never written is zero.
 pub(super) const BLOCK: u64 = 4096;
@@ -21,6 +21,8 @@ pub enum PortalState {
     Refusing,
     /// It answers nothing: the network swallows all.
     BlackHoled,
+    /// It takes the connection and never answers the login.
+    Mute,
 }
 
 /// One backing disk. Two disks may carry the same WWID, as badly made arrays let them.
@@ -32,14 +34,33 @@ pub(super) struct San {
     pub(super) portals: BTreeMap<Portal, PortalState>,
     pub(super) targets: BTreeMap<Iqn, Target>,
     pub(super) disks: Vec<Disk>,
+    /// Where logins are sent on to.
+    pub(super) redirects: BTreeMap<Portal, Portal>,
 }
 
 #[derive(Default)]
 pub(super) struct Target {
     pub(super) portals: BTreeSet<Portal>,
     pub(super) luns: BTreeMap<Lun, DiskId>,
-    /// User and password that it wants.
-    pub(super) chap: Option<(String, String)>,
+    /// What it wants to be proven, and what it proves.
+    pub(super) chap: Option<Chap>,
+    /// The same where one portal is set up otherwise.
+    pub(super) chap_at: BTreeMap<Portal, Option<Chap>>,
+    /// The logins that it refused, by portal.
+    pub(super) refused: BTreeMap<Portal, u32>,
+}
+
+impl Target {
+    /// Whether the target accepts the initiator, and the initiator the target.
+    pub(super) fn admits(&self, portal: Portal, login: Option<&Chap>) -> (bool, bool) {
+        let own = self.chap_at.get(&portal).unwrap_or(&self.chap).as_ref();
+        let initiator =
+            own.is_none_or(|own| login.is_some_and(|login| login.initiator == own.initiator));
+        let asked = login.and_then(|login| login.target.as_ref());
+        let proves =
+            asked.is_none_or(|asked| own.is_some_and(|own| own.target.as_ref() == Some(asked)));
+        (initiator, proves)
+    }
 }
 
 pub(super) struct Disk {

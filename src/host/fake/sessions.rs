@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::san::PortalState;
 use super::state::State;
 use super::tree::Node;
-use crate::fabric::{Iqn, Lun, Portal};
+use crate::fabric::{Chap, Iqn, Lun, Portal};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SessionState {
@@ -23,6 +23,8 @@ pub(super) struct Session {
     pub(super) iface: String,
     pub(super) state: SessionState,
     pub(super) recovery: Duration,
+    /// What iscsid logs in with for as long as the session lives, whatever becomes of the record.
+    chap: Option<Chap>,
     /// Somebody else's: sanpath must not touch it.
     pub(super) foreign: bool,
     /// Counts the failures, so that a timer of an earlier one is known for late.
@@ -63,7 +65,7 @@ pub(super) struct Login {
     pub(super) iface: String,
     pub(super) recovery: Duration,
     pub(super) scan_all: bool,
-    pub(super) chap: Option<(String, String)>,
+    pub(super) chap: Option<Chap>,
 }
 
 impl State {
@@ -86,6 +88,7 @@ impl State {
             iface: login.iface.clone(),
             state: SessionState::LoggedIn,
             recovery: login.recovery,
+            chap: login.chap.clone(),
             foreign: false,
             failures: 0,
         };
@@ -115,15 +118,28 @@ impl State {
         ] {
             tree.put_text(attributes.join(name), format!("{value}\n"));
         }
+        let target = session.chap.as_ref().and_then(|chap| chap.target.as_ref());
+        let initiator = session.chap.as_ref().map(|chap| &chap.initiator);
+        for (suffix, user) in [("", initiator), ("_in", target)] {
+            let (name, secret) = user.map_or(("(null)", "(null)"), |user| {
+                (user.name.as_str(), user.secret.expose())
+            });
+            for (attribute, value) in [("username", name), ("password", secret)] {
+                let path = attributes.join(format!("{attribute}{suffix}"));
+                tree.put_text(path, format!("{value}\n"));
+            }
+        }
         tree.put_link(attributes.join("device"), device.clone());
         tree.put_link(format!("/sys/class/iscsi_session/session{id}"), attributes);
         let connection = device.join(format!(
             "connection{id}:0/iscsi_connection/connection{id}:0"
         ));
         let (address, port) = (session.portal.address(), session.portal.port());
+        let current = self.san.redirects.get(&session.portal);
+        let current = *current.unwrap_or(&session.portal);
         for (name, value) in [
-            ("address", address.to_string()),
-            ("port", port.to_string()),
+            ("address", current.address().to_string()),
+            ("port", current.port().to_string()),
             ("persistent_address", address.to_string()),
             ("persistent_port", port.to_string()),
             ("state", "up".into()),
@@ -159,7 +175,8 @@ impl State {
         let Some(session) = self.sessions.remove(&id) else {
             return;
         };
-        if !disks.is_empty() {
+        // One that lost its connection serves nobody.
+        if !disks.is_empty() && session.state == SessionState::LoggedIn {
             self.violation(format!("{} logged out with disks on it", session.name()));
         }
         if session.foreign {
@@ -235,8 +252,14 @@ impl State {
         if self.san.portal(session.portal) != PortalState::Up {
             return;
         }
-        let found = self.san.targets.get(&session.iqn);
-        if !found.is_some_and(|target| target.portals.contains(&session.portal)) {
+        let Some(target) = self.san.targets.get_mut(&session.iqn) else {
+            return;
+        };
+        if !target.portals.contains(&session.portal) {
+            return;
+        }
+        if target.admits(session.portal, session.chap.as_ref()) != (true, true) {
+            *target.refused.entry(session.portal).or_default() += 1;
             return;
         }
         if let Some(session) = self.sessions.get_mut(&id) {

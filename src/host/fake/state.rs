@@ -69,6 +69,8 @@ pub(super) struct State {
     pub(super) locks: BTreeMap<PathBuf, u64>,
     pub(super) dead: BTreeSet<u64>,
     pub(super) boots: u32,
+    /// iscsiadm knows no `node.session.scan`.
+    pub(super) iscsi_scans_always: bool,
     pub(super) violations: Vec<String>,
     /// What processes did to the host, for the message of a failing test.
     pub(super) history: Vec<String>,
@@ -95,6 +97,7 @@ impl State {
             dead: BTreeSet::new(),
             boots: 0,
             violations: Vec::new(),
+            iscsi_scans_always: false,
             history: Vec::new(),
             faults: Vec::new(),
             serial: 0,

@@ -29,6 +29,9 @@ const ROOT_SPACE: Space = Space {
     free_inodes: 1 << 19,
 };
 
+/// So long iscsiadm waits for the lock of its database.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+
 struct FakeWatch {
     world: FakeWorld,
     seen: u64,
@@ -107,7 +110,7 @@ impl World for FakeWorld {
         let portal = Portal::new(address.ip(), address.port());
         let answer = self.enter()?.san.portal(portal);
         match answer {
-            PortalState::Up => Ok(()),
+            PortalState::Up | PortalState::Mute => Ok(()),
             PortalState::Refusing => Err(Errno::ECONNREFUSED.into()),
             PortalState::BlackHoled => {
                 self.pass(timeout, None)?;
@@ -129,7 +132,7 @@ impl World for FakeWorld {
             .write_attribute(path, bytes)
     }
 
-    fn replace_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fn replace_file(&self, path: &Path, _scratch: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.change("replace", path.display())?;
         state.fail_if_told("replace")?;
         state.tree.write_file(path, bytes)
@@ -179,6 +182,13 @@ impl World for FakeWorld {
         state.tree.remove_file(path)
     }
 
+    fn hard_link(&self, existing: &Path, link: &Path) -> io::Result<()> {
+        let mut state = self.change("link", link.display())?;
+        // Nobody writes to a file with two names here.
+        let node = state.tree.get(existing)?.clone();
+        state.tree.create(link, node)
+    }
+
     fn symlink(&self, target: &Path, link: &Path) -> io::Result<()> {
         let mut state = self.enter()?;
         state.tree.create(link, Node::Link(target.to_owned()))
@@ -187,10 +197,16 @@ impl World for FakeWorld {
     fn run(&self, command: &Command) -> Result<Output, ExecError> {
         let program = command.program;
         let start = |source| ExecError::Start { program, source };
-        let work = self
-            .change("run", command)
-            .map_err(start)?
-            .start_tool(command, self.process);
+        let waits = command.program == "iscsiadm";
+        drop(self.change("run", command).map_err(start)?);
+        let started = self.until(LOCK_PATIENCE, |state| {
+            let waits = waits && state.iscsi_is_locked();
+            (!waits).then(|| state.start_tool(command, self.process))
+        });
+        let work = match started.map_err(start)? {
+            Some(work) => work,
+            None => return Ok(super::iscsiadm::lock_not_taken()),
+        };
         let (span, then) = match work {
             Work::Missing => return Err(start(Errno::ENOENT.into())),
             Work::Done(output) => {

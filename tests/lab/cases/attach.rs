@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use sanpath::attach::{Attached, Dirs, Engine, Outcome, Want};
+use sanpath::attach::{Attached, ChapOf, Dirs, Engine, Outcome, Want};
 use sanpath::fabric::{Export, Lun, Offer, PathList, Wwid, select};
 use sanpath::fault::{Fault, Faulted, chain};
 use sanpath::host::Host;
@@ -39,7 +39,7 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-const TARGET: &str = "iqn.2026-01.dev.sanpath.lab:attach";
+pub(super) const TARGET: &str = "iqn.2026-01.dev.sanpath.lab:attach";
 const SIZE: u64 = 64 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// An emulated guest takes seconds for what a machine does in a blink.
@@ -70,6 +70,11 @@ impl<'a> Rig<'a> {
             host,
             disks: Vec::new(),
         })
+    }
+
+    /// From now on logins are proven with what `chap_of` tells.
+    pub(super) fn prove(&mut self, chap_of: ChapOf) {
+        self.engine = self.engine.clone().with_chap(chap_of);
     }
 
     /// A disk behind a LUN, and how a SAN would publish it.
@@ -196,9 +201,9 @@ impl<'a> Rig<'a> {
 }
 
 pub(super) struct Volume {
-    lun: u16,
+    pub(super) lun: u16,
     disk: Backstore,
-    export: Export,
+    pub(super) export: Export,
 }
 
 fn attach_and_detach(lab: &mut Lab) -> Result<()> {

@@ -53,7 +53,7 @@ fn exported(orchestrator: &mut Orchestrator, name: &str) -> Result<Volume> {
 }
 
 /// The target of this node, as its volumes are published.
-fn target_of(volume: &Volume) -> Result<String> {
+pub(super) fn target_of(volume: &Volume) -> Result<String> {
     let offers = volume.publish_context.get("offers").context("no offers")?;
     let mut parts = offers.split(',').next().unwrap_or_default().split('=');
     let iqn = parts.find(|part| part.starts_with("iqn."));

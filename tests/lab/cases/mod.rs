@@ -4,6 +4,7 @@ mod attach;
 mod csi_sanity;
 mod demo;
 mod expand;
+mod faults_chap;
 mod faults_detach;
 mod faults_multipath;
 mod faults_sessions;
@@ -27,6 +28,7 @@ pub fn everyday() -> Vec<Case> {
         node_calls::CASES,
         node_faults::CASES,
         faults_sessions::CASES,
+        faults_chap::CASES,
         faults_multipath::CASES,
         faults_detach::CASES,
         expand::CASES,
@@ -38,7 +40,7 @@ pub fn everyday() -> Vec<Case> {
 
 /// What only the long run proves (`LAB_SCALE` above 1), and whoever asks for it by name.
 pub fn long() -> Vec<Case> {
-    Vec::new()
+    [faults_chap::LONG].concat()
 }
 
 /// Every case.

@@ -21,6 +21,10 @@ pub struct Plan {
     pub session_idle: &'static str,
     /// More environment of the node, for crashes on demand.
     pub node_environment: Vec<(String, String)>,
+    /// `--log` of the node.
+    pub node_log: &'static str,
+    /// More settings of the partition, one a line.
+    pub settings: Vec<String>,
 }
 
 impl Default for Plan {
@@ -28,6 +32,8 @@ impl Default for Plan {
         Plan {
             session_idle: "1s",
             node_environment: Vec::new(),
+            node_log: "info,sanpath::host=debug",
+            settings: Vec::new(),
         }
     }
 }
@@ -134,7 +140,7 @@ impl Stack {
         let mut argv = words(&[
             SANPATH,
             "--log",
-            "info,sanpath::host=debug",
+            self.plan.node_log,
             "node",
             "--endpoint",
             &endpoint,
@@ -193,9 +199,11 @@ impl Stack {
     }
 
     fn config_text(&self) -> String {
+        let settings = self.plan.settings.iter();
+        let settings: String = settings.map(|line| format!("    {line}\n")).collect();
         let paths: Vec<String> = topology::paths().map(|path| path.san_address(1)).collect();
         format!(
-            "version: 1\npartitions:\n  cluster-a:\n    blockstoragemanager: linux\n    sanhost: {}:{MANAGEMENT_PORT}\n    ncpaths: {}\n",
+            "version: 1\npartitions:\n  cluster-a:\n    blockstoragemanager: linux\n    sanhost: {}:{MANAGEMENT_PORT}\n    ncpaths: {}\n{settings}",
             Link::MANAGEMENT.san_address(1),
             paths.join(","),
         )

@@ -1,0 +1,471 @@
+//! open-iscsi's database of node records as files, where it must be written without iscsiadm: that takes values as arguments, and arguments are
+//! readable by everybody.
+//!
+//! A record is changed under the lock that iscsiadm and iscsid take themselves, which is the mere presence of a link: nobody can tell whose it is,
+//! and a holder that dies leaves it for ever. Ours leads to a file of ours, so it can be told, and processes of ours exclude each other by a lock
+//! that the kernel gives back: a link of ours that is met by the holder of that lock was left by a dead process and is taken away.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::deadline::Deadline;
+use crate::fabric::{Iqn, Portal, Secret};
+use crate::fault::{Fault, Faulted};
+use crate::host::{FileKind, Host};
+
+/// Where open-iscsi keeps its database, by version and distribution (relative to the host's root).
+const DATABASES: [&str; 2] = ["etc/iscsi/nodes", "var/lib/iscsi/nodes"];
+/// The records of the interface that nobody bound to anything.
+const INTERFACE: &str = "default";
+/// Beside the database, on the same file system and nowhere that open-iscsi looks: what becomes a record in one rename.
+const SCRATCH: &str = "sanpath-record.new";
+/// Where open-iscsi's lock is (relative to the host's root).
+const LOCK_FOLDER: &str = "run/lock/iscsi";
+/// The link whose presence is the lock.
+const LOCK: &str = "lock.write";
+/// The file of ours that our lock leads to, and what it says.
+const OURS: &str = "sanpath";
+const MARK: &[u8] = b"sanpath\n";
+/// As long as iscsiadm waits for the lock.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why a record could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// A file could not be read, written or removed.
+    #[error("could not {what} {}", path.display())]
+    File {
+        /// `read`, `write`, `remove`, `link`, `lock`.
+        what: &'static str,
+        /// Which.
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// It holds no text.
+    #[error("{} is no node record", .0.display())]
+    Form(PathBuf),
+    /// There is no record to write to.
+    #[error("the node record is nowhere in {}", DATABASES.join(", "))]
+    NoRecord,
+    /// Somebody else kept the lock.
+    #[error(
+        "open-iscsi's lock {} was held for {} s; if no iscsiadm runs, one was killed and the file has to be removed",
+        .0.display(),
+        PATIENCE.as_secs()
+    )]
+    Locked(PathBuf),
+}
+
+impl Faulted for DatabaseError {
+    fn fault(&self) -> Fault {
+        Fault::MaybeDone
+    }
+}
+
+/// A setting of a record and its value; `None` is not to be there.
+pub(super) type Setting<'s> = (&'static str, Option<&'s str>);
+
+/// The database of one host.
+pub(super) struct Database<'d> {
+    pub(super) host: &'d Host,
+    /// The host's root directory as we see it.
+    pub(super) root: &'d Path,
+    /// Where our own lock files are.
+    pub(super) locks: &'d Path,
+}
+
+/// The file of a node record.
+struct RecordFile {
+    path: PathBuf,
+    /// Where its next text is written first.
+    scratch: PathBuf,
+}
+
+impl Database<'_> {
+    /// Whether there is a record for this portal, under any tag. A wrong answer does no lasting harm: the update that follows says "not
+    /// found", or sets everything anew.
+    pub(super) fn has_record(&self, portal: Portal, iqn: &Iqn) -> io::Result<bool> {
+        Ok(!self.entries(portal, iqn)?.is_empty())
+    }
+
+    /// Whether every record for this portal has these settings.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`].
+    pub(super) fn has_settings(
+        &self,
+        portal: Portal,
+        iqn: &Iqn,
+        settings: &[Setting<'_>],
+    ) -> Result<bool, DatabaseError> {
+        self.have_settings(&self.record_files(portal, iqn)?, settings)
+    }
+
+    /// Makes sure that every record for this portal has these settings. Only reads when all have.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`].
+    pub(super) fn ensure_settings(
+        &self,
+        portal: Portal,
+        iqn: &Iqn,
+        settings: &[Setting<'_>],
+        deadline: Deadline,
+    ) -> Result<(), DatabaseError> {
+        let files = self.record_files(portal, iqn)?;
+        if files.is_empty() {
+            return Err(DatabaseError::NoRecord);
+        }
+        if self.have_settings(&files, settings)? {
+            return Ok(());
+        }
+        self.locked(deadline, || {
+            // iscsiadm may have written meanwhile.
+            for file in &files {
+                let text = self.text(&file.path)?;
+                let edited = Secret::from(with_settings(text.expose(), settings));
+                if edited != text {
+                    let bytes = edited.expose().as_bytes();
+                    self.host
+                        .replace_file_through(&file.path, &file.scratch, bytes)
+                        .map_err(|source| failed("write", &file.path, source))?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn have_settings(
+        &self,
+        files: &[RecordFile],
+        settings: &[Setting<'_>],
+    ) -> Result<bool, DatabaseError> {
+        let mut all = true;
+        for file in files {
+            all &= has_settings(self.text(&file.path)?.expose(), settings);
+        }
+        Ok(all)
+    }
+
+    /// Takes away a lock that a dead process of ours left: with it every iscsiadm of the host waits in vain.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`].
+    pub(super) fn remove_stale_lock(&self, deadline: Deadline) -> Result<(), DatabaseError> {
+        if self.is_ours(&self.lock_folder().join(LOCK)) {
+            self.alone(deadline, || self.remove_stale())?;
+        }
+        Ok(())
+    }
+
+    /// The entries of the database for a portal: folders of records, or records of an old form.
+    fn entries(&self, portal: Portal, iqn: &Iqn) -> io::Result<Vec<PathBuf>> {
+        let untagged = format!("{},{}", portal.address(), portal.port());
+        let tagged = format!("{untagged},");
+        let mut found = Vec::new();
+        for database in DATABASES {
+            let target = self.root.join(database).join(iqn.as_str());
+            let names = self.host.list(&target)?;
+            let fits = |name: &str| name == untagged || name.starts_with(&tagged);
+            let fitting = names.iter().filter_map(|name| name.to_str());
+            found.extend(
+                fitting
+                    .filter(|name| fits(name))
+                    .map(|name| target.join(name)),
+            );
+        }
+        Ok(found)
+    }
+
+    fn record_files(&self, portal: Portal, iqn: &Iqn) -> Result<Vec<RecordFile>, DatabaseError> {
+        let entries = self.entries(portal, iqn);
+        let mut files = Vec::new();
+        for entry in entries.map_err(|source| failed("read", self.root, source))? {
+            let inner = entry.join(INTERFACE);
+            for path in [inner, entry.clone()] {
+                let stat = self.host.find_stat(&path);
+                let stat = stat.map_err(|source| failed("read", &path, source))?;
+                if stat.is_some_and(|stat| stat.kind == FileKind::File) {
+                    files.push(RecordFile {
+                        scratch: self.scratch_for(&path),
+                        path,
+                    });
+                    break;
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    fn scratch_for(&self, record: &Path) -> PathBuf {
+        let home = DATABASES
+            .iter()
+            .map(|database| self.root.join(database))
+            .find(|database| record.starts_with(database));
+        let beside = home.as_deref().and_then(Path::parent);
+        beside.unwrap_or(self.root).join(SCRATCH)
+    }
+
+    fn text(&self, path: &Path) -> Result<Secret, DatabaseError> {
+        let bytes = self.host.read(path);
+        let bytes = bytes.map_err(|source| failed("read", path, source))?;
+        let text = String::from_utf8(bytes).map_err(|_| DatabaseError::Form(path.to_owned()))?;
+        Ok(text.into())
+    }
+
+    // ---- the lock -----------------------------------------------------------------------------------------------------------
+
+    fn lock_folder(&self) -> PathBuf {
+        self.root.join(LOCK_FOLDER)
+    }
+
+    fn is_ours(&self, lock: &Path) -> bool {
+        self.host.read(lock).is_ok_and(|text| text == MARK)
+    }
+
+    fn locked<T>(
+        &self,
+        deadline: Deadline,
+        work: impl FnOnce() -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        let deadline = deadline.at_most(self.host.now(), PATIENCE);
+        let lock = self.lock_folder().join(LOCK);
+        self.alone(deadline, || {
+            self.take(&lock, deadline)?;
+            let done = work();
+            let released = self.host.remove_file(&lock);
+            released.map_err(|source| failed("remove", &lock, source))?;
+            done
+        })
+    }
+
+    /// Does `work` while no other process of ours is at the lock.
+    fn alone<T>(
+        &self,
+        deadline: Deadline,
+        work: impl FnOnce() -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        let path = self.locks.join("open-iscsi.lock");
+        let taken = self
+            .host
+            .ensure_directory(self.locks)
+            .and_then(|()| self.host.lock(&path, deadline));
+        let taken = taken.map_err(|source| failed("lock", &path, source))?;
+        let Some(_alone) = taken else {
+            return Err(DatabaseError::Locked(path));
+        };
+        work()
+    }
+
+    fn take(&self, lock: &Path, deadline: Deadline) -> Result<(), DatabaseError> {
+        let ours = self.lock_folder().join(OURS);
+        if !self.is_ours(&ours) {
+            self.host
+                .ensure_directory(&self.lock_folder())
+                .and_then(|()| self.host.replace_file(&ours, MARK))
+                .map_err(|source| failed("write", &ours, source))?;
+        }
+        self.remove_stale()?;
+        let taken = self.host.wait_for(deadline, || {
+            if self.host.find_stat(lock)?.is_some() {
+                return Ok(None);
+            }
+            match self.host.hard_link(&ours, lock) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+                linked => linked.map(Some),
+            }
+        });
+        taken
+            .map_err(|source| failed("link", lock, source))?
+            .ok_or_else(|| DatabaseError::Locked(lock.to_owned()))
+    }
+
+    fn remove_stale(&self) -> Result<(), DatabaseError> {
+        let lock = self.lock_folder().join(LOCK);
+        if !self.is_ours(&lock) {
+            return Ok(());
+        }
+        tracing::warn!(lock = %lock.display(), "removing open-iscsi's lock, which a dead process of ours left");
+        let removed = self.host.remove_file(&lock);
+        removed.map_err(|source| failed("remove", &lock, source))
+    }
+}
+
+fn failed(what: &'static str, path: &Path, source: io::Error) -> DatabaseError {
+    DatabaseError::File {
+        what,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// The name and value of a line of a record.
+fn setting_in(line: &str) -> Option<(&str, &str)> {
+    let line = line.trim_start();
+    if line.starts_with('#') {
+        return None;
+    }
+    let (name, value) = line.split_once('=')?;
+    Some((name.trim(), value.trim()))
+}
+
+fn has_settings(text: &str, settings: &[Setting<'_>]) -> bool {
+    settings.iter().all(|(name, wanted)| {
+        let values = text
+            .lines()
+            .filter_map(setting_in)
+            .filter(|it| it.0 == *name);
+        values.map(|(_, value)| value).eq(*wanted)
+    })
+}
+
+/// The record with the settings instead of what it had of them, at its end; all else as it was.
+fn with_settings(text: &str, settings: &[Setting<'_>]) -> String {
+    const END: &str = "# END RECORD";
+    let is_set = |line: &str| {
+        setting_in(line).is_some_and(|(name, _)| settings.iter().any(|(set, _)| *set == name))
+    };
+    let mut edited = String::with_capacity(text.len() + 1024);
+    let push = |edited: &mut String, line: &str| {
+        edited.push_str(line);
+        edited.push('\n');
+    };
+    for line in text.lines().filter(|line| *line != END && !is_set(line)) {
+        push(&mut edited, line);
+    }
+    for (name, value) in settings {
+        if let Some(value) = value {
+            edited.push_str(name);
+            edited.push_str(" = ");
+            push(&mut edited, value);
+        }
+    }
+    push(&mut edited, END);
+    edited
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    const RECORD: &str = "# BEGIN RECORD 2.1.11\nnode.name = iqn.2026-11.dev.sanpath:t\nnode.session.auth.authmethod = None\nnode.conn[0].port = 3260\n# END RECORD\n";
+
+    fn iqn() -> Iqn {
+        "iqn.2026-11.dev.sanpath:t".parse().unwrap()
+    }
+
+    struct Rig {
+        root: tempfile::TempDir,
+        host: Host,
+        locks: PathBuf,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let root = tempfile::tempdir().unwrap();
+            Self {
+                locks: root.path().join("run/sanpath"),
+                root,
+                host: Host::real(Path::new("/")),
+            }
+        }
+
+        fn database(&self) -> Database<'_> {
+            Database {
+                host: &self.host,
+                root: self.root.path(),
+                locks: &self.locks,
+            }
+        }
+
+        fn make(&self, path: &str, text: &str) -> PathBuf {
+            let path = self.root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, text).unwrap();
+            path
+        }
+
+        fn ensure(&self, settings: &[Setting<'_>]) -> Result<(), DatabaseError> {
+            let deadline = self.host.deadline_in(Duration::from_millis(50));
+            let portal = "10.0.0.1".parse().unwrap();
+            self.database()
+                .ensure_settings(portal, &iqn(), settings, deadline)
+        }
+    }
+
+    #[test]
+    fn a_record_is_found_under_any_tag_in_either_database() {
+        let rig = Rig::new();
+        let has = |portal: &str| {
+            let portal: Portal = portal.parse().unwrap();
+            rig.database().has_record(portal, &iqn()).unwrap()
+        };
+        let make = |database: &str, name: &str| {
+            rig.make(&format!("{database}/{}/{name}/default", iqn()), RECORD);
+        };
+        assert!(!has("10.0.0.1"));
+        make(DATABASES[0], "10.0.0.1,32600,1");
+        assert!(!has("10.0.0.1"), "another port");
+        make(DATABASES[0], "10.0.0.1,3260,7");
+        make(DATABASES[1], "fd00::1,3261,1");
+        assert!(has("10.0.0.1") && has("[FD00::1]:3261"));
+    }
+
+    #[test]
+    fn settings_are_put_and_taken_and_the_rest_stays() {
+        let rig = Rig::new();
+        let place = format!("etc/iscsi/nodes/{}/10.0.0.1,3260,1/default", iqn());
+        let path = rig.make(&place, RECORD);
+        let put = [
+            ("node.session.auth.authmethod", Some("CHAP")),
+            ("node.session.auth.password", Some("a = b # c")),
+            ("node.session.auth.username_in", None),
+        ];
+        rig.ensure(&put).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(
+            text,
+            "# BEGIN RECORD 2.1.11\nnode.name = iqn.2026-11.dev.sanpath:t\nnode.conn[0].port = 3260\nnode.session.auth.authmethod = CHAP\nnode.session.auth.password = a = b # c\n# END RECORD\n"
+        );
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let folder = std::fs::read_dir(path.parent().unwrap()).unwrap();
+        assert_eq!(folder.count(), 1, "nothing that open-iscsi would read");
+        let steps = rig.host.counts().steps;
+        rig.ensure(&put).unwrap();
+        assert_eq!(rig.host.counts().steps, steps, "only looks");
+        let lock = rig.root.path().join(LOCK_FOLDER).join(LOCK);
+        assert!(!lock.exists());
+    }
+
+    #[test]
+    fn another_holder_is_waited_for_and_never_robbed() {
+        let rig = Rig::new();
+        let place = format!("var/lib/iscsi/nodes/{}/10.0.0.1,3260,1/default", iqn());
+        let path = rig.make(&place, RECORD);
+        let lock = rig.make(&format!("{LOCK_FOLDER}/{LOCK}"), "");
+        let put = [("node.session.auth.authmethod", Some("CHAP"))];
+        let refused = rig.ensure(&put).unwrap_err();
+        assert!(matches!(refused, DatabaseError::Locked(_)), "{refused}");
+        assert!(lock.exists());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), RECORD);
+        // Left by a dead process of ours.
+        std::fs::write(&lock, MARK).unwrap();
+        let now = rig.host.deadline_in(Duration::ZERO);
+        rig.database().remove_stale_lock(now).unwrap();
+        assert!(!lock.exists());
+        std::fs::write(&lock, MARK).unwrap();
+        rig.ensure(&put).unwrap();
+        assert!(!lock.exists());
+        assert!(std::fs::read_to_string(&path).unwrap().contains("CHAP"));
+    }
+
+    #[test]
+    fn without_a_record_there_is_nothing_to_write_to() {
+        let rig = Rig::new();
+        assert!(matches!(rig.ensure(&[]), Err(DatabaseError::NoRecord)));
+    }
+}
