@@ -344,7 +344,7 @@ impl Gathering<'_> {
                 self.strangers.insert(member.clone(), listener);
             }
             let listener = &self.strangers[member];
-            judge(map, &self.want.export.wwid, member, answer_of(listener))?;
+            judge(map, &self.want.export, member, answer_of(listener))?;
             all_known &= !matches!(listener.look(), Look::Flying);
         }
         Ok(all_known)

@@ -228,16 +228,16 @@ impl PathWork {
         }
     }
 
-    /// A LUN that is not ready has no size yet. One that shows less than the volume has, or than the map of its other paths, may have been there
+    /// A LUN that is not ready has no size yet and is waited for. One that shows less than the volume has, or than the map of its other paths, may have been there
     /// before the volume grew: the kernel is told to ask once more. Larger is fine, for a volume grows without its export being told. True when it
     /// had to be asked.
     fn ensure_size(&self, disk: &Disk) -> Result<bool, PathError> {
-        let sized = || {
-            let size = disk.size(&self.host)?;
-            Ok(size.filter(|size| *size != 0))
+        let size_now = || disk.size(&self.host).map_err(PathError::Read);
+        let before = size_now()?.unwrap_or(0);
+        let mut size = match before {
+            0 => self.wait_for_size(disk)?,
+            known => known,
         };
-        let before = self.wait_for(self.deadline, sized)?.unwrap_or(0);
-        let mut size = before;
         let map = multipath::find_map(&self.host, &self.export.wwid).map_err(PathError::Read)?;
         let needed = map.map_or(0, |map| map.size).max(self.export.size);
         if size < needed {
@@ -250,7 +250,7 @@ impl PathWork {
                 ?rescanned,
                 "asked for its size again"
             );
-            size = disk.size(&self.host).map_err(PathError::Read)?.unwrap_or(0);
+            size = size_now()?.unwrap_or(0);
         }
         if size >= needed {
             return Ok(size > before);
@@ -260,6 +260,23 @@ impl PathWork {
             found: size,
             expected: needed,
         })
+    }
+
+    /// The size of a disk that had none, 0 when it still has none in the end. The kernel asks a LUN that was not ready again only when it is told to.
+    fn wait_for_size(&self, disk: &Disk) -> Result<u64, PathError> {
+        let mut asked_at = None;
+        let due = |at: Moment, now: Moment| now.since(at) >= FIRST_RESCAN;
+        let size = self.wait_for(self.deadline, || {
+            let now = self.host.now();
+            if asked_at.is_none_or(|at| due(at, now)) {
+                let rescanned = disk.rescan(&self.host);
+                tracing::debug!(disk = disk.name, ?rescanned, "it has no size yet");
+                asked_at = Some(now);
+            }
+            let size = disk.size(&self.host)?;
+            Ok(size.filter(|size| *size != 0))
+        });
+        Ok(size?.unwrap_or(0))
     }
 
     /// Waits until the map has the disk. multipathd does that on udev's word; it is told only when it seems to have missed it. A disk that `has_grown`

@@ -305,7 +305,7 @@ impl<'a> Growing<'a> {
         if self.told_at.is_some_and(fresh) {
             return Ok(());
         }
-        self.engine.prove_members(map, &self.export.wwid)?;
+        self.engine.prove_members(map, self.export)?;
         let told = multipath::resize_map(host, &map.name);
         self.told_at = Some(host.now());
         self.why = match told {

@@ -490,3 +490,20 @@ fn many_volumes_at_once_share_two_sessions() {
     });
     rig.assert_clean();
 }
+
+#[test]
+fn a_map_that_goes_while_it_is_read_is_nobodys_failure() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let (going, other) = (rig.volume(5), rig.volume(6));
+    let dm = rig.ensure(&engine, going).unwrap().map.dm;
+    for attribute in ["uuid", "name", "suspended"] {
+        let read = format!("read /sys/block/{dm}/dm/{attribute}");
+        rig.fake
+            .fail_next(&read, fake::Fault::Errno(nix::errno::Errno::EINVAL));
+        rig.ensure(&engine, other).unwrap();
+    }
+    rig.detach(&engine, going).unwrap();
+    rig.detach(&engine, other).unwrap();
+    rig.assert_clean();
+}

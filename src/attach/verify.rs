@@ -6,12 +6,13 @@ use super::error::AttachError;
 use super::path::{INQUIRY, name_of};
 use super::{Engine, LedgerError, MapDevice};
 use crate::deadline::Deadline;
-use crate::fabric::{Export, Wwid};
+use crate::fabric::{Export, Iqn, Wwid};
 use crate::fault::chain;
 use crate::flights::{Listener, Look};
 use crate::host::Host;
+use crate::iscsi::list_sessions;
 use crate::multipath::{self, Map};
-use crate::scsi::{self, IdentityError};
+use crate::scsi::{self, Disk, IdentityError};
 
 /// How long members may take to answer. A dead one is then counted as silent.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -19,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// What a member of a map says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum MemberIdentity {
-    Is(Wwid),
+    /// Its name, and the target that shows it, when it hangs on an iSCSI session.
+    Is(Wwid, Option<Iqn>),
     Other(String),
     /// No answer: a dead path. Proves nothing, for or against.
     Silent(String),
@@ -55,17 +57,17 @@ impl Engine {
             .map_err(AttachError::Read)?
             .ok_or_else(|| amiss("there is none".to_owned()))?;
         check_map(&map, export)?;
-        self.prove_members(&map, wwid)?;
+        self.prove_members(&map, export)?;
         Ok(device_of(map, wwid))
     }
 
     /// Asks all members of the map who they are; at least one must answer, and none may be another volume.
-    pub(super) fn prove_members(&self, map: &Map, wwid: &Wwid) -> Result<(), AttachError> {
+    pub(super) fn prove_members(&self, map: &Map, export: &Export) -> Result<(), AttachError> {
         let deadline = self.host.deadline_in(PATIENCE);
         let mut silent = Vec::new();
         let mut proven = 0;
         for (member, identity) in self.ask_members(map, deadline)? {
-            match judge(map, wwid, &member, identity)? {
+            match judge(map, export, &member, identity)? {
                 None => proven += 1,
                 Some(why) => silent.push(format!("{member}: {why}")),
             }
@@ -74,7 +76,7 @@ impl Engine {
             return Ok(());
         }
         Err(AttachError::Map {
-            wwid: wwid.clone(),
+            wwid: export.wwid.clone(),
             why: format!("no member answers: {}", silent.join("; ")),
         })
     }
@@ -123,12 +125,22 @@ fn identity_of(host: &Host, name: &str) -> MemberIdentity {
     };
     match scsi::read_identity(host, &disk, INQUIRY) {
         Ok(identity) => match identity.wwid() {
-            Some(wwid) => MemberIdentity::Is(wwid),
+            Some(wwid) => match target_of(host, &disk) {
+                Ok(target) => MemberIdentity::Is(wwid, target),
+                Err(error) => MemberIdentity::Silent(error.to_string()),
+            },
             None => MemberIdentity::Other(name_of(&identity)),
         },
         Err(error @ IdentityError::NotConnected { .. }) => MemberIdentity::Other(error.to_string()),
         Err(error) => MemberIdentity::Silent(chain(&error)),
     }
+}
+
+/// The target whose session carries the disk; `None` when no session does, as over Fibre Channel.
+fn target_of(host: &Host, disk: &Disk) -> std::io::Result<Option<Iqn>> {
+    let mut sessions = list_sessions(host)?.into_iter();
+    let session = sessions.find(|session| session.scsi_host == disk.hctl.host);
+    Ok(session.map(|session| session.iqn))
 }
 
 /// The answer, or silence.
@@ -140,17 +152,25 @@ pub(super) fn answer_of(listener: &Listener<MemberIdentity>) -> MemberIdentity {
     }
 }
 
-/// `None` for a proven member, the reason for a silent one; another volume is an error.
+/// `None` for a proven member, the reason for a silent one; another volume is an error. So is one with the same name at a target that does not
+/// offer the volume: two SANs that give one name twice are met in the field, and their volumes differ.
 pub(super) fn judge(
     map: &Map,
-    wwid: &Wwid,
+    export: &Export,
     member: &str,
     identity: MemberIdentity,
 ) -> Result<Option<String>, AttachError> {
+    let wwid = &export.wwid;
+    let is_home = |target: &Iqn| export.offers.iter().any(|offer| offer.iqn == *target);
     let found = match identity {
-        MemberIdentity::Is(found) if found == *wwid => return Ok(None),
+        MemberIdentity::Is(found, target) if found == *wwid => match target {
+            Some(target) if !is_home(&target) => {
+                format!("{found} of target {target}, which does not offer the volume")
+            }
+            _ => return Ok(None),
+        },
         MemberIdentity::Silent(why) => return Ok(Some(why)),
-        MemberIdentity::Is(found) => found.to_string(),
+        MemberIdentity::Is(found, _) => found.to_string(),
         MemberIdentity::Other(found) => found,
     };
     Err(AttachError::WrongMember {
@@ -194,11 +214,27 @@ pub(super) fn device_of(map: Map, wwid: &Wwid) -> MapDevice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fabric::{Lun, Offer};
 
     #[test]
     fn another_volume_in_the_map_is_an_error_and_silence_is_none() {
         let wwid: Wwid = "360014050123456789abcdef012345678".parse().unwrap();
         let other: Wwid = "360014050123456789abcdef012345679".parse().unwrap();
+        let [home, abroad] = ["a", "b"].map(|name| {
+            let iqn = format!("iqn.2026-11.dev.sanpath:{name}");
+            iqn.parse::<Iqn>().unwrap()
+        });
+        let export = Export {
+            wwid: wwid.clone(),
+            size: 1,
+            offers: vec![Offer {
+                portal: "10.1.0.1".parse().unwrap(),
+                iqn: home.clone(),
+                lun: Lun(1),
+            }],
+            blank: false,
+            read_only: false,
+        };
         let map = Map {
             name: "m".to_owned(),
             dm: "dm-0".to_owned(),
@@ -207,12 +243,16 @@ mod tests {
             suspended: false,
             members: Vec::new(),
         };
-        let judged = |identity| judge(&map, &wwid, "sda", identity);
-        assert_eq!(judged(MemberIdentity::Is(wwid.clone())).unwrap(), None);
+        let judged = |identity| judge(&map, &export, "sda", identity);
+        for right in [None, Some(home.clone())] {
+            let identity = MemberIdentity::Is(wwid.clone(), right);
+            assert_eq!(judged(identity).unwrap(), None);
+        }
         let silent = judged(MemberIdentity::Silent("EIO".to_owned())).unwrap();
         assert_eq!(silent.as_deref(), Some("EIO"));
         for wrong in [
-            MemberIdentity::Is(other),
+            MemberIdentity::Is(other, Some(home)),
+            MemberIdentity::Is(wwid.clone(), Some(abroad)),
             MemberIdentity::Other("LUNZ".to_owned()),
         ] {
             assert!(matches!(

@@ -75,7 +75,7 @@ pub fn list_maps(host: &Host) -> io::Result<Vec<Map>> {
 
 fn read_map(host: &Host, dm: &str) -> io::Result<Option<Map>> {
     let device = Path::new(BLOCK).join(dm);
-    let read = |attribute: &str| host.find_attribute(&device.join(attribute));
+    let read = |attribute: &str| find_dm_attribute(host, &device.join(attribute));
     let Some(uuid) = read("dm/uuid")?.filter(|uuid| uuid.starts_with(UUID_PREFIX)) else {
         return Ok(None);
     };
@@ -100,6 +100,14 @@ fn read_map(host: &Host, dm: &str) -> io::Result<Option<Map>> {
             .map(|name| name.to_string_lossy().into_owned())
             .collect(),
     }))
+}
+
+/// A device that is being removed answers EINVAL (`drivers/md/dm-sysfs.c`): it is gone.
+fn find_dm_attribute(host: &Host, path: &Path) -> io::Result<Option<String>> {
+    match host.find_attribute(path) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
+        found => found,
+    }
 }
 
 #[cfg(test)]

@@ -283,3 +283,47 @@ fn a_path_that_was_left_out_is_brought_back() {
     assert_eq!(engine.rejoin().unwrap(), []);
     rig.assert_clean();
 }
+
+#[test]
+fn a_crash_after_any_step_of_bringing_back_converges() {
+    for step in 1.. {
+        let rig = Rig::new();
+        let (engine, disk) = (rig.engine(), rig.volume(5));
+        rig.ensure(&engine, disk).unwrap();
+        rig.fake.set_portal(rig.portals[1], PortalState::BlackHoled);
+        rig.fake.settle();
+        rig.fake.resize_disk(disk, 2 * GIB);
+        rig.resize(&engine, disk, 2 * GIB).unwrap();
+        rig.fake.set_portal(rig.portals[1], PortalState::Up);
+        rig.fake.settle();
+        let process = rig.fake.new_process();
+        let ended = process.crash_after(step, |host| engine_on(host.clone()).rejoin().unwrap());
+        let engine = engine_on(rig.fake.new_process().host());
+        engine.rejoin().unwrap();
+        assert_eq!(rig.fake.paths_of(&wwid(5)), Some(2), "step {step}");
+        rig.detach(&engine, disk).unwrap();
+        rig.assert_clean();
+        if ended.is_some() {
+            assert!(step > 1, "it did nothing");
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_disk_without_a_size_at_first_is_asked_again() {
+    let rig = Rig::new();
+    let (engine, disk) = (rig.engine(), rig.volume(5));
+    let want = rig.want(&engine, disk);
+    rig.fake.resize_disk(disk, 0);
+    rig.fake.later(Duration::from_secs(10), move |later| {
+        later.resize_disk(disk, GIB)
+    });
+    let begun = engine.host.now();
+    let attached = engine.ensure(&want).unwrap();
+    assert_eq!((attached.map.size, attached.map.members.len()), (GIB, 2));
+    let took = engine.host.now().since(begun);
+    assert!(took < Duration::from_secs(20), "{took:?} for ten seconds");
+    rig.detach(&engine, disk).unwrap();
+    rig.assert_clean();
+}

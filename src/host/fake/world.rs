@@ -58,7 +58,9 @@ impl World for FakeWorld {
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        self.enter()?.read(path)
+        let mut state = self.enter()?;
+        state.fail_if_told(&format!("read {}", path.display()))?;
+        state.read(path)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {

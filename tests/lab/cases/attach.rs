@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -40,16 +41,16 @@ pub const CASES: &[Case] = &[
 ];
 
 pub(super) const TARGET: &str = "iqn.2026-01.dev.sanpath.lab:attach";
-const SIZE: u64 = 64 << 20;
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const SIZE: u64 = 64 << 20;
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// An emulated guest takes seconds for what a machine does in a blink.
 const GRACE: Duration = Duration::from_secs(20);
 
 pub(super) struct Rig<'a> {
-    lab: &'a Lab,
-    target: Target,
-    host: Host,
-    engine: Engine,
+    pub(super) lab: &'a Lab,
+    pub(super) target: Target,
+    pub(super) host: Host,
+    pub(super) engine: Engine,
     disks: Vec<Backstore>,
 }
 
@@ -79,32 +80,31 @@ impl<'a> Rig<'a> {
 
     /// A disk behind a LUN, and how a SAN would publish it.
     pub(super) fn volume(&mut self, lun: u16) -> Result<Volume> {
+        let volume = self.hidden_volume(lun)?;
+        self.target.map(lun, &volume.disk)?;
+        Ok(volume)
+    }
+
+    /// The same, and the target does not show it yet.
+    pub(super) fn hidden_volume(&mut self, lun: u16) -> Result<Volume> {
         let serial = format!("{:032x}", 0x5a5a_0000_0000_u128 + self.disks.len() as u128);
         let serial = serial.chars().rev().collect::<String>();
         let disk = self.target.add_disk(&serial, SIZE)?;
-        self.target.map(lun, &disk)?;
         self.disks.push(disk.clone());
-        let offer = |link: Link| -> Result<Offer> {
-            Ok(Offer {
-                portal: link.san_address(1).parse()?,
-                iqn: TARGET.parse()?,
-                lun: Lun(lun),
-            })
-        };
         Ok(Volume {
             lun,
             disk,
             export: Export {
                 wwid: Wwid::from_lio_serial(&serial)?,
                 size: SIZE,
-                offers: topology::paths().map(offer).collect::<Result<_>>()?,
+                offers: offers_of(TARGET, lun)?,
                 blank: true,
                 read_only: false,
             },
         })
     }
 
-    fn want(&self, volume: &Volume) -> Want {
+    pub(super) fn want(&self, volume: &Volume) -> Want {
         Want {
             key: volume.export.wwid.to_string(),
             export: volume.export.clone(),
@@ -172,7 +172,7 @@ impl<'a> Rig<'a> {
     }
 
     /// Nothing of any volume; sessions may stay.
-    fn check_clean(&self) -> Result<()> {
+    pub(super) fn check_clean(&self) -> Result<()> {
         let names = |folder: &str, prefix: &str| -> Result<Vec<String>> {
             let entries = fs::read_dir(folder)?.flatten();
             let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
@@ -200,9 +200,21 @@ impl<'a> Rig<'a> {
     }
 }
 
+/// The LUN of a target at its portal on every path.
+pub(super) fn offers_of(iqn: &str, lun: u16) -> Result<Vec<Offer>> {
+    let offer = |link: Link| -> Result<Offer> {
+        Ok(Offer {
+            portal: link.san_address(1).parse()?,
+            iqn: iqn.parse()?,
+            lun: Lun(lun),
+        })
+    };
+    topology::paths().map(offer).collect()
+}
+
 pub(super) struct Volume {
     pub(super) lun: u16,
-    disk: Backstore,
+    pub(super) disk: Backstore,
     pub(super) export: Export,
 }
 
@@ -349,7 +361,7 @@ fn detach_with_a_dead_path(lab: &mut Lab) -> Result<()> {
     rig.remove()
 }
 
-fn open_for_writing(device: &Path) -> Result<fs::File> {
+pub(super) fn open_for_writing(device: &Path) -> Result<fs::File> {
     let opened = fs::File::options().write(true).open(device);
     opened.with_context(|| format!("opening {}", device.display()))
 }
@@ -359,4 +371,10 @@ fn write_through(device: &Path, text: &[u8]) -> Result<()> {
     let mut file = open_for_writing(device)?;
     file.write_all(text)?;
     Ok(file.sync_all()?)
+}
+
+/// What a helper thread of a case did; its panic is an error too.
+pub(super) fn ended<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    let joined = thread.join();
+    joined.map_err(|_| anyhow::anyhow!("a helper of the case panicked"))?
 }

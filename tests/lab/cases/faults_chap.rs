@@ -133,7 +133,7 @@ fn guarded(lab: &Lab, orchestrator: &mut Orchestrator) -> Result<(Volume, Acl)> 
     patiently("ControllerPublishVolume", || {
         orchestrator.attach(&mut volume)
     })?;
-    let iqn = super::faults_sessions::target_of(&volume)?;
+    let iqn = super::faults_strangers::target_of(&volume)?;
     let acl = Acl::of(lab, &iqn, "tpgt_1")?;
     acl.demand(FIRST)?;
     Ok((volume, acl))
@@ -218,7 +218,7 @@ fn wrong_and_right(lab: &mut Lab) -> Result<()> {
     let stack = start(lab, "trace")?;
     let mut orchestrator = stack.orchestrator()?;
     let (mut volume, acl) = guarded(lab, &mut orchestrator)?;
-    let iqn = super::faults_sessions::target_of(&volume)?;
+    let iqn = super::faults_strangers::target_of(&volume)?;
     let spy = Spy::start();
     // Of no use, and told before anything is touched.
     fs::write(
@@ -285,7 +285,7 @@ fn secret_changes(lab: &mut Lab) -> Result<()> {
     let stack = start(lab, "info,sanpath::host=debug")?;
     let mut orchestrator = stack.orchestrator()?;
     let (mut volume, acl) = guarded(lab, &mut orchestrator)?;
-    let iqn = super::faults_sessions::target_of(&volume)?;
+    let iqn = super::faults_strangers::target_of(&volume)?;
     mount_secret(lab, FIRST)?;
     orchestrator.bring_up(&mut volume)?;
     let before = sessions()?;

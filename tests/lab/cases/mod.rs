@@ -6,8 +6,11 @@ mod demo;
 mod expand;
 mod faults_chap;
 mod faults_detach;
+mod faults_identity;
+mod faults_life;
 mod faults_multipath;
 mod faults_sessions;
+mod faults_strangers;
 mod kit_boots;
 mod linux_san;
 mod lio_two_paths;
@@ -29,6 +32,8 @@ pub fn everyday() -> Vec<Case> {
         node_faults::CASES,
         faults_sessions::CASES,
         faults_chap::CASES,
+        faults_strangers::CASES,
+        faults_identity::CASES,
         faults_multipath::CASES,
         faults_detach::CASES,
         expand::CASES,
@@ -40,7 +45,14 @@ pub fn everyday() -> Vec<Case> {
 
 /// What only the long run proves (`LAB_SCALE` above 1), and whoever asks for it by name.
 pub fn long() -> Vec<Case> {
-    [faults_chap::LONG].concat()
+    [
+        faults_sessions::LONG,
+        faults_chap::LONG,
+        faults_strangers::LONG,
+        faults_identity::LONG,
+        faults_life::LONG,
+    ]
+    .concat()
 }
 
 /// Every case.

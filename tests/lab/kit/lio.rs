@@ -26,14 +26,36 @@ pub struct Backstore {
     name: String,
 }
 
+/// How the target group of a disk answers (SPC-4 §5.15.2).
+#[derive(Debug, Clone, Copy)]
+pub enum AccessState {
+    Active = 0,
+    /// Says who it is, but is not ready and tells no size.
+    Unavailable = 3,
+}
+
+impl Backstore {
+    /// How it answers from now on.
+    pub fn set_access_state(&self, state: AccessState) -> Result<()> {
+        let group = self.folder.join("alua/default_tg_pt_gp");
+        write(&group.join("alua_access_state"), &(state as u8).to_string())
+    }
+}
+
 impl Target {
     /// A target that shows no LUN yet.
     pub fn serve(lab: &Lab, iqn: &str) -> Result<Target> {
+        Target::serve_beside(lab, iqn, 78)
+    }
+
+    /// The same, beside another: each numbers the folder of its disks.
+    pub fn serve_beside(lab: &Lab, iqn: &str, adapter: u16) -> Result<Target> {
         let folder = Path::new("/sys/kernel/config/target/iscsi").join(iqn);
         let group = folder.join("tpgt_1");
+        let core = Path::new("/sys/kernel/config/target/core");
         let target = Target {
             acl: group.join("acls").join(lab.initiator()?),
-            core: PathBuf::from("/sys/kernel/config/target/core/fileio_78"),
+            core: core.join(format!("fileio_{adapter}")),
             pool: lab.pool_folder(),
             group,
             folder,
@@ -41,17 +63,26 @@ impl Target {
         fs::create_dir_all(&target.group)?;
         fs::create_dir_all(&target.acl)?;
         for link in topology::paths() {
-            // A portal belongs to the network of whoever makes its folder.
-            let portal = target
-                .group
-                .join(format!("np/{}:3260", link.san_address(1)));
-            let network = format!("--net=/run/netns/{SAN_NAMESPACE}");
-            let portal = portal.to_string_lossy().into_owned();
-            lab.execute(&["nsenter", &network, "mkdir", "-p", &portal])?;
+            target.open_portal(lab, &format!("{}:3260", link.san_address(1)))?;
         }
         write(&target.group.join("attrib/authentication"), "0")?;
         write(&target.group.join("enable"), "1")?;
         Ok(target)
+    }
+
+    /// Listens at `address:port`.
+    pub fn open_portal(&self, lab: &Lab, portal: &str) -> Result<()> {
+        // A portal belongs to the network of whoever makes its folder.
+        let folder = self.group.join("np").join(portal);
+        let network = format!("--net=/run/netns/{SAN_NAMESPACE}");
+        let folder = folder.to_string_lossy().into_owned();
+        lab.execute(&["nsenter", &network, "mkdir", "-p", &folder])?;
+        Ok(())
+    }
+
+    /// Listens there no longer: whoever comes is answered RST. Sessions stay.
+    pub fn close_portal(&self, portal: &str) -> Result<()> {
+        Ok(fs::remove_dir(self.group.join("np").join(portal))?)
     }
 
     /// A thin disk with this unit serial.
@@ -93,19 +124,30 @@ impl Target {
         Ok(())
     }
 
+    /// Serves no longer, or again. Its sessions end, and logins find no such target.
+    pub fn set_enabled(&self, enabled: bool) -> Result<()> {
+        write(&self.group.join("enable"), if enabled { "1" } else { "0" })
+    }
+
     /// Takes the target away; its LUNs and sessions are gone already.
     pub fn remove(self, disks: &[Backstore]) -> Result<()> {
-        write(&self.group.join("enable"), "0")?;
+        let core = self.core.clone();
+        self.remove_without_disks()?;
+        for disk in disks {
+            fs::remove_dir(&disk.folder)?;
+        }
+        Ok(fs::remove_dir(core)?)
+    }
+
+    /// The same for one that showed disks of another.
+    pub fn remove_without_disks(self) -> Result<()> {
+        self.set_enabled(false)?;
         fs::remove_dir(&self.acl)?;
         for portal in fs::read_dir(self.group.join("np"))? {
             fs::remove_dir(portal?.path())?;
         }
         fs::remove_dir(&self.group)?;
-        fs::remove_dir(&self.folder)?;
-        for disk in disks {
-            fs::remove_dir(&disk.folder)?;
-        }
-        Ok(fs::remove_dir(&self.core)?)
+        Ok(fs::remove_dir(&self.folder)?)
     }
 }
 

@@ -78,6 +78,14 @@ impl Stack {
         }
     }
 
+    /// The same stack, its node plugin at another socket: for a second one beside the first.
+    pub fn with_node_socket(&self, folder: &str) -> Self {
+        Stack {
+            node_socket: self.folder.join(folder).join("csi.sock"),
+            ..self.clone()
+        }
+    }
+
     /// The orchestrator's connection to this stack.
     pub fn orchestrator(&self) -> Result<Orchestrator> {
         Orchestrator::connect(
@@ -131,6 +139,17 @@ impl Stack {
 
     /// Starts the node plugin with this environment.
     pub fn start_node_with(&self, lab: &mut Lab, environment: &[(String, String)]) -> Result<()> {
+        self.start_node_as(lab, "node", environment)
+    }
+
+    /// The same, as a daemon of this name.
+    pub fn start_node_as(
+        &self,
+        lab: &mut Lab,
+        daemon_name: &str,
+        environment: &[(String, String)],
+    ) -> Result<()> {
+        fs::create_dir_all(self.node_socket.parent().unwrap_or(&self.folder))?;
         let endpoint = format!("unix://{}", self.node_socket.display());
         let (config, state) = (
             self.config().display().to_string(),
@@ -156,12 +175,12 @@ impl Stack {
         argv.extend(words(&["--session-idle", self.plan.session_idle]));
         let daemon = environment
             .iter()
-            .fold(Daemon::new("node", argv), |daemon, (key, value)| {
+            .fold(Daemon::new(daemon_name, argv), |daemon, (key, value)| {
                 daemon.with_environment(key, value)
             });
         lab.daemons.start(daemon)?;
         lab.daemons
-            .wait_for_socket("node", &self.node_socket, START)
+            .wait_for_socket(daemon_name, &self.node_socket, START)
     }
 
     /// Waits until the idle reaper and the SAN's sweep have removed what no volume needs, then stops all three.
