@@ -2,19 +2,22 @@
 
 use crate::fault::{Fault, Faulted};
 use crate::san::SanError;
-use crate::volume::{MkfsOptionError, SanName, SizeError, VolumeId};
+use crate::volume::{EncryptionError, MkfsOptionError, SanName, SizeError, VolumeId};
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ControllerError {
     /// A parameter that there is not.
     #[error(
-        "parameters: {0:?} is not a parameter of this driver; it knows: partition, mkfsOptions"
+        "parameters: {0:?} is not a parameter of this driver; it knows: partition, mkfsOptions, encryption"
     )]
     UnknownParameter(String),
     /// Options for mkfs that are not offered, or not for the file system that is asked for.
     #[error("parameters.mkfsOptions")]
     MkfsOptions(#[source] MkfsOptionError),
+    /// An encryption that is not offered.
+    #[error("parameters.encryption")]
+    Encryption(#[source] EncryptionError),
     /// A partition that there is not.
     #[error(
         "parameters.partition: there is no partition {name:?}; there are: {}",
@@ -67,6 +70,7 @@ impl Faulted for ControllerError {
         match self {
             Self::UnknownParameter(_)
             | Self::MkfsOptions(_)
+            | Self::Encryption(_)
             | Self::UnknownPartition { .. }
             | Self::WhichPartition(_) => Fault::Invalid,
             Self::PartitionGone(_) => Fault::Precondition,

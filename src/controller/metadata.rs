@@ -67,6 +67,10 @@ mod tests {
         let text = Parameters::parse(&asked).unwrap().kept();
         assert_eq!(text, r#"{"mkfsOptions":"-i 8192"}"#);
         assert_eq!(Kept::read(&text).mkfs_options.as_deref(), Some("-i 8192"));
+        let asked = [("encryption".to_owned(), "luks2".to_owned())].into();
+        let text = Parameters::parse(&asked).unwrap().kept();
+        assert_eq!(text, r#"{"encryption":"luks2"}"#);
+        assert_eq!(Kept::read(&text).encryption.as_deref(), Some("luks2"));
         for other in ["{}", "", r#"{"later":1}"#] {
             assert_eq!(Kept::read(other), Kept::default(), "{other}");
         }

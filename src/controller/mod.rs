@@ -29,7 +29,7 @@ pub use list::Listing;
 pub use validate::{Claim, Verdict};
 
 use crate::san::{Fleet, San, SanVolume, Until};
-use crate::volume::{MKFS_OPTIONS, NodeId, SanName, VolumeId};
+use crate::volume::{ENCRYPTION, MKFS_OPTIONS, NodeId, SanName, VolumeId};
 
 use parameters::{Kept, PARTITION};
 
@@ -73,9 +73,14 @@ impl Volume {
     #[must_use]
     pub fn context(&self) -> BTreeMap<String, String> {
         let partition = (PARTITION.to_owned(), self.id.san.to_string());
-        let mkfs = self.kept.mkfs_options.clone();
-        let mkfs = mkfs.map(|text| (MKFS_OPTIONS.to_owned(), text));
-        [partition].into_iter().chain(mkfs).collect()
+        let kept = [
+            (MKFS_OPTIONS, &self.kept.mkfs_options),
+            (ENCRYPTION, &self.kept.encryption),
+        ];
+        let kept = kept
+            .into_iter()
+            .filter_map(|(key, text)| Some((key.to_owned(), text.clone()?)));
+        [partition].into_iter().chain(kept).collect()
     }
 }
 

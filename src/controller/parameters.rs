@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Controller, ControllerError};
 use crate::san::San;
-use crate::volume::{FileSystemKind, MKFS_OPTIONS, MkfsOptions, SanName};
+use crate::volume::{ENCRYPTION, Encryption, FileSystemKind, MKFS_OPTIONS, MkfsOptions, SanName};
 
 /// Chooses the partition, and with it the SAN.
 pub(super) const PARTITION: &str = "partition";
@@ -29,6 +29,9 @@ pub(super) struct Kept {
     /// Normal form, see [`MkfsOptions`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) mkfs_options: Option<String>,
+    /// The word of an [`Encryption`]. A text, so that a word of a later version is handed on and refused by the node, and never lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) encryption: Option<String>,
 }
 
 impl Kept {
@@ -46,6 +49,10 @@ impl Parameters {
             match key.as_str() {
                 PARTITION => parameters.partition = Some(value.clone()),
                 MKFS_OPTIONS => parameters.kept.mkfs_options = normal(value),
+                ENCRYPTION => {
+                    let kind: Encryption = value.parse().map_err(ControllerError::Encryption)?;
+                    parameters.kept.encryption = Some(kind.as_str().to_owned());
+                }
                 key if key.starts_with(FOREIGN) => {}
                 key => return Err(ControllerError::UnknownParameter(key.to_owned())),
             }

@@ -84,6 +84,34 @@ async fn a_parameter_that_nobody_knows_is_named_and_those_of_kubernetes_are_pass
 }
 
 #[tokio::test]
+async fn encryption_travels_with_the_volume_for_all_its_life() {
+    let bench = Bench::new(&["a"]).await;
+    let with = |word: &str| {
+        let mut wanted = wanted("v", "");
+        let encryption = ("encryption".to_owned(), word.to_owned());
+        wanted.parameters.extend([encryption]);
+        wanted
+    };
+    for bad in ["", "true", "luks1", "LUKS2"] {
+        let error = bench.controller.create(&with(bad)).await.unwrap_err();
+        assert_eq!(error.fault(), Fault::Invalid);
+        let told = chain(&error);
+        assert!(told.starts_with("parameters.encryption: "), "{told}");
+        assert!(told.contains("use luks2"), "{told}");
+    }
+    let volume = bench.controller.create(&with("luks2")).await.unwrap();
+    assert_eq!(volume.context()["encryption"], "luks2");
+    let again = bench.controller.create(&with("luks2")).await.unwrap();
+    assert_eq!(again, volume);
+    let clear = bench.controller.create(&wanted("v", "")).await;
+    assert_eq!(
+        fault(clear),
+        Fault::Conflict,
+        "a clear one is another volume"
+    );
+}
+
+#[tokio::test]
 async fn options_for_mkfs_travel_with_the_volume_for_all_its_life() {
     let bench = Bench::new(&["a"]).await;
     let with = |options: &str| {

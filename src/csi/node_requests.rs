@@ -10,9 +10,14 @@ use super::proto;
 use crate::fabric::Export;
 use crate::node::{ExpandCall, PublishCall, StageCall, StatsCall, UnpublishCall, UnstageCall};
 use crate::volume::{
-    AccessType, Capability, ContextError, MKFS_OPTIONS, MkfsOptions, PublishContext, SizeRange,
-    VolumeId,
+    AccessType, Capability, ContextError, ENCRYPTION, Encryption, MKFS_OPTIONS, MkfsOptions,
+    Passphrase, Passphrases, PublishContext, SizeRange, VolumeId,
 };
+
+/// What opens an encrypted volume.
+const PASSPHRASE: &str = "passphrase";
+/// What opened it so far, while the passphrase is being changed.
+const PASSPHRASE_OLD: &str = "passphrase-old";
 
 /// NodeStageVolume.
 ///
@@ -30,6 +35,7 @@ pub fn stage(request: &proto::NodeStageVolumeRequest) -> Result<StageCall, Parse
     let export = own_export(&volume, &request.publish_context)?;
     Ok(StageCall {
         mkfs: mkfs_options(&capability, &request.volume_context)?,
+        encryption: encryption(&request.volume_context, &request.secrets)?,
         volume,
         staging_path,
         capability,
@@ -48,6 +54,25 @@ fn mkfs_options(
         }
         _ => Ok(MkfsOptions::default()),
     }
+}
+
+/// What opens the volume, if its context says that it is encrypted. Secrets of a volume in the clear are nobody's business.
+fn encryption(
+    context: &HashMap<String, String>,
+    secrets: &HashMap<String, String>,
+) -> Result<Option<Passphrases>, ParseError> {
+    let Some(word) = context.get(ENCRYPTION) else {
+        return Ok(None);
+    };
+    let Encryption::Luks2 = word.parse().map_err(ParseError::Encryption)?;
+    let find = |key| match secrets.get(key) {
+        None => Ok(None),
+        Some(text) => Passphrase::parse(text)
+            .map(Some)
+            .map_err(|source| ParseError::Passphrase { key, source }),
+    };
+    let current = find(PASSPHRASE)?.ok_or(ParseError::NoPassphrase)?;
+    Ok(Some(Passphrases::new(current, find(PASSPHRASE_OLD)?)))
 }
 
 /// The export in a publish context, which must be of `volume` itself.

@@ -12,8 +12,8 @@ use super::proto::volume_capability::access_mode::Mode;
 use super::proto::volume_capability::{AccessType as WireAccess, MountVolume};
 use crate::fault::{Fault, Faulted};
 use crate::volume::{
-    AccessMode, AccessType, Capability, ContextError, FileSystemKind, MkfsOptionError, SizeError,
-    VolumeId,
+    AccessMode, AccessType, Capability, ContextError, EncryptionError, FileSystemKind,
+    MkfsOptionError, PassphraseError, SizeError, VolumeId,
 };
 
 /// CSI §"Size limits": any string.
@@ -82,6 +82,22 @@ pub enum ParseError {
     /// Options for mkfs that are not offered for the file system.
     #[error("volume_context.mkfsOptions")]
     MkfsOptions(#[source] MkfsOptionError),
+    /// An encryption that this version does not know.
+    #[error("volume_context.encryption")]
+    Encryption(#[source] EncryptionError),
+    /// An encrypted volume came without its passphrase.
+    #[error(
+        "secrets.passphrase is required: the volume is encrypted; name a Secret with it in the StorageClass, csi.storage.k8s.io/node-stage-secret-name and -namespace"
+    )]
+    NoPassphrase,
+    /// A text that is no passphrase, and is not repeated.
+    #[error("secrets.{key}")]
+    Passphrase {
+        /// Which.
+        key: &'static str,
+        #[source]
+        source: PassphraseError,
+    },
     /// What the controller wrote came back changed.
     #[error("publish_context")]
     Context(#[source] ContextError),

@@ -41,7 +41,7 @@ pub use crate::host::Space;
 use crate::attach::Engine;
 use crate::fabric::{Export, PathList};
 use crate::host::{Counts, Host};
-use crate::volume::{Capability, MkfsOptions, NodeId, SanName, SizeRange, VolumeId};
+use crate::volume::{Capability, MkfsOptions, NodeId, Passphrases, SanName, SizeRange, VolumeId};
 
 /// LIO numbers the LUNs of a target from 0 to 255, and a node has one target on a SAN.
 const MAX_VOLUMES: i64 = 255;
@@ -59,6 +59,8 @@ pub struct StageCall {
     pub export: Export,
     /// How a file system is made on it, if one has to be.
     pub mkfs: MkfsOptions,
+    /// What opens it, when it is encrypted (LUKS2); `None` for a volume in the clear.
+    pub encryption: Option<Passphrases>,
 }
 
 /// NodeUnstageVolume.

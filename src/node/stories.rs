@@ -138,6 +138,7 @@ impl Volume {
             capability: self.capability(),
             export: self.export.clone(),
             mkfs: MkfsOptions::default(),
+            encryption: None,
         };
         node.stage(&call).outcome
     }

@@ -21,6 +21,7 @@ impl Rig {
             capability: writer(access),
             export: self.export.clone(),
             mkfs: MkfsOptions::default(),
+            encryption: None,
         }
     }
 

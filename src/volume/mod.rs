@@ -1,10 +1,11 @@
-//! CSI's nouns: volume and node ids, sizes, capabilities, the publish context.
+//! CSI's nouns: volume and node ids, sizes, capabilities, encryption, the publish context.
 //!
 //! Pure values; `csi/` parses requests into them, `controller/` and `node/` work with them. The persisted and wire forms
 //! carry a version and have a golden test.
 
 mod capability;
 mod context;
+mod encryption;
 mod id;
 mod mkfs;
 mod node_id;
@@ -12,6 +13,9 @@ mod size;
 
 pub use capability::{AccessMode, AccessType, Capability, FileSystemKind};
 pub use context::{ContextError, PublishContext};
+pub use encryption::{
+    ENCRYPTION, Encryption, EncryptionError, Passphrase, PassphraseError, Passphrases,
+};
 pub use id::{Family, SanName, SanNameError, VolumeId};
 pub use mkfs::{MKFS_OPTIONS, MkfsOptionError, MkfsOptions};
 pub use node_id::{NodeId, NodeIdError};
