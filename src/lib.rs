@@ -52,6 +52,7 @@ pub mod inflight;
 pub mod iscsi;
 pub mod linux_san;
 pub mod linux_san_wire;
+pub mod luks;
 pub mod mount;
 pub mod multipath;
 pub mod node;

@@ -33,6 +33,8 @@ pub struct Command {
     pub arguments: Vec<String>,
     /// What it reads from its standard input. May be a secret.
     pub input: Vec<u8>,
+    /// What it finds in its environment beside the tool path.
+    pub environment: &'static [(&'static str, &'static str)],
     /// How long it may take.
     pub timeout: Duration,
     /// What happens then.
@@ -50,6 +52,7 @@ impl Command {
                 .map(|&argument| argument.to_owned())
                 .collect(),
             input: Vec::new(),
+            environment: &[],
             timeout,
             on_deadline: OnDeadline::Kill,
         }
@@ -190,6 +193,7 @@ fn start(root: &Path, command: &Command) -> io::Result<Child> {
         .env_clear()
         .env("PATH", TOOL_PATH)
         .env("LC_ALL", "C")
+        .envs(command.environment.iter().copied())
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

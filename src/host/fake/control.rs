@@ -303,6 +303,14 @@ impl FakeWorld {
         self.state().hold(path.to_owned(), holder);
     }
 
+    /// Somebody keeps an open mapping open, or lets it go.
+    pub fn hold_mapping(&self, name: &str, holder: Option<&str>) {
+        let mut state = self.state();
+        let found = state.crypts.values().find(|crypt| crypt.name == name);
+        let node = found.map(super::crypt::Crypt::node);
+        state.hold(node.expect("it is open"), holder);
+    }
+
     /// A writer filled the page cache of a map.
     pub fn dirty_map(&self, wwid: &Wwid) {
         let mut state = self.state();
@@ -379,6 +387,7 @@ impl State {
         self.sessions.clear();
         self.sds.clear();
         self.maps.clear();
+        self.crypts.clear();
         self.multipathd.forget();
         self.openers.clear();
         self.locks.clear();

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use super::FakeWorld;
 use super::disks::{Trouble, page_80, page_83};
 use super::multipathd::DM;
-use super::san::DiskId;
+use super::san::{Disk, DiskId};
 use super::state::State;
 use super::tree::Node;
 use crate::host::Block;
@@ -19,6 +19,7 @@ use crate::host::Block;
 pub(super) enum Device {
     Sd(u64),
     Map(u64),
+    Crypt(u64),
 }
 
 impl State {
@@ -42,6 +43,10 @@ impl State {
     fn device_numbered(&self, numbers: (u32, u32)) -> io::Result<Device> {
         let map = self.maps.values().find(|map| (DM, map.minor) == numbers);
         let sd = self.sds.values().find(|sd| sd.numbers() == numbers);
+        let mut crypts = self.crypts.iter();
+        if let Some((id, _)) = crypts.find(|(_, crypt)| (DM, crypt.minor) == numbers) {
+            return Ok(Device::Crypt(*id));
+        }
         match (map, sd) {
             (Some(map), _) => Ok(Device::Map(map.id)),
             (None, Some(sd)) => Ok(Device::Sd(sd.id)),
@@ -53,6 +58,10 @@ impl State {
         match device {
             Device::Map(id) => self.maps.get(&id).map_or((0, 0), |map| (DM, map.minor)),
             Device::Sd(id) => self.sds.get(&id).map_or((0, 0), super::disks::Sd::numbers),
+            Device::Crypt(id) => self
+                .crypts
+                .get(&id)
+                .map_or((0, 0), |crypt| (DM, crypt.minor)),
         }
     }
 
@@ -60,6 +69,7 @@ impl State {
         match device {
             Device::Map(id) => self.maps.get(&id).map(|map| map.size),
             Device::Sd(id) => self.sds.get(&id).map(|sd| sd.size),
+            Device::Crypt(id) => self.crypts.get(&id).map(|crypt| crypt.size),
         }
     }
 
@@ -67,7 +77,41 @@ impl State {
         match device {
             Device::Sd(id) => self.disk_behind(id),
             Device::Map(id) => self.disk_behind_map(id),
+            Device::Crypt(id) => match self.crypts.get(&id).map(|crypt| crypt.under) {
+                Some(under) => self.disk_under(under),
+                None => Err(Trouble::Failed(Errno::ENXIO)),
+            },
         }
+    }
+
+    /// The disk as it is seen through `device`, which it lies behind.
+    pub(super) fn seen_through<T>(
+        &self,
+        device: Device,
+        disk: DiskId,
+        look: impl FnOnce(&Disk) -> T,
+    ) -> T {
+        match device {
+            Device::Crypt(_) => look(&self.san.disk(disk).unsealed()),
+            Device::Sd(_) | Device::Map(_) => look(self.san.disk(disk)),
+        }
+    }
+
+    /// The same, to be changed.
+    pub(super) fn change_through<T>(
+        &mut self,
+        device: Device,
+        disk: DiskId,
+        change: impl FnOnce(&mut Disk) -> T,
+    ) -> T {
+        let disk = self.san.disk_mut(disk);
+        let Device::Crypt(_) = device else {
+            return change(disk);
+        };
+        let mut inside = disk.unsealed();
+        let changed = change(&mut inside);
+        disk.reseal(&inside);
+        changed
     }
 
     /// Notes a use of a device that no careful driver makes: of a bare path, or of a map with a path that leads elsewhere.
@@ -78,6 +122,10 @@ impl State {
                 let name = self.sds.get(&id).map(super::disks::Sd::name);
                 self.violation(format!("{what} of the bare path {name:?}"));
                 return;
+            }
+            Device::Crypt(id) => {
+                let under = self.crypts.get(&id).map(|crypt| crypt.under);
+                return under.map_or((), |under| self.check_use(under, what));
             }
         };
         let Some(map) = self.maps.get(&id).cloned() else {
@@ -94,6 +142,14 @@ impl State {
         }
     }
 
+    fn opens_of(&mut self, device: Device) -> Option<&mut u32> {
+        match device {
+            Device::Map(id) => Some(&mut self.maps.get_mut(&id)?.opens),
+            Device::Crypt(id) => Some(&mut self.crypts.get_mut(&id)?.opens),
+            Device::Sd(_) => None,
+        }
+    }
+
     /// Who keeps a map from being removed.
     pub(super) fn users_of_map(&self, id: u64) -> Vec<String> {
         let device = Device::Map(id);
@@ -102,6 +158,8 @@ impl State {
         let Some(map) = self.maps.get(&id) else {
             return users;
         };
+        let on_it = self.crypts.values().filter(|crypt| crypt.under == device);
+        users.extend(on_it.map(|crypt| crypt.name.clone()));
         if map.opens > 0 {
             users.push(format!("{} open descriptors", map.opens));
         }
@@ -120,10 +178,8 @@ impl FakeBlock {
     pub(super) fn open(world: &FakeWorld, path: &Path) -> io::Result<Self> {
         let mut state = world.enter()?;
         let device = state.device_at(path)?;
-        if let Device::Map(id) = device
-            && let Some(map) = state.maps.get_mut(&id)
-        {
-            map.opens += 1;
+        if let Some(opens) = state.opens_of(device) {
+            *opens += 1;
         }
         drop(state);
         Ok(Self {
@@ -136,10 +192,8 @@ impl FakeBlock {
 impl Drop for FakeBlock {
     fn drop(&mut self) {
         let mut state = self.world.state();
-        if let Device::Map(id) = self.device
-            && let Some(map) = state.maps.get_mut(&id)
-        {
-            map.opens = map.opens.saturating_sub(1);
+        if let Some(opens) = state.opens_of(self.device) {
+            *opens = opens.saturating_sub(1);
         }
     }
 }
@@ -163,7 +217,7 @@ impl Block for FakeBlock {
             if state.size_of(device).is_none_or(|size| end > size) {
                 return Ok(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            Ok(state.san.disk(disk).read(offset, length))
+            Ok(state.seen_through(device, disk, |disk| disk.read(offset, length)))
         })?
     }
 

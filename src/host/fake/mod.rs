@@ -9,6 +9,7 @@
 
 mod clock;
 mod control;
+mod crypt;
 mod devices;
 mod disks;
 mod filesystems;

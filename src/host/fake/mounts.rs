@@ -184,6 +184,10 @@ impl State {
         let node = self.device_at(&source).ok();
         if let Some(device) = node {
             self.check_use(device, "bind");
+            if let (Device::Crypt(_), Ok(disk)) = (device, self.disk_under(device)) {
+                // Whoever sees it may write to it.
+                self.san.disk_mut(disk).fresh = false;
+            }
         }
         Ok(Mount {
             id: self.mounts.next_id(),
@@ -200,7 +204,9 @@ impl State {
         let device = self.device_at(&call.source).map_err(failed)?;
         let disk = self.disk_under(device)?;
         self.check_use(device, "mount");
-        let found = Super::read(self.san.disk(disk)).map_err(failed)?;
+        let found = self
+            .seen_through(device, disk, Super::read)
+            .map_err(failed)?;
         let fits = found.as_ref().is_some_and(|found| found.kind == kind);
         let Some(found) = found.filter(|_| fits) else {
             return Err(Trouble::Failed(Errno::EINVAL));
@@ -249,7 +255,7 @@ impl State {
             let Ok(disk) = self.disk_under(device) else {
                 return false;
             };
-            let found = Super::read(self.san.disk(disk));
+            let found = self.seen_through(device, disk, Super::read);
             found.is_ok_and(|found| found.is_some_and(|found| found.uuid == uuid))
         })
     }
@@ -279,7 +285,7 @@ impl State {
     /// The last unmount writes the superblock and all that is dirty; it hangs while the map queues. When I/O fails, umount(2) still
     /// succeeds, and what was dirty is lost.
     fn write_out(&mut self, mount: &Mount) -> Result<(), Trouble> {
-        let Some(Device::Map(id)) = mount.device else {
+        let Some(id) = mount.device.and_then(|device| self.map_under(device)) else {
             return Ok(());
         };
         let reached = self.disk_behind_map(id);

@@ -152,9 +152,7 @@ impl State {
             return;
         };
         let size = self.sds[first].size;
-        let taken: BTreeSet<u32> = self.maps.values().map(|map| map.minor).collect();
-        let minor = (0..).find(|minor| !taken.contains(minor)).expect("endless");
-        let id = self.serial();
+        let (id, minor) = (self.serial(), self.free_minor());
         let name = self.alias(wwid, id);
         let map = Map {
             id,
@@ -174,6 +172,14 @@ impl State {
         self.show_map(&map);
         self.maps.insert(id, map);
         self.claim(wwid.as_str());
+    }
+
+    /// The first number that no dm device has.
+    pub(super) fn free_minor(&self) -> u32 {
+        let maps = self.maps.values().map(|map| map.minor);
+        let crypts = self.crypts.values().map(|crypt| crypt.minor);
+        let taken: BTreeSet<u32> = maps.chain(crypts).collect();
+        (0..).find(|minor| !taken.contains(minor)).expect("endless")
     }
 
     fn alias(&self, wwid: &Wwid, id: u64) -> String {

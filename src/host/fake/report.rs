@@ -14,7 +14,7 @@ pub struct Leftovers {
     pub records: Vec<String>,
     /// SCSI disks that are not on the administrator's sessions.
     pub disks: Vec<String>,
-    /// Multipath maps.
+    /// Multipath maps, and the mappings on them.
     pub maps: Vec<String>,
     /// Mounts.
     pub mounts: Vec<String>,
@@ -105,7 +105,10 @@ impl State {
             disks: disks
                 .map(|sd| format!("{} {}", sd.name(), sd.hctl()))
                 .collect(),
-            maps: maps.map(|map| map.name.clone()).collect(),
+            maps: maps
+                .map(|map| map.name.clone())
+                .chain(self.crypts.values().map(|crypt| crypt.name.clone()))
+                .collect(),
             mounts: self.mount_points(),
             wwids: self.wwids_listed().into_iter().collect(),
             held: locks.chain(open.map(|map| map.name.clone())).collect(),

@@ -63,10 +63,13 @@ impl Target {
     }
 }
 
+#[derive(Clone)]
 pub(super) struct Disk {
     pub(super) wwid: Wwid,
     pub(super) size: u64,
-    blocks: BTreeMap<u64, Vec<u8>>,
+    /// What was never written reads as this.
+    pub(super) filler: u8,
+    pub(super) blocks: BTreeMap<u64, Vec<u8>>,
     /// Bytes that answer MEDIUM ERROR.
     pub(super) unreadable: Vec<Range<u64>>,
     /// A mkfs of ours was cut off here: making it anew destroys nothing.
@@ -81,6 +84,7 @@ impl Disk {
         Self {
             wwid,
             size,
+            filler: 0,
             blocks: BTreeMap::new(),
             unreadable: Vec::new(),
             torn: false,
@@ -98,7 +102,7 @@ impl Disk {
         if self.unreadable.iter().any(bad) {
             return Err(Errno::EIO.into());
         }
-        let mut bytes = vec![0; length];
+        let mut bytes = vec![self.filler; length];
         for (&at, block) in self.blocks.range(offset / BLOCK..=end / BLOCK) {
             let start = at * BLOCK;
             for (index, &byte) in block.iter().enumerate() {
@@ -119,13 +123,18 @@ impl Disk {
             let block = self
                 .blocks
                 .entry(place / BLOCK)
-                .or_insert_with(|| vec![0; size]);
+                .or_insert_with(|| vec![self.filler; size]);
             block[usize::try_from(place % BLOCK).expect("below 4096")] = byte;
         }
     }
 
     pub(super) fn is_blank(&self) -> bool {
-        self.unreadable.is_empty() && self.blocks.values().flatten().all(|&byte| byte == 0)
+        self.unreadable.is_empty()
+            && self
+                .blocks
+                .values()
+                .flatten()
+                .all(|&byte| byte == self.filler)
     }
 
     pub(super) fn wipe(&mut self) {

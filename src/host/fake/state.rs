@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::clock::Clock;
+use super::crypt::Crypt;
 use super::disks::Sd;
 use super::mounts::Mounts;
 use super::multipathd::{Map, Multipathd};
@@ -61,6 +62,7 @@ pub(super) struct State {
     pub(super) sessions: BTreeMap<u32, Session>,
     pub(super) sds: BTreeMap<u64, Sd>,
     pub(super) maps: BTreeMap<u64, Map>,
+    pub(super) crypts: BTreeMap<u64, Crypt>,
     pub(super) multipathd: Multipathd,
     pub(super) mounts: Mounts,
     /// Canonical paths and maps that some process has open, with its name.
@@ -90,6 +92,7 @@ impl State {
             sessions: BTreeMap::new(),
             sds: BTreeMap::new(),
             maps: BTreeMap::new(),
+            crypts: BTreeMap::new(),
             multipathd: Multipathd::default(),
             mounts: Mounts::default(),
             openers: BTreeMap::new(),

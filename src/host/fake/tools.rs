@@ -62,6 +62,13 @@ impl State {
             "iscsiadm" => return self.iscsiadm(&arguments),
             "multipath" => self.multipath(&arguments),
             "blkid" => self.blkid(&arguments, last),
+            "cryptsetup" => {
+                let output = self.cryptsetup(command, torn);
+                if torn {
+                    self.dead.insert(process);
+                }
+                output
+            }
             "mkfs.ext4" | "mkfs.xfs" | "mkfs.btrfs" => {
                 let output = self.mkfs(command, last, torn);
                 if torn {
@@ -121,7 +128,7 @@ impl State {
         let Ok(disk) = self.disk_under(found) else {
             return ended(2, "", "");
         };
-        let Ok(signatures) = probe(self.san.disk(disk)) else {
+        let Ok(signatures) = self.seen_through(found, disk, probe) else {
             return ended(2, "", "");
         };
         match signatures.as_slice() {
@@ -156,9 +163,10 @@ impl State {
             return ended(1, "", "is mounted; will not make a filesystem here!");
         }
         self.check_use(found, "mkfs");
-        let backing = self.san.disk(disk);
-        let wwid = backing.wwid.clone();
-        let holds_data = !backing.is_blank() && !backing.torn && !backing.fresh;
+        let wwid = self.san.disk(disk).wwid.clone();
+        let holds_data = self.seen_through(found, disk, |backing| {
+            !backing.is_blank() && !backing.torn && !backing.fresh
+        });
         if holds_data {
             self.violation(format!(
                 "{} on {wwid}, which holds something",
@@ -168,17 +176,18 @@ impl State {
         let mut uuid = [0; 16];
         uuid[8..].copy_from_slice(&self.serial().to_be_bytes());
         uuid[0] = 0xfa;
-        let disk = self.san.disk_mut(disk);
-        disk.wipe();
-        // Tables and journal first, the superblock last.
-        disk.write(1 << 20, b"tables");
-        disk.torn = torn;
-        disk.fresh = !torn;
-        if torn {
-            return ended(1, "", "cut off");
-        }
-        Super { kind, size, uuid }.write(disk);
-        ended(0, "", "")
+        self.change_through(found, disk, |disk| {
+            disk.wipe();
+            // Tables and journal first, the superblock last.
+            disk.write(1 << 20, b"tables");
+            disk.torn = torn;
+            disk.fresh = !torn;
+            if torn {
+                return ended(1, "", "cut off");
+            }
+            Super { kind, size, uuid }.write(disk);
+            ended(0, "", "")
+        })
     }
 
     fn fsck(&mut self, device: &Path) -> Output {
@@ -216,21 +225,30 @@ impl State {
         let (Ok(disk), Some(size)) = (self.disk_under(device), self.size_of(device)) else {
             return ended(1, "", "Input/output error");
         };
-        let Ok(Some(found)) = Super::read(self.san.disk(disk)) else {
+        let Ok(Some(found)) = self.seen_through(device, disk, Super::read) else {
             return ended(1, "", "Bad magic number in super-block");
         };
         let grown = Super {
             size: size.max(found.size),
             ..found
         };
-        grown.write(self.san.disk_mut(disk));
+        self.change_through(device, disk, |disk| grown.write(disk));
         ended(0, "", "")
+    }
+
+    /// The map that a device is or lies on.
+    pub(super) fn map_under(&self, device: Device) -> Option<u64> {
+        match device {
+            Device::Map(id) => Some(id),
+            Device::Sd(_) => None,
+            Device::Crypt(id) => self.map_under(self.crypts.get(&id)?.under),
+        }
     }
 
     /// Writes out a map's dirty pages.
     pub(super) fn flush(&mut self, path: &Path) -> Result<(), Trouble> {
         let device = self.device_at(path).map_err(super::mounts::failed)?;
-        let Device::Map(id) = device else {
+        let Some(id) = self.map_under(device) else {
             return Ok(());
         };
         let dirty = self.maps.get(&id).is_some_and(|map| map.dirty);

@@ -90,7 +90,8 @@ impl World for FakeWorld {
                 return Ok(ROOT_SPACE);
             };
             let disk = state.disk_under(device)?;
-            let found = Super::read(state.san.disk(disk)).map_err(super::mounts::failed)?;
+            let found = state.seen_through(device, disk, Super::read);
+            let found = found.map_err(super::mounts::failed)?;
             let total = found.as_ref().map_or(0, |found| found.size);
             let counts_files = found.is_some_and(|found| found.kind != "btrfs");
             let inodes = if counts_files { total / 16384 } else { 0 };
