@@ -184,6 +184,51 @@ async fn what_stage_lacks_is_named() {
 }
 
 #[tokio::test]
+async fn an_encrypted_volume_needs_its_passphrase() {
+    let rig = Rig::new();
+    let sealed = |secrets: &[(&str, &str)]| {
+        let secrets: HashMap<String, String> = secrets
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        move |request: &mut proto::NodeStageVolumeRequest| {
+            let encryption = ("encryption".to_owned(), "luks2".to_owned());
+            request.volume_context.extend([encryption]);
+            request.secrets = secrets;
+        }
+    };
+    let none = rig.refused_stage(sealed(&[("password", "hunter2")])).await;
+    assert_names(&none, Code::InvalidArgument, "secrets.passphrase");
+    for (secrets, named) in [
+        (
+            [("passphrase", "hunter2\n"), ("x", "")],
+            "secrets.passphrase",
+        ),
+        (
+            [("passphrase", "hunter2"), ("passphrase-old", "")],
+            "secrets.passphrase-old",
+        ),
+    ] {
+        let refused = rig.refused_stage(sealed(&secrets)).await;
+        assert_names(&refused, Code::InvalidArgument, named);
+        assert!(!refused.1.contains("hunter2"), "{}", refused.1);
+    }
+    let other = rig
+        .refused_stage(|request| {
+            let encryption = ("encryption".to_owned(), "luks3".to_owned());
+            request.volume_context.extend([encryption]);
+        })
+        .await;
+    assert_names(&other, Code::InvalidArgument, "volume_context.encryption");
+    assert_eq!(rig.under.fake.session_count(), 0, "nothing was done");
+    let mut request = rig.stage_request();
+    sealed(&[("passphrase", "hunter2")])(&mut request);
+    let staged = rig.service.node_stage_volume(Request::new(request)).await;
+    staged.unwrap();
+    assert_eq!(rig.under.fake.mappings().len(), 1);
+}
+
+#[tokio::test]
 async fn what_publish_lacks_is_named() {
     use Code::{FailedPrecondition, InvalidArgument, NotFound};
     let rig = Rig::new();

@@ -1,4 +1,4 @@
-//! The kernel's view of a volume's map, and where it is mounted.
+//! The kernel's view of a volume's devices, its map and the encrypted layer on it, and where they are mounted.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,11 @@ use super::{Node, NodeError};
 use crate::fabric::Wwid;
 use crate::fault::chain;
 use crate::host::{Host, Stat};
+use crate::luks::Identity;
 use crate::mount::{Mount, MountTable, remove_mount, resolve};
 use crate::volume::VolumeId;
 
-/// A multipath map of this moment; its number may be another's tomorrow.
+/// A device of this moment; its number may be another's tomorrow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     /// `dm-3`.
@@ -32,15 +33,19 @@ pub enum Owner {
     Gone,
 }
 
-/// The map of `wwid`, by its dm uuid.
-fn find_device(host: &Host, wwid: &Wwid) -> io::Result<Option<Device>> {
-    let uuid = wwid.dm_uuid();
+/// The dm uuid of the encrypted layer of the volume with `wwid`.
+fn layer_uuid(wwid: &Wwid) -> String {
+    Identity::of(wwid.as_str()).dm_uuid()
+}
+
+/// The device with this dm uuid.
+fn find_device(host: &Host, uuid: &str) -> io::Result<Option<Device>> {
     for name in host.list(Path::new("/sys/block"))? {
         let Some(name) = name.to_str().filter(|name| name.starts_with("dm-")) else {
             continue;
         };
         let attributes = Path::new("/sys/block").join(name);
-        if host.find_attribute(&attributes.join("dm/uuid"))?.as_deref() != Some(uuid.as_str()) {
+        if host.find_attribute(&attributes.join("dm/uuid"))?.as_deref() != Some(uuid) {
             continue;
         }
         let numbers = host.find_attribute(&attributes.join("dev"))?;
@@ -79,7 +84,8 @@ fn owner(host: &Host, mount: &Mount, wwid: &Wwid) -> io::Result<Owner> {
         return Ok(Owner::Gone);
     }
     let uuid = host.find_attribute(&attributes.join("dm/uuid"))?;
-    Ok(if uuid == Some(wwid.dm_uuid()) {
+    let ours = [wwid.dm_uuid(), layer_uuid(wwid)];
+    Ok(if uuid.is_some_and(|uuid| ours.contains(&uuid)) {
         Owner::Ours
     } else {
         Owner::Other
@@ -97,10 +103,25 @@ impl Node {
 
     /// The map of `volume`, if there is one.
     pub(super) fn find_device(&self, volume: &VolumeId) -> Result<Option<Device>, NodeError> {
-        find_device(&self.host, &volume.wwid).map_err(|source| NodeError::Device {
+        self.find_by_uuid(volume, &volume.wwid.dm_uuid())
+    }
+
+    /// The encrypted layer of `volume`, wherever it lies, if there is one.
+    pub(super) fn find_layer(&self, volume: &VolumeId) -> Result<Option<Device>, NodeError> {
+        self.find_by_uuid(volume, &layer_uuid(&volume.wwid))
+    }
+
+    fn find_by_uuid(&self, volume: &VolumeId, uuid: &str) -> Result<Option<Device>, NodeError> {
+        find_device(&self.host, uuid).map_err(|source| NodeError::Device {
             volume: volume.clone(),
             source,
         })
+    }
+
+    /// All devices of `volume`, the map first.
+    pub(super) fn devices(&self, volume: &VolumeId) -> Result<Vec<Device>, NodeError> {
+        let both = [self.find_device(volume)?, self.find_layer(volume)?];
+        Ok(both.into_iter().flatten().collect())
     }
 
     /// The map of `volume`, which the attachment has just verified.
@@ -127,6 +148,15 @@ impl Node {
         let table = MountTable::read(&self.host)?;
         let places = table.of_device_elsewhere(device.numbers, &device.name, targets);
         Ok(places.into_iter().cloned().collect())
+    }
+
+    /// Every place where one of the devices of `volume` is mounted or bound.
+    pub(super) fn all_places_of(&self, volume: &VolumeId) -> Result<Vec<Mount>, NodeError> {
+        let mut places = Vec::new();
+        for device in self.devices(volume)? {
+            places.extend(self.places_of(&device)?);
+        }
+        Ok(places)
     }
 
     /// Whose device `mount` shows, seen from `volume`.

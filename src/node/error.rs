@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::attach::{AttachError, DetachError, LedgerError};
 use crate::fault::{Fault, Faulted};
 use crate::filesystem::{CheckError, GrowError, MakeError, ProbeError, TwinError};
+use crate::luks::LuksError;
 use crate::mount::{MountError, OptionError, TableError};
 use crate::volume::{SanName, SizeError, VolumeId};
 
@@ -94,6 +95,46 @@ pub enum NodeError {
         /// Why it stays as it is.
         reason: &'static str,
     },
+    /// The layer of encryption failed.
+    #[error(transparent)]
+    Luks(#[from] LuksError),
+    /// Encrypted, and asked for in the clear.
+    #[error(
+        "{volume} is encrypted (luks2) and is asked for in the clear; nothing was written. Its volume context must hold encryption: luks2, as CreateVolume returned it"
+    )]
+    Sealed {
+        /// Which.
+        volume: VolumeId,
+    },
+    /// Asked for encrypted, and not to be encrypted, or not opened.
+    #[error(
+        "{device} holds {found} and cannot be staged with encryption: luks2: {reason}; nothing was written"
+    )]
+    NotSealed {
+        /// Which.
+        device: String,
+        /// What is there.
+        found: String,
+        /// Why it stays as it is.
+        reason: &'static str,
+    },
+    /// Another mapping bears the volume's name, or lies on something else.
+    #[error(
+        "the mapping {name} ({uuid}, on {under}) bears the name of this volume's encrypted layer and does not lie on its map; it stays. `dmsetup info {name}` shows it"
+    )]
+    Mapping {
+        /// Its name.
+        name: String,
+        /// Its dm uuid.
+        uuid: String,
+        /// The devices under it.
+        under: String,
+    },
+    /// A volume that is being made ready was to be left, which would make it useless.
+    #[error(
+        "{0} was begun and has no file system yet; this node's ledger keeps that in mind until it is staged or unstaged"
+    )]
+    Unfinished(VolumeId, #[source] Box<NodeError>),
     /// No file system could be made.
     #[error(transparent)]
     Make(#[from] MakeError),
@@ -263,6 +304,9 @@ impl Faulted for NodeError {
             | Self::NoStagingDirectory(_)
             | Self::NoPaths { .. }
             | Self::Content { .. }
+            | Self::Sealed { .. }
+            | Self::NotSealed { .. }
+            | Self::Mapping { .. }
             | Self::NotStaged { .. }
             | Self::OtherAccess { .. }
             | Self::OneTarget { .. }
@@ -273,6 +317,7 @@ impl Faulted for NodeError {
             Self::Detach(error) => error.fault(),
             Self::Ledger(error) => error.fault(),
             Self::Probe(error) => error.fault(),
+            Self::Luks(error) => error.fault(),
             Self::Make(error) => error.fault(),
             Self::Grow(error) => error.fault(),
             Self::Capacity(error) => error.fault(),
@@ -280,6 +325,7 @@ impl Faulted for NodeError {
             Self::Twin(error) => error.fault(),
             Self::Mount(error) => error.fault(),
             Self::Resolve { .. }
+            | Self::Unfinished(..)
             | Self::LookLost(_)
             | Self::Space { .. }
             | Self::Intent { .. }

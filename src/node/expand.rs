@@ -1,13 +1,15 @@
-//! NodeExpandVolume (CSI §NodeExpandVolume): first the map, on all its paths, then the file system in it.
+//! NodeExpandVolume (CSI §NodeExpandVolume): first the map, on all its paths, then the encrypted layer, if there is one, then the file system.
 //!
 //! Each layer is looked at by itself: one that has its size already is passed over, and the next one is looked at all the same.
 
 use super::device::Device;
+use super::encrypted::identity_of;
 use super::intent::Intent;
 use super::{ExpandCall, Node, NodeError};
 use crate::filesystem::{Kind, Mounted, grow};
+use crate::luks;
 use crate::mount::MountTable;
-use crate::volume::{AccessType, FileSystemKind};
+use crate::volume::{AccessType, Encryption, FileSystemKind};
 
 /// Returns the size that the volume has on this node.
 pub fn expand(node: &Node, call: &ExpandCall) -> Result<u64, NodeError> {
@@ -26,8 +28,11 @@ pub fn expand(node: &Node, call: &ExpandCall) -> Result<u64, NodeError> {
             "the volume has grown without its paths that do not run"
         );
     }
+    if intent.encryption.is_some() && luks::grow(&node.host, &identity_of(&call.volume))? {
+        tracing::info!(volume.id = key, "the encrypted layer fills its map again");
+    }
     if let Some(kind) = kind {
-        let device = node.device(&call.volume)?;
+        let device = node.device_in_use(&call.volume, &intent)?;
         fill(node, &intent, &device, kind)?;
     }
     Ok(size)
@@ -45,7 +50,11 @@ fn find_staged(node: &Node, call: &ExpandCall) -> Result<(Intent, Option<Kind>),
         AccessType::Block => None,
         AccessType::Mount { kind, .. } => Some(kind_of(kind)),
     };
-    let device = node.find_device(&call.volume)?.ok_or_else(not_at)?;
+    let device = match intent.encryption {
+        None => node.find_device(&call.volume)?,
+        Some(Encryption::Luks2) => node.find_layer(&call.volume)?,
+    };
+    let device = device.ok_or_else(not_at)?;
     let path = node.resolved(&call.path)?;
     let table = MountTable::read(&node.host)?;
     let is_there = match table.find_top(&path) {

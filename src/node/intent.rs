@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Node, NodeError, StageCall};
-use crate::volume::{Capability, VolumeId};
+use crate::volume::{AccessType, Capability, Encryption, VolumeId};
 
 const VERSION: u64 = 1;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// How far the making of a file system has come.
+/// How far the making of a file system, or of a LUKS header, has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Formatting {
@@ -25,6 +25,17 @@ pub enum Formatting {
     Begun,
     /// Written out.
     Done,
+}
+
+impl Formatting {
+    // Its form is serde's.
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    fn is_no(&self) -> bool {
+        *self == Self::No
+    }
 }
 
 /// How a target shows the volume.
@@ -60,6 +71,12 @@ pub struct Intent {
     /// See there.
     #[serde(default)]
     pub formatting: Formatting,
+    /// How it is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
+    /// How far the making of its LUKS header has come; [`Formatting::No`] again once it is staged, since from then on there may be data inside.
+    #[serde(default, skip_serializing_if = "Formatting::is_no")]
+    pub sealing: Formatting,
     /// Staging has come to its end once.
     #[serde(default)]
     pub staged: bool,
@@ -76,18 +93,32 @@ struct Versioned {
 impl Intent {
     /// The intent of `call`, which goes on from what an earlier one left.
     pub fn of(call: &StageCall, staging_path: &Path, before: Option<Self>) -> Self {
-        let (formatting, staged, targets) = before
-            .map(|intent| (intent.formatting, intent.staged, intent.targets))
-            .unwrap_or_default();
+        let made = |intent: Self| {
+            let making = (intent.formatting, intent.sealing);
+            (making, intent.staged, intent.targets)
+        };
+        let ((formatting, sealing), staged, targets) = before.map(made).unwrap_or_default();
         Self {
             version: VERSION,
             volume: call.volume.clone(),
             staging_path: staging_path.to_owned(),
             capability: call.capability.clone(),
             formatting,
+            encryption: call.encryption.as_ref().map(|_| Encryption::Luks2),
+            sealing,
             staged,
             targets,
         }
+    }
+
+    /// Whether something on the volume was begun and is not ready for use. Then nobody but this record can tell that it holds no data.
+    pub fn is_unfinished(&self) -> bool {
+        let awaits_file_system = self.sealing == Formatting::Done
+            && self.formatting == Formatting::No
+            && self.capability.access != AccessType::Block;
+        self.formatting == Formatting::Begun
+            || self.sealing == Formatting::Begun
+            || awaits_file_system
     }
 
     /// Reads what an earlier call wrote.
@@ -175,6 +206,14 @@ mod tests {
         newer["version"] = 2.into();
         let refused = Intent::from_value(&volume, &newer).unwrap_err();
         assert!(refused.to_string().contains("version 2"), "{refused}");
+        assert_eq!((intent.encryption, intent.sealing), (None, Formatting::No));
+        let mut sealed = golden();
+        sealed["encryption"] = "luks2".into();
+        sealed["sealing"] = "done".into();
+        let intent = Intent::from_value(&volume, &sealed).unwrap();
+        assert_eq!(intent.encryption, Some(Encryption::Luks2));
+        assert_eq!(intent.sealing, Formatting::Done);
+        assert_eq!(intent.to_value().unwrap(), sealed);
         newer["version"] = Value::Null;
         assert!(Intent::from_value(&volume, &newer).is_err());
     }

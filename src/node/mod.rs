@@ -10,6 +10,9 @@ mod access_tests;
 mod btrfs_tests;
 mod decide;
 mod device;
+mod encrypted;
+#[cfg(test)]
+mod encrypted_tests;
 mod error;
 mod expand;
 mod intent;

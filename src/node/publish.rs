@@ -72,7 +72,7 @@ fn refuse_other_access(intent: &Intent, call: &PublishCall) -> Result<(), NodeEr
 impl<'c> Publishing<'c> {
     fn of(node: &Node, call: &'c PublishCall, intent: &Intent) -> Result<Self, NodeError> {
         let is_block = call.capability.access == AccessType::Block;
-        let device = node.device(&call.volume)?;
+        let device = node.device_in_use(&call.volume, intent)?;
         let source = if is_block {
             device.path.clone()
         } else {

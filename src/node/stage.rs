@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::MsFlags;
 
-use super::decide::{Case, Decision, decide};
+use super::decide::{Case, Decision, Place, decide};
 use super::device::{Device, beside};
+use super::encrypted::ensure_layer;
 use super::expand::{fill, kind_of};
 use super::intent::{Formatting, Intent};
 use super::{Node, NodeError, StageCall};
@@ -21,10 +22,10 @@ use crate::mount::{
 use crate::volume::{AccessType, FileSystemKind, VolumeId};
 
 /// A stage call with all that follows from it alone.
-struct Staging<'c> {
-    call: &'c StageCall,
+pub(super) struct Staging<'c> {
+    pub(super) call: &'c StageCall,
     /// Without links on the way.
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// `None` for a raw volume.
     file_system: Option<FileSystem>,
 }
@@ -49,9 +50,22 @@ pub fn stage(node: &Node, call: &StageCall) -> Result<(), NodeError> {
     let mut intent = begin(node, &staging, before)?;
     let was_staged = intent.staged;
     // The mark of an mkfs that was cut off is kept: without it nobody could tell from data what it left.
-    let keep = was_staged || intent.formatting == Formatting::Begun;
+    let keep = was_staged || intent.is_unfinished();
     attach(node, call, wanted, &intent).map_err(|error| undone(node, &staging, error, keep))?;
-    place(node, &staging, &mut intent).map_err(|error| undone(node, &staging, error, was_staged))
+    place(node, &staging, &mut intent).map_err(|error| {
+        if !was_staged && intent.is_unfinished() {
+            return unfinished(&intent.volume, error);
+        }
+        undone(node, &staging, error, was_staged)
+    })
+}
+
+/// Taking back would forget that what is on the volume is ours and no data. So it stays, and the orchestrator has to call again.
+fn unfinished(volume: &VolumeId, error: NodeError) -> NodeError {
+    match error.fault() {
+        Fault::Busy | Fault::MaybeDone | Fault::Timeout => error,
+        _ => NodeError::Unfinished(volume.clone(), Box::new(error)),
+    }
 }
 
 /// A failure for good also ends what calls before this one have begun: the orchestrator forgets the volume and will not call unstage.
@@ -77,7 +91,7 @@ impl<'c> Staging<'c> {
     }
 
     /// The SAN takes no writes, or the caller wants none.
-    fn is_read_only(&self) -> bool {
+    pub(super) fn is_read_only(&self) -> bool {
         self.call.export.read_only || self.call.capability.mode.is_reader()
     }
 }
@@ -98,16 +112,25 @@ impl FileSystem {
 }
 
 fn refuse_other_use(before: &Intent, staging: &Staging<'_>) -> Result<(), NodeError> {
-    let difference = if before.staging_path != staging.path {
+    let difference = if before.encryption.is_some() != staging.call.encryption.is_some() {
+        // Also while its making was cut off: what is on it then is half of what was asked for.
+        if !before.staged && !before.is_unfinished() {
+            return Ok(());
+        }
+        if before.encryption.is_some() {
+            "with encryption, and not in the clear"
+        } else {
+            "in the clear, and not with encryption"
+        }
+    } else if !before.staged {
+        return Ok(());
+    } else if before.staging_path != staging.path {
         "and not at the path asked for"
     } else if !before.capability.stages_like(&staging.call.capability) {
         "with another capability"
     } else {
         return Ok(());
     };
-    if !before.staged {
-        return Ok(());
-    }
     Err(NodeError::StagedOtherwise {
         volume: before.volume.clone(),
         staging_path: before.staging_path.clone(),
@@ -125,10 +148,12 @@ fn is_staged(node: &Node, before: &Intent, staging: &Staging<'_>) -> Result<bool
         // Attaching will repair it or tell what is wrong.
         return Ok(false);
     }
+    let Ok(device) = node.device_in_use(&before.volume, before) else {
+        return Ok(false);
+    };
     if staging.file_system.is_none() {
         return Ok(true);
     }
-    let device = node.device(&before.volume)?;
     let table = MountTable::read(&node.host)?;
     let top = table.find_top(&staging.path);
     Ok(top.is_some_and(|mount| mount.device == device.numbers)
@@ -203,15 +228,22 @@ fn attach(
 
 /// From a verified map to a staged volume.
 fn place(node: &Node, staging: &Staging<'_>, intent: &mut Intent) -> Result<(), NodeError> {
-    if let Some(file_system) = &staging.file_system {
-        let device = node.device(&staging.call.volume)?;
-        remove_corrupted(node, staging, &device)?;
+    let map = node.device(&staging.call.volume)?;
+    if staging.file_system.is_some() {
+        remove_corrupted(node, staging)?;
         if !intent.staged {
             // Nothing of this boot explains a mount elsewhere; a second one would hide it.
-            node.refuse_other_places(&intent.volume, &device, &staging.path)?;
+            node.refuse_other_places(&intent.volume, &staging.path)?;
         }
+    }
+    let device = ensure_layer(node, staging, &map, intent)?;
+    if let Some(file_system) = &staging.file_system {
         if node.places_of(&device)?.is_empty() {
-            prepare(node, staging, file_system, &device, intent)?;
+            let devices = Devices {
+                map: &map,
+                used: &device,
+            };
+            prepare(node, staging, file_system, devices, intent)?;
         }
         ensure_mounted(
             &node.host,
@@ -226,7 +258,17 @@ fn place(node: &Node, staging: &Staging<'_>, intent: &mut Intent) -> Result<(), 
         ensure_filled(node, file_system, &device, intent);
     }
     intent.staged = true;
+    // From now on there may be data in it.
+    intent.sealing = Formatting::No;
     node.keep(intent)
+}
+
+/// The devices of a volume that is being staged.
+#[derive(Clone, Copy)]
+struct Devices<'d> {
+    map: &'d Device,
+    /// The encrypted layer, or the map itself.
+    used: &'d Device,
 }
 
 /// A volume that grew while it was nowhere, or of which a smaller one was the source. What it holds can be used as it is: that it did not grow is no
@@ -238,7 +280,7 @@ fn ensure_filled(node: &Node, file_system: &FileSystem, device: &Device, intent:
 }
 
 /// Unmounts a file system that has shut itself down, so that it can be mounted anew and recover.
-fn remove_corrupted(node: &Node, staging: &Staging<'_>, device: &Device) -> Result<(), NodeError> {
+fn remove_corrupted(node: &Node, staging: &Staging<'_>) -> Result<(), NodeError> {
     let Err(error) = node.host.find_stat(&staging.path) else {
         return Ok(());
     };
@@ -247,7 +289,7 @@ fn remove_corrupted(node: &Node, staging: &Staging<'_>, device: &Device) -> Resu
     }
     tracing::warn!(volume.id = %staging.call.volume, path = %staging.path.display(), %error,
         "the staged file system has shut down; mounting it anew");
-    node.refuse_other_places(&staging.call.volume, device, &staging.path)?;
+    node.refuse_other_places(&staging.call.volume, &staging.path)?;
     remove_mount(&node.host, &staging.path)?;
     Ok(())
 }
@@ -257,19 +299,28 @@ fn prepare(
     node: &Node,
     staging: &Staging<'_>,
     file_system: &FileSystem,
-    device: &Device,
+    devices: Devices<'_>,
     intent: &mut Intent,
 ) -> Result<(), NodeError> {
+    let device = devices.used;
     let content = probe(&node.host, &device.path)?;
     let decision = decide(&Case {
         content: &content,
         wanted: file_system.kind,
+        place: match (&staging.call.encryption, intent.sealing) {
+            (None, _) => Place::Clear,
+            (Some(_), Formatting::Done) => Place::NewlySealed,
+            (Some(_), Formatting::No | Formatting::Begun) => Place::Sealed,
+        },
         read_only: staging.is_read_only() || file_system.options.flags.contains(MsFlags::MS_RDONLY),
         blank_by_san: staging.call.export.blank,
         formatting: intent.formatting,
     });
     // Looking took its time; whose device it is is asked again before anything writes.
-    prove_still(node, &staging.call.volume, device)?;
+    prove_still(node, &staging.call.volume, devices.map)?;
+    if staging.call.encryption.is_some() && node.device_in_use(&intent.volume, intent)? != *device {
+        return Err(moved(&intent.volume, device));
+    }
     if file_system.kind == Kind::Btrfs
         && matches!(decision, Decision::Mount | Decision::RepairAndMount)
     {
@@ -306,11 +357,16 @@ pub(super) fn prove_still(
     if map.path == device.path {
         return Ok(());
     }
-    let (is, was) = (map.path.display(), device.path.display());
-    Err(NodeError::Device {
+    tracing::warn!(volume.id = %volume, now = %map.path.display(), "the volume's map was made anew");
+    Err(moved(volume, device))
+}
+
+fn moved(volume: &VolumeId, device: &Device) -> NodeError {
+    let was = device.path.display();
+    NodeError::Device {
         volume: volume.clone(),
-        source: io::Error::other(format!("it is {is} now and was {was} a moment ago")),
-    })
+        source: io::Error::other(format!("it was {was} a moment ago and is another one now")),
+    }
 }
 
 /// The ledger says "begun" before the first byte is written and "done" after the last: in between, and only then, what is there may be
@@ -331,11 +387,10 @@ fn make_file_system(
 /// After a failure for good: removes what this call made. The orchestrator will not call unstage.
 fn take_back(node: &Node, staging: &Staging<'_>) -> Result<(), NodeError> {
     let volume = &staging.call.volume;
-    if let Some(device) = node.find_device(volume)? {
-        node.refuse_other_places(volume, &device, &staging.path)?;
-        if !node.places_of(&device)?.is_empty() {
-            remove_mount(&node.host, &staging.path)?;
-        }
+    node.refuse_other_places(volume, &staging.path)?;
+    if !node.all_places_of(volume)?.is_empty() {
+        remove_mount(&node.host, &staging.path)?;
     }
+    node.close_layer(volume)?;
     node.detach(volume)
 }

@@ -119,7 +119,11 @@ fn raw(node: &Node, volume: &VolumeId) -> Result<Usage, NodeError> {
         volume: volume.clone(),
         source,
     };
-    let device = node.device(volume)?;
+    // What the pod sees is the topmost.
+    let device = match node.find_layer(volume)? {
+        Some(layer) => layer,
+        None => node.device(volume)?,
+    };
     let size = Path::new("/sys/block").join(&device.name).join("size");
     let sectors = node.host.read_attribute(&size).map_err(failed)?;
     let sectors: u64 = sectors

@@ -20,12 +20,14 @@ use crate::fault::chain;
 use crate::host::Host;
 use crate::host::fake::{Delays, DiskId, FakeWorld, Fault, PortalState};
 use crate::volume::{
-    AccessMode, AccessType, Capability, Family, FileSystemKind, MkfsOptions, NodeId, SizeRange,
-    VolumeId,
+    AccessMode, AccessType, Capability, Family, FileSystemKind, MkfsOptions, NodeId, Passphrase,
+    Passphrases, SizeRange, VolumeId,
 };
 
 const GIB: u64 = 1 << 30;
 const STATE: &str = "/var/lib/sanpath";
+/// Header and key area of a LUKS2 device.
+const PAYLOAD: u64 = 16 << 20;
 /// Where a writer's bytes are looked for: past everything that mkfs writes.
 const PAST_MKFS: u64 = 64 << 20;
 
@@ -42,7 +44,32 @@ struct Volume {
     export: Export,
     staging: PathBuf,
     access: AccessType,
+    sealed: bool,
     mode: AccessMode,
+}
+
+/// How a volume is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Use {
+    access: AccessType,
+    /// Encrypted.
+    sealed: bool,
+}
+
+impl From<AccessType> for Use {
+    fn from(access: AccessType) -> Self {
+        Self {
+            access,
+            sealed: false,
+        }
+    }
+}
+
+fn sealed(access: AccessType) -> Use {
+    Use {
+        access,
+        sealed: true,
+    }
 }
 
 impl Rig {
@@ -55,7 +82,8 @@ impl Rig {
         Self { fake, iqn, portals }
     }
 
-    fn volume(&self, number: u16, access: AccessType) -> Volume {
+    fn volume(&self, number: u16, used: impl Into<Use>) -> Volume {
+        let Use { access, sealed } = used.into();
         let wwid: Wwid = format!("36001405{number:025x}").parse().unwrap();
         let disk = self.fake.add_disk(&wwid, GIB);
         self.fake.map_lun(&self.iqn, Lun(number), disk);
@@ -73,6 +101,7 @@ impl Rig {
             export: self.fake.export(disk),
             staging,
             access,
+            sealed,
             mode: AccessMode::SingleNodeWriter,
         }
     }
@@ -111,11 +140,13 @@ fn mounted(kind: FileSystemKind) -> AccessType {
     AccessType::Mount { kind, flags }
 }
 
-fn all_accesses() -> [AccessType; 3] {
+fn all_uses() -> [Use; 5] {
     [
-        mounted(FileSystemKind::Ext4),
-        mounted(FileSystemKind::Xfs),
-        AccessType::Block,
+        mounted(FileSystemKind::Ext4).into(),
+        mounted(FileSystemKind::Xfs).into(),
+        AccessType::Block.into(),
+        sealed(mounted(FileSystemKind::Ext4)),
+        sealed(AccessType::Block),
     ]
 }
 
@@ -138,7 +169,10 @@ impl Volume {
             capability: self.capability(),
             export: self.export.clone(),
             mkfs: MkfsOptions::default(),
-            encryption: None,
+            encryption: self.sealed.then(|| {
+                let passphrase = Passphrase::parse("correct horse").unwrap();
+                Passphrases::new(passphrase, None)
+            }),
         };
         node.stage(&call).outcome
     }
@@ -205,7 +239,7 @@ fn must(outcome: Result<(), NodeError>, what: &str) {
 
 #[test]
 fn a_volume_lives_twice_and_leaves_nothing() {
-    for access in all_accesses() {
+    for access in all_uses() {
         let rig = Rig::new();
         let volume = rig.volume(5, access.clone());
         volume.live(&rig.node());
@@ -240,7 +274,7 @@ fn a_repeated_call_changes_nothing() {
 
 /// Cuts `act` off after every single step; after each, `finish` on a new process must end well and leave nothing.
 fn crash_everywhere(
-    access: &AccessType,
+    access: &Use,
     prepare: impl Fn(&Volume, &Node),
     act: impl Fn(&Volume, &Node),
     finish: impl Fn(&Volume, &Node),
@@ -278,7 +312,7 @@ fn stage_and_publish(volume: &Volume, node: &Node) {
 
 #[test]
 fn a_crash_after_every_step_of_stage_and_publish_is_made_good_by_a_retry() {
-    for access in all_accesses() {
+    for access in all_uses() {
         let crashes = crash_everywhere(&access, nothing, stage_and_publish, |volume, node| {
             stage_and_publish(volume, node);
             leave(volume, node);
@@ -289,14 +323,14 @@ fn a_crash_after_every_step_of_stage_and_publish_is_made_good_by_a_retry() {
 
 #[test]
 fn a_crash_after_every_step_of_stage_and_publish_is_undone_by_leaving() {
-    for access in all_accesses() {
+    for access in all_uses() {
         crash_everywhere(&access, nothing, stage_and_publish, leave);
     }
 }
 
 #[test]
 fn a_crash_after_every_step_of_leaving_is_made_good_by_a_retry() {
-    for access in all_accesses() {
+    for access in all_uses() {
         let crashes = crash_everywhere(&access, stage_and_publish, leave, leave);
         assert!(crashes > 8, "{access:?}: {crashes}");
     }
@@ -305,10 +339,12 @@ fn a_crash_after_every_step_of_leaving_is_made_good_by_a_retry() {
 #[test]
 fn a_crash_after_every_step_of_leaving_lets_the_volume_come_back() {
     let access = mounted(FileSystemKind::Ext4);
-    crash_everywhere(&access, stage_and_publish, leave, |volume, node| {
-        volume.live(node);
-        leave(volume, node);
-    });
+    for used in [access.clone().into(), sealed(access)] {
+        crash_everywhere(&used, stage_and_publish, leave, |volume, node| {
+            volume.live(node);
+            leave(volume, node);
+        });
+    }
 }
 
 #[test]
@@ -325,7 +361,7 @@ fn every_path_may_die_before_the_volume_leaves() {
 
 #[test]
 fn a_reboot_forgets_the_mounts_and_not_the_volume() {
-    for access in all_accesses() {
+    for access in all_uses() {
         let rig = Rig::new();
         let volume = rig.volume(5, access);
         stage_and_publish(&volume, &rig.node());
@@ -431,9 +467,9 @@ struct Story {
 }
 
 impl Story {
-    fn new(accesses: [AccessType; 2]) -> Self {
+    fn new(uses: [Use; 2]) -> Self {
         let rig = Rig::new();
-        let [first, second] = accesses;
+        let [first, second] = uses;
         Self {
             volumes: [rig.volume(1, first), rig.volume(2, second)],
             node: rig.node(),
@@ -511,10 +547,10 @@ impl Story {
     }
 }
 
-/// Without the first block, where a file system says how large it is.
+/// Without the first block, or the first one inside, where a file system says how large it is.
 fn content_past_sizes(rig: &Rig, volume: &Volume) -> BTreeMap<u64, Vec<u8>> {
     let mut content = rig.fake.content(volume.disk);
-    content.remove(&0);
+    content.remove(&if volume.sealed { PAYLOAD / 4096 } else { 0 });
     content
 }
 
@@ -524,10 +560,13 @@ proptest! {
     #[test]
     fn any_story_ends_with_nothing_left_and_nothing_lost(
         events in proptest::collection::vec(any_event(), 1..14),
-        block in any::<[bool; 2]>(),
+        uses in any::<[(bool, bool); 2]>(),
     ) {
-        let access = |block| if block { AccessType::Block } else { mounted(FileSystemKind::Ext4) };
-        let mut story = Story::new(block.map(access));
+        let used = |(block, sealed)| {
+            let access = if block { AccessType::Block } else { mounted(FileSystemKind::Ext4) };
+            Use { access, sealed }
+        };
+        let mut story = Story::new(uses.map(used));
         for event in &events {
             story.happen(event);
         }

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use super::device::Device;
 use super::{Node, NodeError, UnstageCall};
 use crate::volume::VolumeId;
 
@@ -12,27 +11,24 @@ pub fn unstage(node: &Node, call: &UnstageCall) -> Result<(), NodeError> {
         return remove_unrecorded(node, &call.volume, &staging_path);
     }
     // Answering OK lets the orchestrator take the LUN away: a mount anywhere else, be it an earlier staging path, must be gone first.
-    if let Some(device) = node.find_device(&call.volume)? {
-        node.refuse_other_places(&call.volume, &device, &staging_path)?;
-    }
+    node.refuse_other_places(&call.volume, &staging_path)?;
     node.remove_own_mount(&call.volume, &staging_path)?;
+    node.close_layer(&call.volume)?;
     node.detach(&call.volume)
 }
 
 /// Nothing is known of the volume, as after a loss of the ledger. A mount of this very volume at its staging path proves that we staged it;
 /// then it goes, and its devices too. Without that proof nothing is touched: the volume was never here.
 fn remove_unrecorded(node: &Node, volume: &VolumeId, staging_path: &Path) -> Result<(), NodeError> {
-    let Some(device) = node.find_device(volume)? else {
-        return Ok(());
-    };
-    let places = node.places_of(&device)?;
+    let places = node.all_places_of(volume)?;
     if !places.iter().any(|mount| mount.target == staging_path) {
         return Ok(());
     }
-    tracing::warn!(volume.id = %volume, path = %staging_path.display(), device = device.name,
+    tracing::warn!(volume.id = %volume, path = %staging_path.display(),
         "the ledger knows nothing of a volume that is staged here; removing it");
-    node.refuse_other_places(volume, &device, staging_path)?;
+    node.refuse_other_places(volume, staging_path)?;
     node.remove_own_mount(volume, staging_path)?;
+    node.close_layer(volume)?;
     let deadline = node.host.deadline_in(node.limits.deadline);
     node.engine.detach_unrecorded(&volume.wwid, deadline)?;
     Ok(())
@@ -43,14 +39,17 @@ impl Node {
     pub(super) fn refuse_other_places(
         &self,
         volume: &VolumeId,
-        device: &Device,
         staging_path: &Path,
     ) -> Result<(), NodeError> {
-        let places: Vec<String> = self
-            .places_besides(device, &[staging_path])?
-            .iter()
-            .map(|mount| mount.target.display().to_string())
-            .collect();
+        let mut places = Vec::new();
+        for device in self.devices(volume)? {
+            let besides = self.places_besides(&device, &[staging_path])?;
+            places.extend(
+                besides
+                    .iter()
+                    .map(|mount| mount.target.display().to_string()),
+            );
+        }
         if places.is_empty() {
             return Ok(());
         }
