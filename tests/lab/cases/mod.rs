@@ -14,6 +14,7 @@ mod faults_strangers;
 mod kit_boots;
 mod linux_san;
 mod lio_two_paths;
+mod luks;
 mod node_calls;
 mod node_faults;
 mod node_stats;
@@ -37,6 +38,7 @@ pub fn everyday() -> Vec<Case> {
         faults_multipath::CASES,
         faults_detach::CASES,
         expand::CASES,
+        luks::CASES,
         node_stats::CASES,
         csi_sanity::CASES,
     ]

@@ -58,6 +58,9 @@ pub struct Volume {
     pub access: Access,
     pub volume_context: HashMap<String, String>,
     pub publish_context: HashMap<String, String>,
+    /// What NodeStageVolume is given beside.
+    #[serde(default)]
+    pub secrets: HashMap<String, String>,
     pub staging: PathBuf,
     pub target: PathBuf,
 }
@@ -145,6 +148,7 @@ impl Orchestrator {
             access,
             volume_context: made.volume_context,
             publish_context: HashMap::new(),
+            secrets: HashMap::new(),
             staging: folder.join("staging"),
             target: folder.join("target"),
         })
@@ -201,7 +205,7 @@ impl Orchestrator {
             staging_target_path: volume.staging.display().to_string(),
             volume_capability: Some(volume.access.capability()),
             volume_context: volume.volume_context.clone(),
-            ..csi::NodeStageVolumeRequest::default()
+            secrets: volume.secrets.clone(),
         };
         self.runtime
             .block_on(self.node.node_stage_volume(patient(request)))?;

@@ -19,10 +19,10 @@ const MANAGEMENT_PORT: u16 = 7420;
 pub struct Plan {
     /// `--session-idle` of the node.
     pub session_idle: &'static str,
-    /// More environment of the node, for crashes on demand.
-    pub node_environment: Vec<(String, String)>,
     /// `--log` of the node.
     pub node_log: &'static str,
+    /// More environment of the node, for crashes on demand.
+    pub node_environment: Vec<(String, String)>,
     /// More settings of the partition, one a line.
     pub settings: Vec<String>,
 }
@@ -31,8 +31,8 @@ impl Default for Plan {
     fn default() -> Self {
         Plan {
             session_idle: "1s",
-            node_environment: Vec::new(),
             node_log: "info,sanpath::host=debug",
+            node_environment: Vec::new(),
             settings: Vec::new(),
         }
     }

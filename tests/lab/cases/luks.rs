@@ -1,0 +1,262 @@
+//! Encrypted volumes on the real kernel: what the SAN gets to see, and what processes and logs tell.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use tonic::Code;
+
+use crate::kit::case::{Case, Lab};
+use crate::kit::csi::{Access, Orchestrator, Volume, patiently};
+use crate::kit::stack::{Plan, Stack};
+use crate::kit::{daemons, leftovers};
+
+pub const CASES: &[Case] = &[Case {
+    name: "encrypted_volume",
+    deadline: Duration::from_secs(420),
+    run: encrypted_volume,
+}];
+
+const SIZE: i64 = 128 << 20;
+const LARGER: i64 = 192 << 20;
+const FIRST: &str = "first-passphrase-of-the-lab";
+const SECOND: &str = "second-passphrase-of-the-lab";
+/// Part of both, and of nothing else.
+const SECRET: &str = "passphrase-of-the-lab";
+const MARK: &str = "the quick brown fox writes in the clear. ";
+
+/// The whole life: formatted, written, left, refused with a wrong passphrase, staged with another passphrase in place of the first, grown.
+fn encrypted_volume(lab: &mut Lab) -> Result<()> {
+    let plan = Plan {
+        node_log: "trace",
+        ..Plan::default()
+    };
+    let stack = Stack::start(lab, plan)?;
+    let mut orchestrator = stack.orchestrator()?;
+    refuse_other_words(&mut orchestrator)?;
+    let mut volume = created(&mut orchestrator, "sealed", Access::Ext4)?;
+    let watch = Watch::start(lab)?;
+    volume.secrets = secrets(FIRST, None);
+    let start = Instant::now();
+    orchestrator.bring_up(&mut volume)?;
+    lab.story(format!(
+        "made, encrypted, formatted and mounted in {} ms",
+        start.elapsed().as_millis()
+    ));
+    let written = write_marks(&volume.target.join("written"))?;
+    let image = image_of(lab, &volume)?;
+    refuse_marks(lab, &image)?;
+    leave(&mut orchestrator, &volume)?;
+
+    refuse_wrong_passphrase(lab, &mut orchestrator, &mut volume, &image)?;
+
+    volume.secrets = secrets(SECOND, Some(FIRST));
+    patiently("NodeStageVolume", || orchestrator.stage(&volume))?;
+    patiently("NodePublishVolume", || orchestrator.publish(&volume, false))?;
+    ensure!(fs::read(volume.target.join("written"))? == written);
+    grow(&mut orchestrator, &mut volume)?;
+    let blocks = lab.execute(&["stat", "-f", "-c", "%b %S", &shown(&volume.target)])?;
+    let (count, size) = blocks.trim().split_once(' ').context("stat -f")?;
+    let size = count.parse::<i64>()? * size.parse::<i64>()?;
+    ensure!(size > SIZE, "the file system has {size} bytes");
+    ensure!(fs::read(volume.target.join("written"))? == written);
+    leave(&mut orchestrator, &volume)?;
+
+    let seen = watch.end()?;
+    lab.story(format!(
+        "cryptsetup was seen {seen} times, a passphrase never"
+    ));
+    ensure!(opens(lab, &image, SECOND)?, "the new passphrase");
+    ensure!(!opens(lab, &image, FIRST)?, "the old passphrase opens it");
+    ensure!(fs::read_to_string(daemons::log_of("node"))?.contains("luksFormat"));
+    patiently("ControllerUnpublishVolume", || orchestrator.detach(&volume))?;
+    patiently("DeleteVolume", || orchestrator.delete(&volume))?;
+    fs::remove_dir(&volume.staging)?;
+    stack.stop(lab)?;
+    ensure!(
+        !fs::read_to_string(daemons::log_of("node"))?.contains(SECRET),
+        "the node's log holds a passphrase"
+    );
+    Ok(())
+}
+
+fn refuse_other_words(orchestrator: &mut Orchestrator) -> Result<()> {
+    let Err(status) =
+        orchestrator.create_with("other", SIZE, Access::Ext4, &[("encryption", "luks1")])
+    else {
+        bail!("luks1 was taken")
+    };
+    ensure!(status.code() == Code::InvalidArgument, "{status:?}");
+    ensure!(status.message().contains("parameters.encryption"));
+    Ok(())
+}
+
+fn refuse_wrong_passphrase(
+    lab: &Lab,
+    orchestrator: &mut Orchestrator,
+    volume: &mut Volume,
+    image: &str,
+) -> Result<()> {
+    let (before, header) = (leftovers::count(), header_of(lab, image)?);
+    volume.secrets = secrets(SECOND, None);
+    let Err(status) = orchestrator.stage(volume) else {
+        bail!("a wrong passphrase opened it")
+    };
+    lab.story(status.message());
+    ensure!(status.code() == Code::FailedPrecondition, "{status:?}");
+    ensure!(status.message().contains("secrets.passphrase"));
+    let in_the_clear = Volume {
+        volume_context: HashMap::new(),
+        ..volume.clone()
+    };
+    let Err(status) = orchestrator.stage(&in_the_clear) else {
+        bail!("an encrypted volume was staged in the clear")
+    };
+    lab.story(status.message());
+    ensure!(status.code() == Code::FailedPrecondition, "{status:?}");
+    ensure!(header_of(lab, image)? == header, "the header was changed");
+    let left: Vec<String> = leftovers::since(&before)
+        .into_iter()
+        // Sessions are the node's and go when they are idle.
+        .filter(|thing| !thing.contains("session") && !thing.contains("record"))
+        .collect();
+    ensure!(left.is_empty(), "left: {left:?}");
+    Ok(())
+}
+
+fn created(orchestrator: &mut Orchestrator, name: &str, access: Access) -> Result<Volume> {
+    patiently("CreateVolume", || {
+        orchestrator.create_with(name, SIZE, access, &[("encryption", "luks2")])
+    })
+}
+
+fn secrets(current: &str, old: Option<&str>) -> HashMap<String, String> {
+    let current = ("passphrase".to_owned(), current.to_owned());
+    let old = old.map(|old| ("passphrase-old".to_owned(), old.to_owned()));
+    [current].into_iter().chain(old).collect()
+}
+
+fn grow(orchestrator: &mut Orchestrator, volume: &mut Volume) -> Result<()> {
+    patiently("ControllerExpandVolume", || {
+        orchestrator.expand(volume, LARGER)
+    })?;
+    let size = patiently("NodeExpandVolume", || orchestrator.expand_on_node(volume))?;
+    ensure!(size == LARGER, "NodeExpandVolume answered {size}");
+    Ok(())
+}
+
+fn leave(orchestrator: &mut Orchestrator, volume: &Volume) -> Result<()> {
+    patiently("NodeUnpublishVolume", || orchestrator.unpublish(volume))?;
+    patiently("NodeUnstageVolume", || orchestrator.unstage(volume))
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// 4 MiB of one sentence, on disk.
+fn write_marks(path: &Path) -> Result<Vec<u8>> {
+    let mut text = MARK.repeat((4 << 20) / MARK.len() + 1).into_bytes();
+    text.truncate(4 << 20);
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(!path.exists())
+        .open(path)?;
+    file.write_all(&text)?;
+    file.sync_all()?;
+    Ok(text)
+}
+
+/// The file behind a volume, in the pool of this case.
+fn image_of(lab: &Lab, volume: &Volume) -> Result<String> {
+    let key = volume.id.split(':').nth(3).context("the id has no key")?;
+    let image = lab.pool_folder().join("volumes").join(format!("{key}.img"));
+    ensure!(image.is_file(), "{} is not there", image.display());
+    Ok(shown(&image))
+}
+
+/// What was written has come to the SAN, and none of it as it was written.
+fn refuse_marks(lab: &Lab, image: &str) -> Result<()> {
+    let allocated = lab.execute(&["stat", "-c", "%b", image])?;
+    let allocated: u64 = allocated.trim().parse()?;
+    // 16 MiB of header and keys, and what was written.
+    ensure!(
+        allocated * 512 >= 20 << 20,
+        "{allocated} blocks were written"
+    );
+    let found = lab.run(&["grep", "-c", "-a", "-F", &MARK[..20], image])?;
+    ensure!(
+        found.stdout.trim() == "0",
+        "plaintext at the SAN: {found:?}"
+    );
+    Ok(())
+}
+
+fn header_of(lab: &Lab, image: &str) -> Result<String> {
+    lab.execute(&["sh", "-c", "head -c 16M \"$0\" | sha256sum", image])
+}
+
+/// Asked of the SAN's file itself.
+fn opens(lab: &Lab, image: &str, passphrase: &str) -> Result<bool> {
+    let script = format!(
+        "printf %s {passphrase} | cryptsetup open --type luks2 --test-passphrase --key-file=- {image}"
+    );
+    let tried = lab.run(&["sh", "-c", &script])?;
+    match tried.code {
+        Some(0) => Ok(true),
+        Some(2) => Ok(false),
+        _ => bail!("{tried:?}"),
+    }
+}
+
+/// Reads the arguments and the environment of every process, all the time.
+struct Watch {
+    over: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<Result<u32>>,
+}
+
+impl Watch {
+    fn start(lab: &Lab) -> Result<Self> {
+        let over = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&over);
+        let thread = std::thread::spawn(move || {
+            let mut seen = 0;
+            while !told.load(Ordering::Relaxed) {
+                seen += look()?;
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Ok(seen)
+        });
+        lab.story("every process is looked at");
+        Ok(Watch { over, thread })
+    }
+
+    /// How often cryptsetup was seen, which proves that it could be.
+    fn end(self) -> Result<u32> {
+        self.over.store(true, Ordering::Relaxed);
+        let seen = self
+            .thread
+            .join()
+            .map_err(|_| anyhow::anyhow!("the watch panicked"))??;
+        ensure!(seen > 0, "cryptsetup was never seen");
+        Ok(seen)
+    }
+}
+
+fn look() -> Result<u32> {
+    let mut seen = 0;
+    for process in fs::read_dir("/proc")?.flatten() {
+        for part in ["cmdline", "environ"] {
+            let text = fs::read(process.path().join(part)).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            ensure!(!text.contains(SECRET), "a passphrase in {part}: {text}");
+            seen += u32::from(part == "cmdline" && text.starts_with("cryptsetup\0"));
+        }
+    }
+    Ok(seen)
+}
