@@ -2,6 +2,7 @@
 
 mod chap;
 mod logins;
+mod reboots;
 mod resize;
 mod upgrades;
 
