@@ -298,11 +298,12 @@ impl Gathering<'_> {
         let Some(map) = map.filter(Map::is_live) else {
             return self.unless_hopeless();
         };
+        // Before its size: with another volume in it there is nothing to wait for.
+        let strangers_known = self.question_strangers(&map)?;
         if map.size < want.export.size {
             self.growing.look()?;
             return self.unless_hopeless();
         }
-        let strangers_known = self.question_strangers(&map)?;
         let verified = self.verified(&map.members);
         if verified < want.min_paths.max(1) {
             self.enough_since = None;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Attached, Dirs, Engine, Outcome, Want};
 use crate::fabric::{Iqn, Lun, PathList, Portal, Wwid, select};
+use crate::fault::{Fault, Faulted};
 use crate::host::Host;
 use crate::host::fake::{Delays, DiskId, FakeWorld, FindMultipaths, Leftovers, PortalState};
 
@@ -167,6 +168,36 @@ fn an_administrators_session_is_not_ours() {
     rig.detach(&engine, &volume);
     rig.fake.settle();
     assert_eq!(rig.fake.leftovers().maps, [""; 0]);
+}
+
+#[test]
+fn a_disk_of_the_same_name_at_another_target_is_no_member() {
+    let rig = Rig::new();
+    let (engine, volume) = (rig.engine(), rig.volume(5));
+    let elsewhere: Iqn = "iqn.1999-01.com.example:copy".parse().unwrap();
+    rig.fake.add_target(&elsewhere, &rig.portals);
+    let twin = rig.fake.add_disk(&volume.wwid, GIB);
+    rig.fake.map_lun(&elsewhere, Lun(7), twin);
+    rig.attach(&engine, &volume);
+    engine.verify(&volume.key).unwrap();
+    rig.fake.add_foreign_session(&elsewhere, rig.portals[0]);
+    rig.fake.settle();
+    assert_eq!(rig.fake.paths_of(&volume.wwid), Some(3), "multipathd's way");
+    let want = Want {
+        export: engine.find_record(&volume.key).unwrap().unwrap().export,
+        ..rig.want(&rig.fake.host(), &volume)
+    };
+    for refused in [
+        engine.verify(&volume.key),
+        engine.ensure(&want).map(|it| it.map),
+    ] {
+        let refused = refused.unwrap_err();
+        assert!(
+            refused.to_string().contains(elsewhere.as_str()),
+            "{refused}"
+        );
+        assert_eq!(refused.fault(), Fault::Precondition);
+    }
 }
 
 #[test]

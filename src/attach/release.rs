@@ -227,12 +227,16 @@ impl Engine {
     }
 }
 
-/// The disks that carry the volume by the kernel's note, and those in its map.
+/// The disks that carry the volume by the kernel's note, and those in its map of which the kernel noted nothing. One that is noted as another volume
+/// is that volume's, even when multipathd mistook it for ours.
 fn disks_of(host: &Host, wwid: &Wwid, map: Option<&Map>) -> io::Result<Vec<Disk>> {
     let mut disks = Vec::new();
     for disk in scsi::list_disks(host)? {
-        let is_member = map.is_some_and(|map| map.members.contains(&disk.name));
-        if is_member || disk.noted_wwid(host)?.as_ref() == Some(wwid) {
+        let is_ours = match disk.noted_wwid(host)? {
+            Some(noted) => noted == *wwid,
+            None => map.is_some_and(|map| map.members.contains(&disk.name)),
+        };
+        if is_ours {
             disks.push(disk);
         }
     }

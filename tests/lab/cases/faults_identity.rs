@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use sanpath::fault::chain;
+use anyhow::{Context, Result, bail, ensure};
+use sanpath::fabric::Wwid;
+use sanpath::fault::{Fault, Faulted, chain};
 use sanpath::iscsi::{Session, SessionState, list_sessions};
 
-use super::attach::{PATIENCE, Rig, TARGET, ended};
+use super::attach::{PATIENCE, Rig, SIZE, TARGET, ended};
+use super::faults_sessions::OTHER;
 use crate::kit::case::{Case, Lab};
-use crate::kit::lio::AccessState;
+use crate::kit::lio::{AccessState, Target};
 use crate::kit::paths;
 use crate::kit::topology::Link;
 
@@ -22,6 +24,11 @@ pub const CASES: &[Case] = &[
         name: "lun_comes_late",
         deadline: Duration::from_secs(240),
         run: lun_comes_late,
+    },
+    Case {
+        name: "one_wwid_at_two_targets",
+        deadline: Duration::from_secs(300),
+        run: one_wwid_at_two_targets,
     },
     Case {
         name: "size_zero_at_first",
@@ -88,6 +95,66 @@ fn lun_comes_late(lab: &mut Lab) -> Result<()> {
     }
     rig.unmap(&bystander)?;
     rig.remove()
+}
+
+/// Two SANs that give one WWID twice: whatever its size, the other SAN's disk is never part of what is handed out, be it there before the volume or
+/// join its map later.
+fn one_wwid_at_two_targets(lab: &mut Lab) -> Result<()> {
+    let mut rig = Rig::new(lab)?;
+    let volume = rig.volume(40)?;
+    let other = Target::serve_beside(lab, OTHER, 79)?;
+    let mut twins = Vec::new();
+    for (what, size) in [("smaller", SIZE / 2), ("as large", SIZE)] {
+        // The first 25 digits make the WWID.
+        let serial = format!("{}{:07}", &volume.disk.name()[..25], twins.len());
+        let twin = other.add_disk(&serial, size)?;
+        ensure!(Wwid::from_lio_serial(&serial)? == volume.export.wwid);
+        other.map(41, &twin)?;
+        log_in_to_other(lab)?;
+        let foreign = lab.wait_for("the twin's disk", PATIENCE, || Ok(disks()?.pop()))?;
+        match rig.engine.ensure(&rig.want(&volume)) {
+            // multipathd had our disks first, and refuses one of another size.
+            Ok(attached) if size != SIZE => {
+                let members = &attached.map.members;
+                ensure!(!members.contains(&foreign), "{foreign} is in the map");
+            }
+            Ok(_) => bail!("a twin of the same size went unnoticed"),
+            Err(error) => {
+                let told = chain(&error);
+                lab.story(format!("{what}: {told}"));
+                ensure!(error.fault() == Fault::Precondition, "{told}");
+                ensure!(told.contains(OTHER), "it does not tell where from: {told}");
+            }
+        }
+        log_out_of_other(lab)?;
+        let (attached, _) = rig.ensure("once the twin is gone", &volume)?;
+        ensure!(attached.map.members.len() == 2 && attached.missing.is_empty());
+        if size == SIZE {
+            twin_joins_later(lab, &rig, &volume.export.wwid)?;
+        }
+        rig.detach("detach", &volume)?;
+        other.unmap(41, &twin)?;
+        twins.push(twin);
+    }
+    rig.unmap(&volume)?;
+    other.remove(&twins)?;
+    rig.remove()
+}
+
+/// The twin comes while the volume is attached: multipathd takes it in, and the map is not proven any more until it is gone.
+fn twin_joins_later(lab: &Lab, rig: &Rig, wwid: &Wwid) -> Result<()> {
+    log_in_to_other(lab)?;
+    let refused = lab.wait_for("the twin in the map", PATIENCE, || {
+        Ok(rig.engine.verify(wwid.as_str()).err())
+    })?;
+    lab.story(format!("the twin joined: {}", chain(&refused)));
+    ensure!(refused.fault() == Fault::Precondition);
+    log_out_of_other(lab)?;
+    lab.wait_for("the map without the twin", PATIENCE, || {
+        let verified = rig.engine.verify(wwid.as_str());
+        let device = verified.map_err(|error| anyhow::anyhow!(chain(&error)))?;
+        Ok((device.members.len() == 2).then_some(()))
+    })
 }
 
 /// A LUN that is not ready has a disk without a size. It becomes ready, and the kernel is asked again: nothing is used or refused before.
@@ -261,6 +328,22 @@ fn flood_of_changed_luns(lab: &mut Lab) -> Result<()> {
         rig.unmap(volume)?;
     }
     rig.remove()
+}
+
+/// An administrator's login over the first path; it scans everything, as open-iscsi does unless told otherwise.
+fn log_in_to_other(lab: &Lab) -> Result<()> {
+    let portal = Link(1).san_address(1);
+    let node = ["iscsiadm", "-m", "node", "-T", OTHER, "-p", &portal];
+    lab.execute(&[&node[..], &["-o", "new"]].concat())?;
+    lab.execute(&[&node[..], &["--login"]].concat())?;
+    Ok(())
+}
+
+fn log_out_of_other(lab: &Lab) -> Result<()> {
+    let node = ["iscsiadm", "-m", "node", "-T", OTHER];
+    lab.execute(&[&node[..], &["--logout"]].concat())?;
+    lab.execute(&[&node[..], &["-o", "delete"]].concat())?;
+    Ok(())
 }
 
 /// Waits until so many sessions to `iqn` are logged in.

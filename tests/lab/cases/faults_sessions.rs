@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use sanpath::attach::AttachError;
 use sanpath::fabric::{Export, Offer, Portal, Wwid};
 use sanpath::fault::{Fault, Faulted, chain};
 use sanpath::host::Host;
@@ -261,6 +262,10 @@ fn iscsid_never_answers(lab: &mut Lab) -> Result<()> {
         chain(&refused)
     ));
     ensure!(refused.fault() == Fault::MaybeDone);
+    ensure!(
+        matches!(refused, AttachError::TooFew { .. }),
+        "not for want of an answer: {refused:?}"
+    );
     ensure!(took < Duration::from_secs(40), "its deadline was 12 s");
     waiting?.success("an iscsiadm that waits was killed")?;
     both_paths(lab, &rig, &fresh)?;

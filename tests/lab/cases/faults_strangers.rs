@@ -1,24 +1,33 @@
-//! Group A of the fault cases, other programs and people: their records, their sessions, their discoveries.
+//! Group A of the fault cases, other programs and people: their records and their sessions.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use sanpath::iscsi::list_sessions;
 
-use super::attach::Rig;
-use super::faults_sessions::exported;
+use super::attach::{Rig, TARGET};
+use super::faults_sessions::{OTHER, exported};
 use crate::kit::case::{Case, Lab};
 use crate::kit::csi::{Volume, patiently};
+use crate::kit::lio::Target;
 use crate::kit::stack::{Plan, Stack};
 use crate::kit::topology;
 
 /// What every run proves.
-pub const CASES: &[Case] = &[Case {
-    name: "automatic_record_is_repaired",
-    deadline: Duration::from_secs(300),
-    run: automatic_record,
-}];
+pub const CASES: &[Case] = &[
+    Case {
+        name: "automatic_record_is_repaired",
+        deadline: Duration::from_secs(300),
+        run: automatic_record,
+    },
+    Case {
+        name: "administrators_sessions_are_left_alone",
+        deadline: Duration::from_secs(300),
+        run: administrators_sessions,
+    },
+];
 
 /// What only the long run proves.
 pub const LONG: &[Case] = &[Case {
@@ -83,6 +92,62 @@ fn automatic_record(lab: &mut Lab) -> Result<()> {
     orchestrator.bring_down(&wanted)?;
     orchestrator.bring_down(&other)?;
     stack.stop(lab)
+}
+
+/// Sessions of an administrator, over an interface of its own to our target and to another target: not used, not counted, not ended.
+fn administrators_sessions(lab: &mut Lab) -> Result<()> {
+    let mut rig = Rig::new(lab)?;
+    let volume = rig.volume(22)?;
+    let other = Target::serve_beside(lab, OTHER, 79)?;
+    let disk = other.add_disk("0123456789abcdef0123456789abcdef", 16 << 20)?;
+    other.map(1, &disk)?;
+    let interface = ["iscsiadm", "-m", "iface", "-I", "administrator", "-o"];
+    lab.execute(&[&interface[..], &["new"]].concat())?;
+    // With its group's tag, as a discovery notes it: open-iscsi itself drops a record without one when it gets one with it.
+    let portal = format!("{}:3260,1", topology::Link(1).san_address(1));
+    let logins = [(TARGET, "administrator"), (OTHER, "default")];
+    for (iqn, bound) in logins {
+        let node = node_of(iqn, &portal, bound);
+        lab.execute(&[&node[..], &["-o", "new"]].concat())?;
+        let scan = ["-o", "update", "-n", "node.session.scan", "-v", "manual"];
+        if iqn == TARGET {
+            lab.execute(&[&node[..], &scan].concat())?;
+        }
+        lab.execute(&[&node[..], &["--login"]].concat())?;
+    }
+    let theirs = list_sessions(&rig.host)?;
+    ensure!(theirs.len() == 2, "{theirs:?}");
+    let (attached, _) = rig.ensure("beside an administrator's sessions", &volume)?;
+    ensure!(attached.map.members.len() == 2 && attached.missing.is_empty());
+    let ours = list_sessions(&rig.host)?;
+    ensure!(ours.len() == 4, "theirs were taken for ours: {ours:?}");
+    rig.detach("detach", &volume)?;
+    let reaped = rig.engine.reap_idle(Duration::ZERO)?;
+    lab.story(format!("{reaped:?}"));
+    ensure!(
+        reaped.ended.len() == 2 && reaped.failed.is_empty(),
+        "{reaped:?}"
+    );
+    ensure!(
+        list_sessions(&rig.host)? == theirs,
+        "an administrator's session was touched"
+    );
+    for (iqn, bound) in logins {
+        let node = node_of(iqn, &portal, bound);
+        lab.execute(&[&node[..], &["--logout"]].concat())?;
+        lab.execute(&[&node[..], &["-o", "delete"]].concat())?;
+    }
+    lab.execute(&[&interface[..], &["delete"]].concat())?;
+    rig.unmap(&volume)?;
+    other.unmap(1, &disk)?;
+    other.remove(&[disk])?;
+    rig.remove()
+}
+
+fn node_of<'a>(iqn: &'a str, portal: &'a str, interface: &'a str) -> [&'a str; 9] {
+    let node = ["iscsiadm", "-m", "node", "-T", iqn, "-p", portal];
+    let [a, b, c, d, e, f, g] = node;
+    [a, b, c, d, e, f, g, "-I", interface]
 }
 
 /// 500 records of other targets in open-iscsi's database: a login is not slower for them, and they stay as they are.

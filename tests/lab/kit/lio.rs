@@ -35,6 +35,11 @@ pub enum AccessState {
 }
 
 impl Backstore {
+    /// Its unit serial.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// How it answers from now on.
     pub fn set_access_state(&self, state: AccessState) -> Result<()> {
         let group = self.folder.join("alua/default_tg_pt_gp");
