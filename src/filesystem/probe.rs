@@ -14,6 +14,10 @@ use crate::host::{Block, Command, ExecError, Host};
 const HEAD: u64 = 4 << 20;
 /// … and their backups here.
 const TAIL: u64 = 1 << 20;
+/// Between them lie copies of superblocks, which are left when both ends are lost: the first of ext4 with blocks of 1, 2 and 4 KiB, and two of btrfs.
+const COPIES: [u64; 5] = [8 << 20, 32 << 20, 128 << 20, 64 << 20, 256 << 30];
+/// mkfs.xfs divides a device of less than 4 TiB into as many groups, each with a superblock at its start.
+const XFS_GROUPS: u64 = 4;
 /// What one read can be a multiple of.
 const ALIGNMENT: u64 = 4096;
 /// blkid reads some hundred KiB.
@@ -116,13 +120,20 @@ fn reads_as_zero(host: &Host, path: &Path) -> Result<bool, ProbeError> {
     };
     let mut block = host.open_block(path).map_err(open)?;
     let size = block.size().map_err(open)?;
-    let mut zero = true;
-    for (offset, length) in stretches(size) {
-        zero &= is_zero(&mut *block, offset, length).map_err(|source| ProbeError::Read {
+    let mut look = |offset, length| {
+        is_zero(&mut *block, offset, length).map_err(|source| ProbeError::Read {
             device: device(),
             offset,
             source,
-        })?;
+        })
+    };
+    let mut zero = true;
+    for (offset, length) in stretches(size) {
+        zero &= look(offset, length)?;
+    }
+    for offset in copies(size) {
+        // What is known to hold something need not be read further.
+        zero = zero && look(offset, ALIGNMENT)?;
     }
     Ok(zero)
 }
@@ -136,6 +147,15 @@ fn stretches(size: u64) -> Vec<(u64, u64)> {
         .into_iter()
         .filter(|(_, length)| *length > 0)
         .collect()
+}
+
+/// Where single pages between the two may hold the copy of a superblock.
+fn copies(size: u64) -> Vec<u64> {
+    let pages = size / ALIGNMENT;
+    let group = pages.div_ceil(XFS_GROUPS) * ALIGNMENT;
+    let of_xfs = (1..XFS_GROUPS).map(|number| number * group);
+    let fits = |offset: &u64| *offset >= HEAD && offset.saturating_add(ALIGNMENT) <= size;
+    COPIES.into_iter().chain(of_xfs).filter(fits).collect()
 }
 
 const ZEROS: [u8; 4096] = [0; 4096];
@@ -218,6 +238,15 @@ mod tests {
         assert_eq!(stretches(4 * mib + 8192), [(0, 4 * mib), (4 * mib, 8192)]);
     }
 
+    #[test]
+    fn copies_of_superblocks_are_looked_at() {
+        let mib = 1 << 20;
+        assert!(copies(4 * mib).is_empty());
+        assert_eq!(copies(64 * mib), [8, 32, 16, 32, 48].map(|at| at * mib));
+        // 8193 KiB: the second superblock of an ext4 with blocks of 1 KiB.
+        assert!(copies(9 * mib).contains(&(8 * mib)));
+    }
+
     proptest! {
         #[test]
         fn only_words_of_blkid_name_a_content(text in "(?s)((TYPE|PTTYPE|UUID|LABEL)=[a-z0-9]{0,8}\n|.){0,12}") {
@@ -231,6 +260,13 @@ mod tests {
                     prop_assert!(text.contains(&line));
                 }
                 _ => prop_assert!(!text.lines().any(|line| line.starts_with("TYPE="))),
+            }
+        }
+
+        #[test]
+        fn copies_lie_in_the_device(size in 0_u64..1 << 50) {
+            for offset in copies(size) {
+                prop_assert!(offset % ALIGNMENT == 0 && offset + ALIGNMENT <= size);
             }
         }
 

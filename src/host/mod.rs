@@ -383,6 +383,18 @@ impl Host {
         self.step("umount", target.display(), || self.world.unmount(target))
     }
 
+    /// Ends the freeze of the file system that is mounted at `path`, whoever began it (FITHAW). False when it was not frozen; that changes nothing.
+    ///
+    /// # Errors
+    /// As the system reports it.
+    pub fn thaw(&self, path: &Path) -> io::Result<bool> {
+        let thawed = self.world.thaw(path)?;
+        if thawed {
+            self.steps.done("thaw", &path.display(), true);
+        }
+        Ok(thawed)
+    }
+
     /// Asks multipathd something that changes nothing (`show …`).
     ///
     /// # Errors

@@ -212,6 +212,14 @@ impl World for Real {
         Ok(())
     }
 
+    fn thaw(&self, path: &Path) -> io::Result<bool> {
+        match sys::thaw(&File::open(path)?) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn ask_multipathd(&self, command: &str, timeout: Duration) -> io::Result<String> {
         multipathd_socket::ask(command, timeout)
     }

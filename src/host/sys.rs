@@ -1,7 +1,7 @@
 //! All unsafe code of the crate, and nothing else: each block with its proof.
 #![expect(
     unsafe_code,
-    reason = "the SG_IO and FICLONE ioctls and chroot in a child have no safe wrapper"
+    reason = "the SG_IO, FICLONE and FITHAW ioctls and chroot in a child have no safe wrapper"
 )]
 
 use std::ffi::CString;
@@ -103,6 +103,20 @@ pub(super) fn clone_blocks(from: &File, to: &File) -> io::Result<()> {
     // SAFETY: both descriptors are open for as long as the files are borrowed; FICLONE takes the source descriptor by value and
     // touches no memory of ours.
     let result = unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// `include/uapi/linux/fs.h`: `_IOWR('X', 120, int)`.
+const FITHAW: libc::c_ulong = 0xc004_5878;
+
+/// Ends the freeze of the file system that `directory` lies in.
+pub(super) fn thaw(directory: &File) -> io::Result<()> {
+    // SAFETY: the descriptor is open for as long as the file is borrowed; FITHAW reads no argument and touches no memory of ours.
+    let result = unsafe { libc::ioctl(directory.as_raw_fd(), FITHAW, 0) };
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {

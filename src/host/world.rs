@@ -68,6 +68,8 @@ pub trait World: Send + Sync {
     fn run(&self, command: &Command) -> Result<Output, ExecError>;
     fn mount(&self, call: &MountCall) -> io::Result<()>;
     fn unmount(&self, target: &Path) -> io::Result<()>;
+    /// False when the file system mounted there was not frozen.
+    fn thaw(&self, path: &Path) -> io::Result<bool>;
     fn ask_multipathd(&self, command: &str, timeout: Duration) -> io::Result<String>;
     fn flush_block(&self, path: &Path) -> io::Result<()>;
     /// `None` while somebody else holds it.

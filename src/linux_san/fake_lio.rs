@@ -336,6 +336,9 @@ impl World for FakeLio {
     fn unmount(&self, target: &Path) -> io::Result<()> {
         self.real.unmount(target)
     }
+    fn thaw(&self, path: &Path) -> io::Result<bool> {
+        self.real.thaw(path)
+    }
     fn ask_multipathd(&self, command: &str, timeout: Duration) -> io::Result<String> {
         self.real.ask_multipathd(command, timeout)
     }

@@ -225,6 +225,30 @@ fn what_is_not_blank_and_not_asked_for_is_refused_untouched() {
 }
 
 #[test]
+fn a_lone_copy_of_a_superblock_is_somebodys_data() {
+    // The first backups of ext4 with blocks of 1 and 2 KiB, and the second quarter of an xfs.
+    for offset in [8193 << 10, 32 * MIB, 16 * MIB] {
+        let rig = Rig::new();
+        rig.fake.write_disk(rig.disk, offset + 56, b"S");
+        let before = rig.fake.content(rig.disk);
+        let (fault, told) = refused(rig.started().stage(&rig.stage_call(ext4())).outcome);
+        assert_eq!(fault, Fault::Precondition, "{told}");
+        assert_eq!(rig.fake.content(rig.disk), before);
+        rig.assert_clean();
+    }
+}
+
+#[test]
+fn a_frozen_file_system_is_thawed_before_it_leaves() {
+    let rig = Rig::new();
+    let node = rig.started();
+    node.stage(&rig.stage_call(ext4())).outcome.unwrap();
+    rig.fake.freeze(Path::new(STAGING));
+    node.unstage(&rig.unstage_call()).outcome.unwrap();
+    rig.assert_clean();
+}
+
+#[test]
 fn a_volume_that_the_san_calls_used_is_not_formatted_however_blank_it_reads() {
     let mut rig = Rig::new();
     rig.export.blank = false;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{Node, NodeError, UnstageCall};
+use crate::mount::Mount;
 use crate::volume::VolumeId;
 
 pub fn unstage(node: &Node, call: &UnstageCall) -> Result<(), NodeError> {
@@ -12,6 +13,7 @@ pub fn unstage(node: &Node, call: &UnstageCall) -> Result<(), NodeError> {
     }
     // Answering OK lets the orchestrator take the LUN away: a mount anywhere else, be it an earlier staging path, must be gone first.
     node.refuse_other_places(&call.volume, &staging_path)?;
+    node.end_freeze(&call.volume, &staging_path)?;
     node.remove_own_mount(&call.volume, &staging_path)?;
     node.close_layer(&call.volume)?;
     node.detach(&call.volume)
@@ -27,6 +29,7 @@ fn remove_unrecorded(node: &Node, volume: &VolumeId, staging_path: &Path) -> Res
     tracing::warn!(volume.id = %volume, path = %staging_path.display(),
         "the ledger knows nothing of a volume that is staged here; removing it");
     node.refuse_other_places(volume, staging_path)?;
+    node.end_freeze(volume, staging_path)?;
     node.remove_own_mount(volume, staging_path)?;
     node.close_layer(volume)?;
     let deadline = node.host.deadline_in(node.limits.deadline);
@@ -57,6 +60,32 @@ impl Node {
             volume: volume.clone(),
             places: places.join(", "),
         })
+    }
+
+    /// Ends a freeze that somebody left behind (R-FS-3). After its last mount nobody could: the file system would stay in the kernel, frozen, with
+    /// its device, and could not even be mounted again.
+    fn end_freeze(&self, volume: &VolumeId, staging_path: &Path) -> Result<(), NodeError> {
+        let mut is_mounted = false;
+        for device in self.devices(volume)? {
+            let staged =
+                |mount: &Mount| mount.target == staging_path && !mount.binds_node(&device.name);
+            is_mounted |= self.places_of(&device)?.iter().any(staged);
+        }
+        if !is_mounted {
+            return Ok(());
+        }
+        match self.host.thaw(staging_path) {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::warn!(volume.id = %volume, path = %staging_path.display(),
+                    "the staged file system was frozen; it is thawed, for it is to be unmounted");
+            }
+            // One that has died cannot be asked; unmounting it tells what is amiss.
+            Err(error) => {
+                tracing::debug!(volume.id = %volume, %error, "whether the staged file system is frozen is not known");
+            }
+        }
+        Ok(())
     }
 
     /// Takes the volume's map, paths and record from this host.

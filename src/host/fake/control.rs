@@ -182,6 +182,11 @@ impl FakeWorld {
         self.state().san.disk_mut(disk).write(offset, bytes);
     }
 
+    /// Freezes the file system that is mounted at `target`, as a backup does before it dies.
+    pub fn freeze(&self, target: &Path) {
+        self.state().frozen.insert(target.to_owned());
+    }
+
     /// Puts a file system on a disk, as another node did once.
     pub fn format_disk(&self, disk: DiskId, kind: &'static str) {
         let mut state = self.state();

@@ -277,6 +277,12 @@ impl State {
         if last && !mount.is_node && !mount.read_only {
             self.write_out(&mount)?;
         }
+        if last && self.frozen.remove(&target) {
+            self.violation(format!(
+                "{} was unmounted while frozen and holds its device for ever",
+                target.display()
+            ));
+        }
         self.mounts.table.retain(|other| other.id != mount.id);
         self.event();
         Ok(())

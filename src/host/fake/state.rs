@@ -67,6 +67,8 @@ pub(super) struct State {
     pub(super) mounts: Mounts,
     /// Canonical paths and maps that some process has open, with its name.
     pub(super) openers: BTreeMap<PathBuf, String>,
+    /// Where a file system is mounted that somebody froze.
+    pub(super) frozen: BTreeSet<PathBuf>,
     /// Lock files that are held, and the process that holds each.
     pub(super) locks: BTreeMap<PathBuf, u64>,
     pub(super) dead: BTreeSet<u64>,
@@ -96,6 +98,7 @@ impl State {
             multipathd: Multipathd::default(),
             mounts: Mounts::default(),
             openers: BTreeMap::new(),
+            frozen: BTreeSet::new(),
             locks: BTreeMap::new(),
             dead: BTreeSet::new(),
             boots: 0,

@@ -98,7 +98,11 @@ impl State {
 
     fn multipath(&mut self, arguments: &[&str]) -> Output {
         match arguments {
-            ["-a", wwid] => {
+            ["-a", wwid] if self.is_blacklisted(wwid) => ended(1, "", ""),
+            ["-v3", "-a", wwid] if self.is_blacklisted(wwid) => {
+                ended(1, "", &format!("9.1 | {wwid}: wwid {wwid} blacklisted\n"))
+            }
+            ["-a", wwid] | ["-v3", "-a", wwid] => {
                 self.claim(wwid);
                 ended(0, &format!("wwid '{wwid}' added\n"), "")
             }
@@ -115,6 +119,11 @@ impl State {
                 ended(1, "", "")
             }
         }
+    }
+
+    fn is_blacklisted(&self, wwid: &str) -> bool {
+        let blacklist = &self.multipathd.blacklist;
+        blacklist.iter().any(|listed| listed.as_str() == wwid)
     }
 
     fn blkid(&mut self, arguments: &[&str], device: &Path) -> Output {

@@ -238,6 +238,12 @@ impl World for FakeWorld {
         self.until_it_ends(|state| state.unmount(target))
     }
 
+    fn thaw(&self, path: &Path) -> io::Result<bool> {
+        let mut state = self.enter()?;
+        let at = state.tree.resolve(path, true)?;
+        Ok(state.frozen.remove(&at))
+    }
+
     fn ask_multipathd(&self, command: &str, _timeout: Duration) -> io::Result<String> {
         self.change("multipathd", command)?.ask_multipathd(command)
     }
