@@ -102,6 +102,7 @@ impl Faulted for PathError {
     fn fault(&self) -> Fault {
         match self {
             Self::Session(source) => source.fault(),
+            Self::Claim(source) => source.fault(),
             Self::Credentials(_)
             | Self::WrongDevice { .. }
             | Self::WrongSize { .. }

@@ -23,6 +23,9 @@ const NUDGE_AFTER: Duration = Duration::from_secs(2);
 /// Where udev's database cannot be seen, this long after the disk was verified.
 const BLIND_NUDGE_AFTER: Duration = Duration::from_secs(6);
 
+/// A multipathd that is started anew answers sooner. One that does not run for so long is not waited for: the caller hears of it and comes again.
+const ABSENT: Duration = Duration::from_secs(20);
+
 /// How long before the call's deadline its paths give up.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -313,7 +316,7 @@ impl PathWork {
                     lun: self.path.lun.0,
                 });
             }
-            None => {}
+            Some(Membership::NoDaemon) | None => {}
         }
         let users = users_of(&self.host, disk).map_err(PathError::Read)?;
         let why = if users.is_empty() {
@@ -333,6 +336,7 @@ enum Membership {
     Member,
     Refused,
     Gone,
+    NoDaemon,
 }
 
 /// When to tell multipathd of a disk that it should know from udev.
@@ -342,6 +346,8 @@ struct Nudge {
     /// Nothing but a word of ours will come.
     is_overdue: bool,
     given: Option<Moment>,
+    /// Since when nobody listens where multipathd should.
+    absent_since: Option<Moment>,
     last_word: String,
 }
 
@@ -352,6 +358,7 @@ impl Nudge {
             udev_done: None,
             is_overdue: false,
             given: None,
+            absent_since: None,
             last_word: "udev has not reported it to multipathd".to_owned(),
         }
     }
@@ -367,10 +374,19 @@ impl Nudge {
         Ok(due && self.given.is_none_or(|at| elapsed(at, NUDGE_AFTER)))
     }
 
-    /// Tells multipathd. Only a refusal ends the waiting: an `ok` is looked for, and anything else may pass.
+    /// Tells multipathd. Only a refusal, or that it does not run, ends the waiting: an `ok` is looked for, and anything else may pass.
     fn give(&mut self, host: &Host, disk: &Disk) -> Option<Membership> {
         let told = multipath::add_path(host, &disk.name);
-        self.given = Some(host.now());
+        let now = host.now();
+        self.given = Some(now);
+        let absent = told.as_ref().is_err_and(multipath::DaemonError::is_absent);
+        let since = *self.absent_since.get_or_insert(now);
+        if !absent {
+            self.absent_since = None;
+        } else if now.since(since) >= ABSENT {
+            self.last_word = "multipathd does not run".to_owned();
+            return Some(Membership::NoDaemon);
+        }
         match told {
             Ok(multipath::Reply::Blacklisted) => return Some(Membership::Refused),
             Ok(reply) => self.last_word = format!("multipathd said: {reply}"),

@@ -296,8 +296,11 @@ fn without_multipathd_there_is_no_volume() {
     let engine = rig.engine();
     let disk = rig.volume(5);
     rig.fake.stop_multipathd();
+    let start = rig.fake.host().now();
     let failed = rig.ensure(&engine, disk).unwrap_err();
     assert!(failed.to_string().contains("multipathd"), "{failed}");
+    let waited = rig.fake.host().now().since(start);
+    assert!(waited < Duration::from_secs(45), "{waited:?}");
     rig.assert_clean();
     rig.fake.start_multipathd();
     rig.ensure(&engine, disk).unwrap();
@@ -311,10 +314,18 @@ fn a_blacklisted_volume_is_told_so() {
     let engine = rig.engine();
     let disk = rig.volume(5);
     rig.fake.blacklist(&wwid(5));
-    let failed = rig.ensure(&engine, disk).unwrap_err();
-    assert!(failed.to_string().contains("blacklists"), "{failed}");
-    assert_eq!(failed.fault(), Fault::Precondition);
-    rig.assert_clean();
+    for listed in [false, true] {
+        if listed {
+            // multipath's file has it from before; then multipathd is the one who says no.
+            let line = format!("/{}/\n", wwid(5));
+            let wwids = std::path::Path::new("/etc/multipath/wwids");
+            rig.fake.write_file(wwids, &line);
+        }
+        let failed = rig.ensure(&engine, disk).unwrap_err();
+        assert!(failed.to_string().contains("blacklists"), "{failed}");
+        assert_eq!(failed.fault(), Fault::Precondition);
+        rig.assert_clean();
+    }
 }
 
 #[test]

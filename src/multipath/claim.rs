@@ -35,11 +35,24 @@ pub enum ClaimError {
         /// The exit code and the last of what it said.
         summary: String,
     },
+    /// multipath is told to leave this WWID alone.
+    #[error(
+        "multipath's configuration blacklists {wwid} ({said}); take it out of the blacklist or put it into blacklist_exceptions"
+    )]
+    Blacklisted {
+        /// Which.
+        wwid: Wwid,
+        /// multipath's own words.
+        said: String,
+    },
 }
 
 impl Faulted for ClaimError {
     fn fault(&self) -> Fault {
-        Fault::MaybeDone
+        match self {
+            Self::Blacklisted { .. } => Fault::Precondition,
+            Self::Run { .. } | Self::Refused { .. } => Fault::MaybeDone,
+        }
     }
 }
 
@@ -51,8 +64,33 @@ pub fn claim(host: &Host, root: &Path, wwid: &Wwid) -> Result<(), ClaimError> {
     // An unreadable file is one more reason to let the tool do it.
     match find_listed(host, root, wwid) {
         Some(true) => Ok(()),
-        _ => change(host, "-a", wwid),
+        _ => change(host, "-a", wwid).map_err(|error| explained(host, wwid, error)),
     }
+}
+
+/// It refuses a blacklisted WWID without a word, and tells the reason only when it is asked to tell everything.
+fn explained(host: &Host, wwid: &Wwid, error: ClaimError) -> ClaimError {
+    if !matches!(error, ClaimError::Refused { .. }) {
+        return error;
+    }
+    let command = Command::new("multipath", &["-v3", "-a", wwid.as_str()], TIMEOUT);
+    let Ok(output) = host.run(&command) else {
+        return error;
+    };
+    let texts = [&output.stdout, &output.stderr];
+    let mut lines = texts.into_iter().flat_map(|text| text.lines());
+    match lines.find(|line| says_blacklisted(line, wwid)) {
+        Some(line) => ClaimError::Blacklisted {
+            wwid: wwid.clone(),
+            said: line.trim().to_owned(),
+        },
+        None => error,
+    }
+}
+
+/// `WWID: wwid WWID blacklisted`, with a time before it (multipath-tools `libmultipath/blacklist.c`, `log_filter`).
+fn says_blacklisted(line: &str, wwid: &Wwid) -> bool {
+    line.contains("blacklisted") && line.contains(wwid.as_str())
 }
 
 /// Takes `wwid` out of the file. The volume is gone, and the file would grow with every one that ever was here.
@@ -99,6 +137,18 @@ fn is_listed(text: &str, wwid: &Wwid) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_word_on_this_wwid_is_a_reason() {
+        let wwid: Wwid = "360014050123456789abcdef012345678".parse().unwrap();
+        let said = format!("12.5 | {wwid}: wwid {wwid} blacklisted");
+        assert!(says_blacklisted(&said, &wwid));
+        assert!(!says_blacklisted(
+            "sda: device node name blacklisted",
+            &wwid
+        ));
+        assert!(!says_blacklisted(&format!("{wwid}: ok"), &wwid));
+    }
 
     #[test]
     fn only_a_whole_line_is_a_claim() {
