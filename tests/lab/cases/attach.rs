@@ -13,7 +13,7 @@ use sanpath::fault::{Fault, Faulted, chain};
 use sanpath::host::Host;
 
 use crate::kit::case::{Case, Lab};
-use crate::kit::lio::{Backstore, Target};
+use crate::kit::lio::{ADAPTER, Backstore, Target};
 use crate::kit::paths;
 use crate::kit::topology::{self, Link};
 
@@ -56,6 +56,12 @@ pub(super) struct Rig<'a> {
 
 impl<'a> Rig<'a> {
     pub(super) fn new(lab: &'a Lab) -> Result<Self> {
+        let links: Vec<Link> = topology::paths().collect();
+        Self::on(lab, &links)
+    }
+
+    /// The same with a target on these links alone.
+    pub(super) fn on(lab: &'a Lab, links: &[Link]) -> Result<Self> {
         let host = Host::real(Path::new("/"));
         let state = lab.work_folder();
         let dirs = Dirs {
@@ -66,7 +72,7 @@ impl<'a> Rig<'a> {
         };
         Ok(Rig {
             lab,
-            target: Target::serve(lab, TARGET)?,
+            target: Target::serve_on(lab, TARGET, links, ADAPTER)?,
             engine: Engine::new(host.clone(), dirs),
             host,
             disks: Vec::new(),

@@ -6,9 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use super::attach::Rig;
 use crate::kit::case::{Case, Lab};
 use crate::kit::csi::{Access, Orchestrator, Volume, patiently};
+use crate::kit::lio::Target;
+use crate::kit::services::Service;
 use crate::kit::stack::{Plan, Stack};
+use crate::kit::topology::Link;
 use crate::kit::writer::{Writer, verify};
 use crate::kit::{paths, topology};
 
@@ -27,6 +31,24 @@ pub const CASES: &[Case] = &[
         name: "expand_while_nowhere",
         deadline: Duration::from_secs(240),
         run: while_nowhere,
+    },
+];
+
+pub const LONG: &[Case] = &[
+    Case {
+        name: "expand_while_multipathd_restarts",
+        deadline: Duration::from_secs(400),
+        run: while_multipathd_restarts,
+    },
+    Case {
+        name: "expand_told_late_by_one_controller",
+        deadline: Duration::from_secs(300),
+        run: told_late_by_one_controller,
+    },
+    Case {
+        name: "expand_told_a_smaller_size",
+        deadline: Duration::from_secs(240),
+        run: told_a_smaller_size,
     },
 ];
 
@@ -136,6 +158,133 @@ fn while_nowhere(lab: &mut Lab) -> Result<()> {
         orchestrator.bring_down(&volume)?;
     }
     stack.stop(lab)
+}
+
+/// multipathd dies again and again while the volume grows under a writer.
+fn while_multipathd_restarts(lab: &mut Lab) -> Result<()> {
+    let stack = Stack::start(lab, Plan::default())?;
+    let mut orchestrator = stack.orchestrator()?;
+    let mut volume = created(&mut orchestrator, "disturbed", Access::Xfs)?;
+    orchestrator.bring_up(&mut volume)?;
+    let file = place_to_write(&volume);
+    let writer = Writer::start(&file, 512)?;
+    writer.wait_for_more(16, PATIENCE)?;
+    patiently("ControllerExpandVolume", || {
+        orchestrator.expand(&mut volume, AFTER)
+    })?;
+    Service::Multipathd.signal("KILL")?;
+    let (disturbed, grown) = std::thread::scope(|scope| {
+        let disturber = scope.spawn(|| -> Result<()> {
+            for _ in 0..4 {
+                Service::Multipathd.wait_until(true)?;
+                std::thread::sleep(Duration::from_millis(700));
+                Service::Multipathd.signal("KILL")?;
+            }
+            Service::Multipathd.wait_until(true)
+        });
+        let grown = patiently("NodeExpandVolume", || orchestrator.expand_on_node(&volume));
+        (super::faults_multipath::join(disturber), grown)
+    });
+    disturbed?;
+    let size = grown?;
+    ensure!(size == AFTER, "NodeExpandVolume answered {size}");
+    ensure_size(lab, &volume)?;
+    writer.wait_for_more(16, PATIENCE)?;
+    let blocks = writer.finish()?;
+    verify(&file, blocks, 512)?;
+    for (disk, size) in member_sizes(&volume)? {
+        ensure!(size == volume.size, "{disk} in the map has {size} bytes");
+    }
+    orchestrator.bring_down(&volume)?;
+    stack.stop(lab)
+}
+
+/// Two controllers of one SAN, each with a target of its own; one tells the new size seconds before the other. The map grows when both do, at once
+/// to the whole size.
+fn told_late_by_one_controller(lab: &mut Lab) -> Result<()> {
+    const OTHER: &str = "iqn.2026-01.dev.sanpath.lab:controller-b";
+    const LATE: Duration = Duration::from_secs(8);
+    let mut rig = Rig::on(lab, &[Link(1)])?;
+    let mut volume = rig.volume(21)?;
+    let before = volume.export.size;
+    let second = Target::serve_on(lab, OTHER, &[Link(2)], 79)?;
+    let disk = volume.disk.clone();
+    let twin = second.add_disk_on(&disk.file, &disk.name, before)?;
+    second.map(21, &twin)?;
+    volume.export.offers[1].iqn = OTHER.parse()?;
+    let (attached, _) = rig.ensure("over two controllers", &volume)?;
+    ensure!(attached.map.members.len() == 2, "{attached:?}");
+    let size_of = |dm: &str| -> Result<u64> {
+        let sectors = fs::read_to_string(Path::new("/sys/block").join(dm).join("size"))?;
+        Ok(sectors.trim().parse::<u64>()? * 512)
+    };
+    disk.tell_size(2 * before)?;
+    let start = Instant::now();
+    let key = volume.export.wwid.as_str();
+    let (resized, early) = std::thread::scope(|scope| {
+        let resizing = scope.spawn(|| {
+            let deadline = rig.host.deadline_in(PATIENCE);
+            let resized = rig.engine.resize(key, 2 * before, deadline);
+            resized.map_err(|error| anyhow::anyhow!(sanpath::fault::chain(&error)))
+        });
+        let mut early = Vec::new();
+        while start.elapsed() < LATE {
+            early.push(size_of(&attached.map.dm)?);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        twin.tell_size(2 * before)?;
+        Ok::<_, anyhow::Error>((super::faults_multipath::join(resizing), early))
+    })?;
+    let resized = resized?;
+    lab.story(format!(
+        "the map has {} bytes {} ms after the first controller told them",
+        resized.map.size,
+        start.elapsed().as_millis()
+    ));
+    ensure!(
+        early.iter().all(|size| *size == before),
+        "it grew early: {early:?}"
+    );
+    ensure!(
+        resized.map.size == 2 * before && resized.left_out.is_empty(),
+        "{resized:?}"
+    );
+    ensure!(size_of(&attached.map.dm)? == 2 * before);
+    rig.detach("detach", &volume)?;
+    rig.unmap(&volume)?;
+    second.unmap(21, &twin)?;
+    rig.remove()?;
+    second.remove(&[twin])
+}
+
+/// The SAN shows less than before. Nothing is made smaller, and the error says what is amiss; with the right size back all is as it was.
+fn told_a_smaller_size(lab: &mut Lab) -> Result<()> {
+    let mut rig = Rig::new(lab)?;
+    let volume = rig.volume(22)?;
+    let before = volume.export.size;
+    let (attached, _) = rig.ensure("fresh", &volume)?;
+    let key = volume.export.wwid.as_str();
+    volume.disk.tell_size(before / 2)?;
+    let resize = |at_least: u64| {
+        let resized = rig
+            .engine
+            .resize(key, at_least, rig.host.deadline_in(PATIENCE));
+        resized.map_err(|error| anyhow::anyhow!(sanpath::fault::chain(&error)))
+    };
+    for wanted in [0, 2 * before] {
+        let refused = resize(wanted).err().context("a volume has shrunk")?;
+        lab.story(format!("at least {wanted}: {refused}"));
+        ensure!(refused.to_string().contains("must not shrink"), "{refused}");
+    }
+    let sectors = Path::new("/sys/block").join(&attached.map.dm).join("size");
+    let sectors: u64 = fs::read_to_string(sectors)?.trim().parse()?;
+    ensure!(sectors * 512 == before, "the map has {sectors} sectors");
+    volume.disk.tell_size(2 * before)?;
+    let resized = resize(2 * before)?;
+    ensure!(resized.map.size == 2 * before, "{resized:?}");
+    rig.detach("detach", &volume)?;
+    rig.unmap(&volume)?;
+    rig.remove()
 }
 
 fn created(orchestrator: &mut Orchestrator, name: &str, access: Access) -> Result<Volume> {

@@ -6,6 +6,7 @@ mod demo;
 mod expand;
 mod faults_chap;
 mod faults_detach;
+mod faults_filesystem;
 mod faults_identity;
 mod faults_life;
 mod faults_multipath;
@@ -35,7 +36,8 @@ pub fn everyday() -> Vec<Case> {
         faults_chap::CASES,
         faults_strangers::CASES,
         faults_identity::CASES,
-        faults_multipath::CASES,
+        &faults_multipath::everyday(),
+        faults_filesystem::CASES,
         faults_detach::CASES,
         expand::CASES,
         luks::CASES,
@@ -53,6 +55,9 @@ pub fn long() -> Vec<Case> {
         faults_strangers::LONG,
         faults_identity::LONG,
         faults_life::LONG,
+        &faults_multipath::long(),
+        faults_filesystem::LONG,
+        expand::LONG,
     ]
     .concat()
 }

@@ -187,7 +187,7 @@ fn fingerprint(lab: &Lab, image: &str) -> Result<String> {
 }
 
 /// The file behind a volume, in the pool of this case.
-fn image_of(lab: &Lab, volume: &Volume) -> Result<String> {
+pub(super) fn image_of(lab: &Lab, volume: &Volume) -> Result<String> {
     let key = volume.id.split(':').nth(3).context("the id has no key")?;
     let image = lab.pool_folder().join("volumes").join(format!("{key}.img"));
     ensure!(image.is_file(), "{} is not there", image.display());
@@ -309,7 +309,7 @@ fn kill_when_mkfs_runs(node: u32) -> Result<bool> {
     Ok(false)
 }
 
-fn find_process(name: &str) -> Option<u32> {
+pub(super) fn find_process(name: &str) -> Option<u32> {
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let mut ids =
         processes.filter_map(|entry| entry.file_name().to_string_lossy().parse::<u32>().ok());

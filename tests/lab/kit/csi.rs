@@ -154,6 +154,13 @@ impl Orchestrator {
         })
     }
 
+    /// A new volume, published to this node and not yet staged there.
+    pub fn create_attached(&mut self, name: &str, size: i64, access: Access) -> Result<Volume> {
+        let mut volume = patiently("CreateVolume", || self.create(name, size, access))?;
+        patiently("ControllerPublishVolume", || self.attach(&mut volume))?;
+        Ok(volume)
+    }
+
     /// DeleteVolume.
     pub fn delete(&mut self, volume: &Volume) -> Result<(), Status> {
         let request = csi::DeleteVolumeRequest {

@@ -31,7 +31,7 @@ const NODE_MODULES: &[&str] = &[
 ];
 
 /// Short retries, so that cases see both sides of every deadline soon; otherwise Debian's defaults.
-const MULTIPATH_CONF: &str = "\
+pub const MULTIPATH_CONF: &str = "\
 defaults {
     find_multipaths strict
     user_friendly_names no
@@ -40,6 +40,13 @@ defaults {
     no_path_retry 30
 }
 ";
+
+/// The same with other values of two of them.
+pub fn multipath_conf(find_multipaths: &str, friendly_names: &str) -> String {
+    MULTIPATH_CONF
+        .replace("strict", find_multipaths)
+        .replace("names no", &format!("names {friendly_names}"))
+}
 
 /// Sets up this guest.
 pub fn run() -> Result<()> {

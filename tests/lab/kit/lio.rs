@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::case::Lab;
-use super::topology::{self, SAN_NAMESPACE};
+use super::topology::{self, Link, SAN_NAMESPACE};
 
 /// A target with a portal on every path, open to this guest's initiator only.
 pub struct Target {
@@ -19,11 +19,27 @@ pub struct Target {
     pool: PathBuf,
 }
 
+/// Where backstores of files are made by hand; the number is free for us to choose.
+pub const ADAPTER: u16 = 78;
+
 /// A disk that a target can show under a LUN.
 #[derive(Clone)]
 pub struct Backstore {
     folder: PathBuf,
-    name: String,
+    pub file: PathBuf,
+    /// Its unit serial.
+    pub name: String,
+}
+
+impl Backstore {
+    /// From now on it tells this size; its file gets it when it is shorter.
+    pub fn tell_size(&self, size: u64) -> Result<()> {
+        let file = fs::File::options().write(true).open(&self.file)?;
+        if file.metadata()?.len() < size {
+            file.set_len(size)?;
+        }
+        write(&self.folder.join("control"), &format!("fd_dev_size={size}"))
+    }
 }
 
 /// How the target group of a disk answers (SPC-4 §5.15.2).
@@ -50,11 +66,17 @@ impl Backstore {
 impl Target {
     /// A target that shows no LUN yet.
     pub fn serve(lab: &Lab, iqn: &str) -> Result<Target> {
-        Target::serve_beside(lab, iqn, 78)
+        Target::serve_beside(lab, iqn, ADAPTER)
     }
 
     /// The same, beside another: each numbers the folder of its disks.
     pub fn serve_beside(lab: &Lab, iqn: &str, adapter: u16) -> Result<Target> {
+        let links: Vec<Link> = topology::paths().collect();
+        Self::serve_on(lab, iqn, &links, adapter)
+    }
+
+    /// The same on these links alone.
+    pub fn serve_on(lab: &Lab, iqn: &str, links: &[Link], adapter: u16) -> Result<Target> {
         let folder = Path::new("/sys/kernel/config/target/iscsi").join(iqn);
         let group = folder.join("tpgt_1");
         let core = Path::new("/sys/kernel/config/target/core");
@@ -67,7 +89,7 @@ impl Target {
         };
         fs::create_dir_all(&target.group)?;
         fs::create_dir_all(&target.acl)?;
-        for link in topology::paths() {
+        for link in links {
             target.open_portal(lab, &format!("{}:3260", link.san_address(1)))?;
         }
         write(&target.group.join("attrib/authentication"), "0")?;
@@ -93,7 +115,17 @@ impl Target {
     /// A thin disk with this unit serial.
     pub fn add_disk(&self, serial: &str, size: u64) -> Result<Backstore> {
         let file = self.pool.join(format!("{serial}.img"));
-        fs::File::create(&file)?.set_len(size)?;
+        fs::File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&file)?
+            .set_len(size)?;
+        self.add_disk_on(&file, serial, size)
+    }
+
+    /// The same on a file or block device that is there.
+    pub fn add_disk_on(&self, file: &Path, serial: &str, size: u64) -> Result<Backstore> {
         let folder = self.core.join(serial);
         fs::create_dir_all(&folder)?;
         let control = format!("fd_dev_name={},fd_dev_size={size}", file.display());
@@ -103,6 +135,7 @@ impl Target {
         write(&folder.join("enable"), "1")?;
         Ok(Backstore {
             folder,
+            file: file.to_owned(),
             name: serial.to_owned(),
         })
     }

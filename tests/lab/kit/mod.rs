@@ -21,6 +21,7 @@ pub mod initramfs;
 pub mod job;
 pub mod leftovers;
 pub mod lio;
+pub mod multipath_conf;
 pub mod paths;
 pub mod qemu;
 pub mod results;

@@ -25,7 +25,14 @@ pub fn black_hole(link: Link) -> Result<()> {
     execute(&lose_all(&link.name()))
 }
 
-/// Ends what [`black_hole`] or [`slow_down`] began.
+/// So many of a hundred packets are lost, each way.
+pub fn lose(link: Link, percent: u8) -> Result<()> {
+    let lose = |device: &str| netem(device, "add", &["loss", &format!("{percent}%")]);
+    in_san(&lose(&link.san_name()))?;
+    execute(&lose(&link.name()))
+}
+
+/// Ends what [`black_hole`], [`lose`] or [`slow_down`] began.
 pub fn clear(link: Link) -> Result<()> {
     in_san(&["tc", "qdisc", "del", "dev", &link.san_name(), "root"])?;
     // A slowed link is slowed at the SAN's end only.
