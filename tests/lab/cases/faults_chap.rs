@@ -57,6 +57,8 @@ fn start(lab: &mut Lab, node_log: &'static str) -> Result<Stack> {
     fs::create_dir_all(&folder)?;
     let plan = Plan {
         node_log,
+        // A record that a refused login left stays for the administrator's hand in between.
+        session_idle: "600s",
         settings: vec![
             "chapuser: nodes".to_owned(),
             format!("credentials: {}", folder.display()),
@@ -269,7 +271,7 @@ fn wrong_and_right(lab: &mut Lab) -> Result<()> {
     let lock = "/run/lock/iscsi/lock.write";
     ensure!(!Path::new(lock).exists(), "open-iscsi's lock was left");
     orchestrator.bring_down(&volume)?;
-    stack.stop(lab)?;
+    super::faults_sessions::end(lab, &stack)?;
     let log = fs::read_to_string(log_of("node"))?;
     ensure!(log.contains("TRACE") || log.contains("DEBUG"), "no log");
     ensure!(
@@ -320,7 +322,7 @@ fn secret_changes(lab: &mut Lab) -> Result<()> {
     let blocks = writer.finish().context("an error reached the writer")?;
     lab.story(format!("{blocks} blocks written and no error"));
     orchestrator.bring_down(&volume)?;
-    stack.stop(lab)
+    super::faults_sessions::end(lab, &stack)
 }
 
 fn sessions() -> Result<BTreeSet<String>> {

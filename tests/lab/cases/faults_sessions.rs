@@ -61,7 +61,7 @@ fn start_warm(lab: &mut Lab) -> Result<Stack> {
 }
 
 /// Starts the node with no patience for idle sessions, then stops everything.
-fn end(lab: &mut Lab, stack: &Stack) -> Result<()> {
+pub(super) fn end(lab: &mut Lab, stack: &Stack) -> Result<()> {
     lab.daemons.stop("node")?;
     stack.with_session_idle("1s").start_node(lab)?;
     stack.stop(lab)
