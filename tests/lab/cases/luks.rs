@@ -1,4 +1,4 @@
-//! Encrypted volumes on the real kernel: what the SAN gets to see, and what processes and logs tell.
+//! Encrypted volumes on the real kernel: what the SAN gets to see, what processes and logs tell, and an old mapping of the same name.
 
 use std::collections::HashMap;
 use std::fs;
@@ -22,8 +22,16 @@ pub const CASES: &[Case] = &[Case {
     run: encrypted_volume,
 }];
 
+pub const LONG: &[Case] = &[Case {
+    name: "encrypted_raw_volume",
+    deadline: Duration::from_secs(600),
+    run: raw_volume,
+}];
+
 const SIZE: i64 = 128 << 20;
 const LARGER: i64 = 192 << 20;
+/// What the LUKS2 header takes.
+const HEADER: i64 = 16 << 20;
 const FIRST: &str = "first-passphrase-of-the-lab";
 const SECOND: &str = "second-passphrase-of-the-lab";
 /// Part of both, and of nothing else.
@@ -127,6 +135,65 @@ fn refuse_wrong_passphrase(
         .collect();
     ensure!(left.is_empty(), "left: {left:?}");
     Ok(())
+}
+
+/// A raw volume, its growth, and old mappings of its name.
+fn raw_volume(lab: &mut Lab) -> Result<()> {
+    let stack = Stack::start(lab, Plan::default())?;
+    let mut orchestrator = stack.orchestrator()?;
+    let mut volume = created(&mut orchestrator, "raw", Access::Block)?;
+    volume.secrets = secrets(FIRST, None);
+    orchestrator.bring_up(&mut volume)?;
+    let written = write_marks(&volume.target)?;
+    let image = image_of(lab, &volume)?;
+    refuse_marks(lab, &image)?;
+    grow(&mut orchestrator, &mut volume)?;
+    let size = lab.execute(&["blockdev", "--getsize64", &shown(&volume.target)])?;
+    ensure!(size.trim().parse::<i64>()? == LARGER - HEADER, "{size}");
+    leave(&mut orchestrator, &volume)?;
+
+    // The volume as it was, on another device, open under its name.
+    lab.execute(&["modprobe", "loop"])?;
+    let copy = shown(&lab.work_folder().join("copy.img"));
+    lab.execute(&["cp", "--sparse=always", &image, &copy])?;
+    let loop_device = lab.execute(&["losetup", "--find", "--show", &copy])?;
+    let loop_device = loop_device.trim().to_owned();
+    let name = format!("sanpath-{}", volume.wwid());
+    let open = format!("printf %s {FIRST} | cryptsetup open --key-file=- {loop_device} {name}");
+    lab.execute(&["sh", "-c", &open])?;
+    let held = fs::File::open(format!("/dev/mapper/{name}"))?;
+    let Err(status) = orchestrator.stage(&volume) else {
+        bail!("staged beside an old mapping that is in use")
+    };
+    lab.story(status.message());
+    ensure!(status.message().contains("in use"), "{status:?}");
+    drop(held);
+    patiently("NodeStageVolume", || orchestrator.stage(&volume))?;
+    patiently("NodePublishVolume", || orchestrator.publish(&volume, false))?;
+    let mut found = vec![0; written.len()];
+    std::io::Read::read_exact(&mut fs::File::open(&volume.target)?, &mut found)?;
+    ensure!(found == written, "other data");
+    let under = devices_under(&name)?;
+    lab.story(format!("the mapping lies on {under:?}"));
+    ensure!(under.len() == 1 && under[0].starts_with("dm-"), "{under:?}");
+    orchestrator.bring_down(&volume)?;
+    lab.execute(&["losetup", "--detach", &loop_device])?;
+    stack.stop(lab)
+}
+
+/// What the mapping of this name lies on, asked of the kernel.
+fn devices_under(name: &str) -> Result<Vec<String>> {
+    for entry in fs::read_dir("/sys/block")? {
+        let device = entry?.path();
+        let found = fs::read_to_string(device.join("dm/name")).unwrap_or_default();
+        if found.trim() != name {
+            continue;
+        }
+        return fs::read_dir(device.join("slaves"))?
+            .map(|under| Ok(under?.file_name().to_string_lossy().into_owned()))
+            .collect();
+    }
+    bail!("there is no mapping {name}")
 }
 
 fn created(orchestrator: &mut Orchestrator, name: &str, access: Access) -> Result<Volume> {

@@ -58,6 +58,7 @@ pub fn long() -> Vec<Case> {
         &faults_multipath::long(),
         faults_filesystem::LONG,
         expand::LONG,
+        luks::LONG,
     ]
     .concat()
 }
