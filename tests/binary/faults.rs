@@ -46,21 +46,30 @@ fn every_test_that_is_named_exists() {
     assert!(!files.iter().any(|file| has_test(file, invented)));
 }
 
-/// Names as the lab's cases declare them: `name: "…"`.
+/// Names as the lab's cases declare them: `name: "…"`, in files and in folders of files.
 fn lab_cases() -> BTreeSet<String> {
     let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab");
-    let folders = ["cases", "fleet"].map(|folder| fs::read_dir(lab.join(folder)).unwrap());
-    let files = folders.into_iter().flatten().map(|file| file.unwrap());
+    let mut folders = vec![lab.join("cases"), lab.join("fleet")];
     let mut names = BTreeSet::new();
-    for file in files.filter(|file| file.path().extension().is_some_and(|it| it == "rs")) {
-        let text = fs::read_to_string(file.path()).unwrap();
-        let declared = text.lines().filter_map(|line| {
-            let name = line.trim().strip_prefix("name: \"")?;
-            Some(name.strip_suffix("\",")?.to_owned())
-        });
-        names.extend(declared);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|it| it == "rs") {
+                names.extend(declared_in(&fs::read_to_string(path).unwrap()));
+            }
+        }
     }
     names
+}
+
+fn declared_in(text: &str) -> Vec<String> {
+    let name_in = |line: &str| {
+        let name = line.trim().strip_prefix("name: \"")?;
+        Some(name.strip_suffix("\",")?.to_owned())
+    };
+    text.lines().filter_map(name_in).collect()
 }
 
 /// Whether the file declares this test: its module begins the path, its function ends it.
