@@ -2,6 +2,8 @@
 
 mod links;
 mod outage;
+mod parts;
+mod reboots;
 
 use crate::kit::case::Step;
 use crate::kit::fleet::FleetCase;
@@ -13,7 +15,7 @@ pub fn everyday() -> Vec<FleetCase> {
 
 /// What only the long run proves (`LAB_SCALE` above 1), and whoever asks for it by name.
 pub fn long() -> Vec<FleetCase> {
-    Vec::new()
+    reboots::CASES.to_vec()
 }
 
 /// Every fleet case.
@@ -23,5 +25,5 @@ pub fn all() -> Vec<FleetCase> {
 
 /// Every step that a fleet case asks a guest for by name.
 pub fn steps() -> Vec<Step> {
-    [links::STEPS, outage::STEPS].concat()
+    [links::STEPS, outage::STEPS, reboots::STEPS].concat()
 }

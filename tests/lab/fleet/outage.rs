@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::kit::case::{Lab, SANPATH, Step};
-use crate::kit::csi::{Access, Orchestrator, Volume, patiently};
+use super::parts::{
+    SAN, SAN_POOL, orchestrator, san_command, start_plugins, start_san, stop_plugins, until,
+};
+use crate::kit::case::{Lab, Step};
+use crate::kit::csi::{Access, Volume, patiently};
 use crate::kit::daemons::Daemon;
 use crate::kit::fleet::{Fleet, FleetCase, Member};
-use crate::kit::topology::{self, Link};
 use crate::kit::writer;
 
 pub const CASES: &[FleetCase] = &[
@@ -44,27 +46,17 @@ pub const STEPS: &[Step] = &[
     },
 ];
 
-const SAN: Member = Member::San(1);
 const NODE: Member = Member::Node(1);
 const SIZE: i64 = 256 << 20;
 /// The writer goes round in this many blocks of 64 KiB.
-const ROUND: u64 = 512;
+pub const ROUND: u64 = 512;
 const STATUS: &str = "/work/writer.status";
-const CONTROLLER: &str = "/work/controller.sock";
-const PLUGIN: &str = "/work/node.sock";
-const CONFIG: &str = "/work/config.yaml";
-/// On the SAN's own disk, beside the pool and not in it, so that both outlive a power cut.
-const SAN_STATE: &str = "/pool/state";
-const SAN_POOL: &str = "/pool/volumes";
 
 /// Same LUNs, same WWIDs, I/O goes on within no_path_retry, no remount, and every acknowledged block is there.
 fn san_loses_its_power(fleet: &mut Fleet) -> Result<()> {
     fleet.boot(&[SAN, NODE])?;
-    fleet
-        .guest(SAN)?
-        .execute(&["mkdir", "-p", SAN_STATE, SAN_POOL])?;
     start_san(fleet)?;
-    start_plugins(fleet)?;
+    start_plugins(fleet, NODE)?;
     let volume: Volume =
         serde_json::from_value(fleet.step(NODE, "volume_up", json!({ "name": "outage" }))?)?;
     let mounted = mount_of(fleet, &volume)?;
@@ -99,17 +91,15 @@ fn san_loses_its_power(fleet: &mut Fleet) -> Result<()> {
     )?;
     println!("    {blocks} blocks verified, checksums {sums}");
     fleet.step(NODE, "volume_down", json!(volume))?;
-    stop_plugins(fleet)
+    stop_plugins(fleet, &[NODE])
 }
 
 /// No LUN is served, the error is loud, and with the pool back everything is as before.
 fn san_without_its_pool(fleet: &mut Fleet) -> Result<()> {
     fleet.boot(&[SAN, NODE])?;
-    fleet
-        .guest(SAN)?
-        .execute(&["mkdir", "-p", SAN_STATE, SAN_POOL, "/pool/empty"])?;
+    fleet.guest(SAN)?.execute(&["mkdir", "-p", "/pool/empty"])?;
     start_san(fleet)?;
-    start_plugins(fleet)?;
+    start_plugins(fleet, NODE)?;
     let volume: Volume =
         serde_json::from_value(fleet.step(NODE, "volume_up", json!({ "name": "pool" }))?)?;
     fleet.cut_power(SAN)?;
@@ -156,92 +146,7 @@ fn san_without_its_pool(fleet: &mut Fleet) -> Result<()> {
     start_san(fleet)?;
     fleet.step(NODE, "volume_again", json!(volume))?;
     fleet.step(NODE, "volume_down", json!(volume))?;
-    stop_plugins(fleet)
-}
-
-fn san_command() -> Vec<String> {
-    let listen = format!("{}:7420", Link::MANAGEMENT.san_address(1));
-    let mut argv = vec![
-        SANPATH,
-        "san",
-        "--pool",
-        SAN_POOL,
-        "--state-dir",
-        SAN_STATE,
-        "--insecure",
-        "--listen",
-        &listen,
-    ]
-    .into_iter()
-    .map(str::to_owned)
-    .collect::<Vec<_>>();
-    for path in topology::paths() {
-        argv.extend(["--portal".to_owned(), path.san_address(1)]);
-    }
-    argv
-}
-
-fn start_san(fleet: &Fleet) -> Result<()> {
-    fleet.guest(SAN)?.start(Daemon::new("san", san_command()))
-}
-
-fn start_plugins(fleet: &Fleet) -> Result<()> {
-    let node = fleet.guest(NODE)?;
-    let paths: Vec<String> = topology::paths().map(|path| path.san_address(1)).collect();
-    let config = format!(
-        "version: 1\npartitions:\n  cluster-a:\n    blockstoragemanager: linux\n    sanhost: {}:7420\n    ncpaths: {}\n",
-        Link::MANAGEMENT.san_address(1),
-        paths.join(",")
-    );
-    node.execute(&[
-        "sh",
-        "-c",
-        &format!("mkdir -p /work && printf '%s' '{config}' > {CONFIG}"),
-    ])?;
-    let plugin = |role: &str, socket: &str, more: &[&str]| {
-        let endpoint = format!("unix://{socket}");
-        let words = [SANPATH, role, "--config", CONFIG, "--endpoint", &endpoint];
-        Daemon::new(role, words.iter().chain(more).map(|&word| word.to_owned()))
-    };
-    node.start(plugin("controller", CONTROLLER, &[]))?;
-    node.start(plugin(
-        "node",
-        PLUGIN,
-        &["--node-name", "node1", "--session-idle", "1s"],
-    ))
-}
-
-/// Stops the plugins once the reaper has logged out what no volume needs.
-fn stop_plugins(fleet: &Fleet) -> Result<()> {
-    let node = fleet.guest(NODE)?;
-    until(
-        "the idle sessions are logged out",
-        Duration::from_secs(60),
-        || {
-            Ok(node
-                .run(&["sh", "-c", "ls /sys/class/iscsi_session"], 20)?
-                .stdout
-                .trim()
-                .is_empty())
-        },
-    )?;
-    let san = fleet.guest(SAN)?;
-    until(
-        "the empty target is removed",
-        Duration::from_secs(60),
-        || {
-            let targets = san.run(&["sh", "-c", "ls /sys/kernel/config/target/iscsi"], 20)?;
-            Ok(!targets.stdout.contains("dev.sanpath"))
-        },
-    )?;
-    for name in ["node", "controller"] {
-        node.tell(crate::kit::wire::Request::Stop {
-            name: name.to_owned(),
-        })?;
-    }
-    san.tell(crate::kit::wire::Request::Stop {
-        name: "san".to_owned(),
-    })
+    stop_plugins(fleet, &[NODE])
 }
 
 fn start_writer(fleet: &Fleet, volume: &Volume) -> Result<()> {
@@ -284,29 +189,6 @@ fn mount_of(fleet: &Fleet, volume: &Volume) -> Result<String> {
     fleet
         .guest(NODE)?
         .execute(&["findmnt", "-n", "-o", "ID,SOURCE,FSTYPE,OPTIONS", &target])
-}
-
-fn until(what: &str, deadline: Duration, mut reached: impl FnMut() -> Result<bool>) -> Result<()> {
-    let end = Instant::now() + deadline;
-    while !reached()? {
-        if Instant::now() > end {
-            bail!("not within {} s: {what}", deadline.as_secs());
-        }
-        std::thread::sleep(Duration::from_millis(250));
-    }
-    Ok(())
-}
-
-fn orchestrator() -> Result<Orchestrator> {
-    let sockets = [CONTROLLER, PLUGIN].map(std::path::Path::new);
-    until("both plugins answer", Duration::from_secs(120), || {
-        Ok(sockets.iter().all(|socket| socket.exists()))
-    })?;
-    Orchestrator::connect(
-        sockets[0],
-        sockets[1],
-        std::path::Path::new("/work/kubelet"),
-    )
 }
 
 fn volume_up(_: &mut Lab, given: Value) -> Result<Value> {

@@ -60,7 +60,7 @@ pub fn run() -> Result<()> {
         baseline: Mutex::new(Things::new()),
     });
     guest_setup::run().inspect_err(|error| guest.to_host.log(&format!("{error:#}")))?;
-    *locked(&guest.baseline) = leftovers::count();
+    *locked(&guest.baseline) = leftovers::baseline();
     let seconds = fs::read_to_string("/proc/uptime")?
         .split(' ')
         .next()

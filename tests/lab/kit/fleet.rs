@@ -62,6 +62,8 @@ pub struct Fleet<'a> {
     switches: Vec<(Link, Switch)>,
     plans: BTreeMap<String, Plan>,
     guests: BTreeMap<String, Guest>,
+    /// Nodes with a disk of their own.
+    with_disk: BTreeSet<String>,
     watchdog: Watchdog,
     until: Instant,
     pub scale: u32,
@@ -76,10 +78,17 @@ impl<'a> Fleet<'a> {
                 .collect(),
             plans: BTreeMap::new(),
             guests: BTreeMap::new(),
+            with_disk: BTreeSet::new(),
             watchdog: Watchdog::start(deadline),
             until: Instant::now() + deadline,
             scale: ground.scale,
         })
+    }
+
+    /// Gives a node that is not yet on a disk, so that what a host keeps on its root disk (`guest_setup::KEPT`) outlives a power cut. A SAN
+    /// has one in any case.
+    pub fn give_disk(&mut self, member: Member) {
+        self.with_disk.insert(member.name());
     }
 
     /// Boots these guests, all at the same time, and waits until each is set up.
@@ -241,11 +250,12 @@ impl<'a> Fleet<'a> {
         } else {
             Role::Node
         };
+        let with_pool = role == Role::San || self.with_disk.contains(&name);
         Ok(Plan {
             identity: Identity { name, role, links },
             memory_megabytes: 1024,
             processors: 1,
-            with_pool: role == Role::San,
+            with_pool,
             cards,
         })
     }

@@ -30,6 +30,15 @@ const NODE_MODULES: &[&str] = &[
     "scsi_dh_alua",
 ];
 
+/// What a node with a disk keeps over a reboot, as every host does: the records and settings of its tools, the kubelet's folders, our ledger.
+pub const KEPT: &[&str] = &[
+    "/etc/iscsi",
+    "/etc/multipath",
+    "/var/lib/iscsi",
+    "/var/lib/kubelet",
+    "/var/lib/sanpath",
+];
+
 /// Short retries, so that cases see both sides of every deadline soon; otherwise Debian's defaults.
 pub const MULTIPATH_CONF: &str = "\
 defaults {
@@ -69,8 +78,9 @@ pub fn run() -> Result<()> {
         step("the SAN's network", set_up_san_namespace())?;
     }
     step("carrier", wait_for_links())?;
-    if role != Role::Node {
-        step("pool", mount_pool())?;
+    step("pool", mount_pool())?;
+    if role == Role::Node && find_disk("pool")?.is_some() {
+        step("kept folders", keep_folders())?;
     }
     if role != Role::San {
         step("iscsid and multipathd", start_initiator(&identity))?;
@@ -234,6 +244,27 @@ fn mount_pool() -> Result<()> {
         None::<&str>,
     )
     .context("mounting the pool")
+}
+
+/// Puts the folders of [`KEPT`] onto the guest's disk. At its first boot they hold what the image has there.
+fn keep_folders() -> Result<()> {
+    for folder in KEPT {
+        let kept = format!("{POOL}/host{folder}");
+        fs::create_dir_all(folder)?;
+        if !Path::new(&kept).exists() {
+            fs::create_dir_all(&kept)?;
+            execute(&["cp", "-a", &format!("{folder}/."), &kept])?;
+        }
+        mount(
+            Some(kept.as_str()),
+            *folder,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .with_context(|| format!("mounting {kept} at {folder}"))?;
+    }
+    Ok(())
 }
 
 fn find_disk(serial: &str) -> Result<Option<PathBuf>> {

@@ -49,6 +49,16 @@ pub fn count() -> Things {
     things
 }
 
+/// What is there before anything ran. What outlives a reboot is left out: a guest that is on again has it from before, and at its end there is to
+/// be none of it.
+pub fn baseline() -> Things {
+    let outlives =
+        |thing: &String| thing.starts_with("node record ") || thing.starts_with("ledger record ");
+    let mut things = count();
+    things.retain(|thing| !outlives(thing));
+    things
+}
+
 /// What appeared or vanished since `before`, once it has had a few seconds to settle: the kernel and udev take their time
 /// to remove what nobody holds any more.
 pub fn since(before: &Things) -> Things {
