@@ -88,6 +88,15 @@ impl<T: Send + Sync + 'static> Flights<T> {
     }
 }
 
+impl<T> Flights<T> {
+    /// The flight that is under way under `key`, to wait for it.
+    #[must_use]
+    pub fn find(&self, key: &str) -> Option<Listener<T>> {
+        let under_way = locked(&self.under_way);
+        under_way.get(key).map(|flight| Listener::of(flight, true))
+    }
+}
+
 /// Ends a flight, also when its work panics.
 struct Landing<T> {
     under_way: Arc<Mutex<BTreeMap<String, Arc<Flight<T>>>>>,

@@ -36,6 +36,7 @@
 //! * -> deadline, fault: every call ends in time, every error has a class
 //! ```
 
+pub mod admin;
 pub mod attach;
 pub mod cli;
 pub mod config;

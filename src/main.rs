@@ -10,8 +10,19 @@ use sanpath::{cli, daemon};
     reason = "the last word of a program that may have no log yet"
 )]
 fn main() -> ExitCode {
-    match daemon::run(cli::Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+    let outcome = match cli::Arguments::parse() {
+        cli::Arguments {
+            role:
+                cli::Role::Node(cli::NodeArguments {
+                    command: Some(command),
+                    ..
+                }),
+            ..
+        } => cli::run_node_command(command),
+        arguments => daemon::run(arguments).map(|()| ExitCode::SUCCESS),
+    };
+    match outcome {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("sanpath: {error:#}");
             ExitCode::FAILURE

@@ -1,6 +1,7 @@
 //! Taking a volume away. Its owner has unmounted it before.
 
 use super::error::DetachError;
+use super::release::Care;
 use super::{Engine, Record};
 use crate::deadline::Deadline;
 use crate::fabric::Wwid;
@@ -23,11 +24,16 @@ impl Engine {
     /// See [`DetachError`]. A failed flush is one: its data would be lost.
     pub fn detach(&self, key: &str, deadline: Deadline) -> Result<Outcome, DetachError> {
         let _volume = self.take_volume(key, deadline)?;
-        self.leave(key, deadline)
+        self.leave(key, deadline, Care::Flush)
     }
 
     /// The detach itself, for one who has the volume's lock.
-    pub(super) fn leave(&self, key: &str, deadline: Deadline) -> Result<Outcome, DetachError> {
+    pub(super) fn leave(
+        &self,
+        key: &str,
+        deadline: Deadline,
+        care: Care,
+    ) -> Result<Outcome, DetachError> {
         let ledger = self.ledger();
         let Some(record) = ledger.find(key)? else {
             return Ok(Outcome::Already);
@@ -39,7 +45,7 @@ impl Engine {
                 ..record
             })?;
         }
-        self.release(&wwid, deadline)?;
+        self.release(&wwid, deadline, care)?;
         ledger.remove(key)?;
         Ok(Outcome::Changed)
     }
@@ -54,14 +60,18 @@ impl Engine {
         deadline: Deadline,
     ) -> Result<Outcome, DetachError> {
         let _volume = self.take_volume(wwid.as_str(), deadline)?;
-        if self.release(wwid, deadline)? {
+        if self.release(wwid, deadline, Care::Flush)? {
             Ok(Outcome::Changed)
         } else {
             Ok(Outcome::Already)
         }
     }
 
-    fn take_volume(&self, key: &str, deadline: Deadline) -> Result<LockGuard, DetachError> {
+    pub(super) fn take_volume(
+        &self,
+        key: &str,
+        deadline: Deadline,
+    ) -> Result<LockGuard, DetachError> {
         self.lock_volume(key, deadline)
             .map_err(|source| DetachError::Lock {
                 key: key.to_owned(),

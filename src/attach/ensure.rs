@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::error::AttachError;
 use super::ledger::{Learned, Member, Record};
 use super::path::{PathOutcome, PathWork};
+use super::release::Care;
 use super::resize::Growing;
 use super::verify::{MemberIdentity, answer_of, device_of, judge};
 use super::{Attached, Engine, MapDevice, Want};
@@ -192,7 +193,7 @@ impl Engine {
     /// Takes away what this call made, in the way of a detach: threads that still run see that nobody wants it.
     fn undo(&self, want: &Want, error: AttachError) -> AttachError {
         let deadline = self.host.deadline_in(super::release::UNDO);
-        match self.leave(&want.key, deadline) {
+        match self.leave(&want.key, deadline, Care::Flush) {
             Ok(_) => error,
             Err(undo) => AttachError::NotUndone {
                 undo: chain(&undo),

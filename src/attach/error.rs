@@ -8,7 +8,7 @@ use super::{ChapRefused, LedgerError};
 use crate::fabric::Wwid;
 use crate::fault::{Fault, Faulted};
 use crate::iscsi::{RecordError, SessionError};
-use crate::multipath::{ClaimError, DaemonError, RemoveMapError};
+use crate::multipath::{ClaimError, DaemonError, QueueingError, RemoveMapError};
 use crate::scsi::{IdentityError, RemoveDiskError, ScanError};
 
 /// Why one path is not there.
@@ -319,6 +319,9 @@ pub enum DetachError {
         #[source]
         source: DaemonError,
     },
+    /// I/O to the map waits for paths still.
+    #[error("the map cannot be made to fail what waits for a path")]
+    Queueing(#[source] QueueingError),
     /// The WWID is still registered with multipath.
     #[error("multipath still claims the WWID")]
     Claim(#[source] ClaimError),

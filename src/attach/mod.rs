@@ -12,6 +12,7 @@ mod detach;
 mod ensure;
 mod error;
 mod ledger;
+mod outage;
 mod path;
 #[cfg(test)]
 mod races;
@@ -34,6 +35,7 @@ use serde_json::Value;
 pub use detach::Outcome;
 pub use error::{AttachError, DetachError, PathError};
 pub use ledger::{Learned, LedgerError, Member, Record};
+pub use outage::Standing;
 pub use reap::Reaped;
 pub use resize::Resized;
 pub use show::PathRow;
@@ -44,6 +46,7 @@ use crate::fault::chain;
 use crate::flights::Flights;
 use crate::host::{Host, LockGuard};
 use crate::iscsi::Initiator;
+pub use crate::multipath::{Opener, Reach, Unwritten};
 
 use ledger::{Ledger, Listing};
 

@@ -237,6 +237,52 @@ fn a_detach_with_dirty_pages_and_every_path_dead_is_refused() {
 }
 
 #[test]
+fn a_map_that_queues_for_ever_holds_up_no_detach() {
+    let rig = Rig::new();
+    rig.fake.set_no_path_retry(None);
+    let (engine, volume) = (rig.engine(), rig.volume(5));
+    rig.attach(&engine, &volume);
+    for portal in rig.portals {
+        rig.fake.set_portal(portal, PortalState::BlackHoled);
+    }
+    rig.fake.settle();
+    let before = rig.fake.host().now();
+    rig.detach(&engine, &volume);
+    let took = rig.fake.host().now().since(before);
+    assert!(took < Duration::from_secs(60), "{took:?}");
+    rig.assert_nothing_left("with every path dead and endless queueing");
+}
+
+#[test]
+fn somebody_who_has_the_map_open_for_a_moment_is_waited_for() {
+    let rig = Rig::new();
+    let (engine, volume) = (rig.engine(), rig.volume(5));
+    rig.attach(&engine, &volume);
+    rig.fake.hold_map(&volume.wwid, Some("udev-worker"));
+    let wwid = volume.wwid.clone();
+    rig.fake.later(Duration::from_secs(3), move |later| {
+        later.hold_map(&wwid, None);
+    });
+    rig.detach(&engine, &volume);
+    rig.assert_nothing_left("after a moment's opener");
+}
+
+#[test]
+fn somebody_who_keeps_the_map_open_is_named() {
+    let rig = Rig::new();
+    let (engine, volume) = (rig.engine(), rig.volume(5));
+    rig.attach(&engine, &volume);
+    rig.fake.hold_map(&volume.wwid, Some("qemu"));
+    let deadline = rig.fake.host().deadline_in(DEADLINE);
+    let refused = engine.detach(&volume.key, deadline).unwrap_err();
+    let told = crate::fault::chain(&refused);
+    assert!(told.contains("(qemu) has /dev/dm-0 open"), "{told}");
+    rig.fake.hold_map(&volume.wwid, None);
+    rig.detach(&engine, &volume);
+    rig.assert_nothing_left("after the opener went");
+}
+
+#[test]
 fn a_lun_that_the_san_took_away_first_does_not_wedge_the_detach() {
     let rig = Rig::new();
     let (engine, volume) = (rig.engine(), rig.volume(5));

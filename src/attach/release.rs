@@ -25,6 +25,15 @@ const ROUNDS: usize = 6;
 /// multipathd is told of a path that is gone when it has not noticed by then.
 const FORGET_AFTER: Duration = Duration::from_secs(2);
 
+/// What becomes of data that the page cache holds for a map that goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Care {
+    /// It is written out, or the map stays.
+    Flush,
+    /// It is given up: an operator said so.
+    GiveUp,
+}
+
 /// What became of a step that may block in the kernel.
 pub(super) type ChoreOutcome = Result<(), ChoreError>;
 
@@ -38,7 +47,12 @@ pub(super) enum ChoreError {
 impl Engine {
     /// Removes the map of `wwid` and every disk of it, waits until multipathd has forgotten them, and takes the WWID out of its file. False when
     /// there was no device.
-    pub(super) fn release(&self, wwid: &Wwid, deadline: Deadline) -> Result<bool, DetachError> {
+    pub(super) fn release(
+        &self,
+        wwid: &Wwid,
+        deadline: Deadline,
+        care: Care,
+    ) -> Result<bool, DetachError> {
         let mut seen = Vec::new();
         for round in 0..ROUNDS {
             // A scan may have been cut off a moment ago; what it found would outlive us unseen.
@@ -54,7 +68,7 @@ impl Engine {
             seen = disks.iter().map(|disk| disk.name.clone()).collect();
             if let Some(map) = map {
                 seen.push(map.name.clone());
-                self.remove_map(wwid, &map, deadline)?;
+                self.remove_map(wwid, &map, deadline, care)?;
             }
             self.remove_disks(wwid, &disks, deadline)?;
         }
@@ -65,7 +79,13 @@ impl Engine {
     }
 
     /// Flushes, then removes. Who uses the map is asked before anything is done to it.
-    fn remove_map(&self, wwid: &Wwid, map: &Map, deadline: Deadline) -> Result<(), DetachError> {
+    fn remove_map(
+        &self,
+        wwid: &Wwid,
+        map: &Map,
+        deadline: Deadline,
+        care: Care,
+    ) -> Result<(), DetachError> {
         let failed = |source| DetachError::Map {
             wwid: wwid.clone(),
             source,
@@ -75,7 +95,14 @@ impl Engine {
             let name = map.name.clone();
             return Err(failed(RemoveMapError::Busy { name, openers }));
         }
-        self.flush(map, deadline)?;
+        if care == Care::GiveUp || self.is_dead_and_clean(map) {
+            // Even an empty flush would wait for a path, for ever on a map that queues for ever.
+            tracing::warn!(%wwid, map = map.name, "no path is left; the map goes without a flush");
+            multipath::disable_queueing(&self.host, map, deadline)
+                .map_err(DetachError::Queueing)?;
+        } else {
+            self.flush(map, deadline)?;
+        }
         multipath::remove_map(&self.host, wwid, deadline).map_err(failed)?;
         Ok(())
     }
@@ -214,7 +241,7 @@ impl Engine {
                 return;
             }
         }
-        let released = self.release(wwid, self.host.deadline_in(LATE_PATIENCE));
+        let released = self.release(wwid, self.host.deadline_in(LATE_PATIENCE), Care::Flush);
         drop(locked);
         match released {
             Ok(true) => tracing::info!(key, %wwid, "removed what came too late"),

@@ -1,4 +1,9 @@
-//! The command line: what can be asked of `sanpath`, as clap types. Parsing alone; [`crate::daemon`] acts.
+//! The command line: what can be asked of `sanpath`, as clap types. [`crate::daemon`] runs the daemons; the operator's commands, a file for each
+//! daemon that answers them, ask it and print. Nothing else prints.
+
+mod node;
+
+pub use node::{NodeCommand, run as run_node_command};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -47,8 +52,8 @@ pub enum Role {
 #[derive(Debug, Args)]
 pub struct PluginArguments {
     /// Where to serve CSI: `unix:///path/x.sock`.
-    #[arg(long, env = "CSI_ENDPOINT")]
-    pub endpoint: String,
+    #[arg(long, env = "CSI_ENDPOINT", required = true)]
+    pub endpoint: Option<String>,
     /// The config file.
     #[arg(long, default_value = "/etc/sanpath/config.yaml")]
     pub config: PathBuf,
@@ -64,26 +69,33 @@ pub struct ControllerArguments {
     pub plugin: PluginArguments,
 }
 
-/// Arguments of `sanpath node`.
+/// Arguments of `sanpath node`: the daemon's, or a command to the one that runs.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct NodeArguments {
+    /// Ask the daemon that runs here, instead of being one.
+    #[command(subcommand)]
+    pub command: Option<NodeCommand>,
     #[command(flatten)]
     pub plugin: PluginArguments,
     /// This node's name in the cluster.
-    #[arg(long, env = "SANPATH_NODE_NAME")]
-    pub node_name: String,
+    #[arg(long, env = "SANPATH_NODE_NAME", required = true)]
+    pub node_name: Option<String>,
     /// Where the host's root is, when we run in a container: its iscsiadm, multipath, mkfs and fsck are used.
     #[arg(long, default_value = "/")]
     pub host_root: PathBuf,
     /// Where the ledger of attached volumes is kept; must outlive the container.
     #[arg(long, default_value = "/var/lib/sanpath/node")]
     pub state_dir: PathBuf,
-    /// Where lock files are kept; emptied by a reboot.
+    /// Where lock files and the operator's socket are kept; emptied by a reboot.
     #[arg(long, default_value = "/run/sanpath")]
     pub runtime_dir: PathBuf,
     /// How long a session without any disk is kept before it is logged out, for example `90s` or `10m`.
     #[arg(long, default_value = "10m", value_parser = duration)]
     pub session_idle: Duration,
+    /// How often the unused space of each staged file system is given back to the SAN (fstrim), for example `24h`. Without it, never.
+    #[arg(long, value_parser = trim_period)]
+    pub trim_every: Option<Duration>,
 }
 
 /// Arguments of `sanpath san`.
@@ -104,6 +116,16 @@ pub struct SanArguments {
     /// Serve management without TLS on addresses other than loopback. Whoever reaches them can delete volumes.
     #[arg(long)]
     pub insecure: bool,
+}
+
+fn trim_period(text: &str) -> Result<Duration, String> {
+    let period = duration(text)?;
+    if period < Duration::from_secs(10) {
+        return Err(format!(
+            "{text:?} is too often; leave the option out for never"
+        ));
+    }
+    Ok(period)
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -128,6 +150,40 @@ mod tests {
     fn the_arguments_are_consistent() {
         use clap::CommandFactory;
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_node_is_a_daemon_or_a_command() {
+        let parsed = |line: &str| Arguments::try_parse_from(line.split(' '));
+        let Role::Node(daemon) = parsed("sanpath node --endpoint e --node-name n")
+            .unwrap()
+            .role
+        else {
+            panic!("another role")
+        };
+        assert!(daemon.command.is_none() && daemon.node_name.as_deref() == Some("n"));
+        let Role::Node(command) = parsed("sanpath node release v --accept-data-loss")
+            .unwrap()
+            .role
+        else {
+            panic!("another role")
+        };
+        assert!(matches!(command.command, Some(NodeCommand::Release(_))));
+        for wrong in [
+            "sanpath node",
+            "sanpath node --endpoint e",
+            "sanpath node release",
+            "sanpath node --node-name n volumes",
+            "sanpath controller",
+        ] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn trimming_without_a_pause_is_refused() {
+        assert_eq!(trim_period("24h"), Ok(Duration::from_secs(86_400)));
+        assert!(trim_period("0s").is_err());
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(super) async fn run(
     let host = Host::real(Path::new("/"));
     let live = Live::load(host.clone(), &plugin.config).context("--config")?;
     let fleet = Fleet::new(settings(&live.current()));
-    let listener = socket::bind(&plugin.endpoint)?;
+    let listener = socket::bind(plugin.endpoint.as_ref())?;
     tokio::spawn(follow(live, fleet.clone(), stop.clone()));
     tracing::info!(endpoint = plugin.endpoint, "controller serves");
     serve_controller(listener, identity, Controller::new(fleet, BUDGET), stop).await?;

@@ -4,11 +4,13 @@
 
 mod controller;
 mod crash;
+mod desk;
 mod node;
 mod san;
 mod signals;
 mod socket;
 mod telemetry;
+mod trim;
 
 use tokio_util::sync::CancellationToken;
 

@@ -1,18 +1,23 @@
 //! `sanpath node`, put together.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
+use super::desk::{LOOK_EVERY, NodeDesk, Watch};
+use super::trim::Trimmer;
 use super::{crash, socket};
+use crate::admin;
 use crate::attach::{ChapOf, DetachError, Dirs, Engine, Reaped};
 use crate::cli::NodeArguments;
 use crate::config::{Live, read_chap};
 use crate::csi::{Identity, NodeService, serve_node};
 use crate::fault::chain;
-use crate::host::Host;
+use crate::host::{Host, listen_unix};
 use crate::inflight::Inflight;
 use crate::iscsi::{find_initiator_name, known_defect, version};
 use crate::node::{Limits, Node};
@@ -49,22 +54,68 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
             .get(san)
             .map(|partition| partition.ncpaths.clone())
     });
-    let listener = socket::bind(&plugin.endpoint)?;
+    let listener = socket::bind(plugin.endpoint.as_ref())?;
     tracing::info!(endpoint = plugin.endpoint, node.id = %id, "node serves");
-    let node = Node::new(id, host, engine, paths_of, Limits::default());
-    serve_node(
-        listener,
-        identity,
-        NodeService::new(node, Inflight::default()),
-        stop,
-    )
-    .await?;
+    let node = Node::new(id, host.clone(), engine, paths_of, Limits::default());
+    let inflight = Inflight::default();
+    let desk = NodeDesk {
+        node: node.clone(),
+        inflight: inflight.clone(),
+    };
+    watch_volumes(node.clone(), inflight.clone(), stop.clone())?;
+    if let Some(every) = arguments.trim_every {
+        let trimmer = Trimmer {
+            node: node.clone(),
+            host: host.clone(),
+            inflight: inflight.clone(),
+            every,
+            due: BTreeMap::new(),
+            volumes: 0,
+            bytes: 0,
+        };
+        trim_volumes(trimmer, stop.clone())?;
+    }
+    answer_operators(&host, &arguments.runtime_dir, desk, stop.clone())?;
+    serve_node(listener, identity, NodeService::new(node, inflight), stop).await?;
     Ok(())
+}
+
+/// Serves the operator's socket beside the orchestrator's.
+fn answer_operators(
+    host: &Host,
+    runtime_dir: &Path,
+    desk: NodeDesk,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    host.ensure_directory(runtime_dir)
+        .context("--runtime-dir")?;
+    let listener = listen_unix(&admin::node_socket(runtime_dir), admin::MODE)?;
+    tokio::spawn(async move {
+        if let Err(error) = admin::serve(listener, Arc::new(desk), stop).await {
+            tracing::error!(%error, "operators are not answered any more");
+        }
+    });
+    Ok(())
+}
+
+/// Gives unused space back to the SAN, on a thread of its own.
+fn trim_volumes(mut trimmer: Trimmer, stop: CancellationToken) -> anyhow::Result<()> {
+    let pause = Trimmer::pause(trimmer.every);
+    repeat("trimmer", pause, stop, move || trimmer.look())
+}
+
+/// Tells the log when a volume gets worse or better, on a thread of its own.
+fn watch_volumes(node: Node, inflight: Inflight, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut watch = Watch::default();
+    repeat("volume watch", LOOK_EVERY, stop, move || {
+        watch.look(&node, &inflight);
+    })
 }
 
 fn node_id(host: &Host, arguments: &NodeArguments) -> anyhow::Result<NodeId> {
     let initiator = find_initiator_name(host, &arguments.host_root)?;
-    NodeId::new(&arguments.node_name, initiator).context("--node-name")
+    let name = arguments.node_name.as_deref();
+    NodeId::new(name.context("--node-name is missing")?, initiator).context("--node-name")
 }
 
 /// A version of open-iscsi that cannot work well is told before the first volume meets it. It may be replaced while we run, so nothing is refused.

@@ -1,13 +1,10 @@
-//! Unix sockets that we serve: bound where the operator said, for root and the group, and never over somebody who is alive.
+//! Unix sockets that we serve: bound where the operator said, for whom the caller says, and never over somebody who is alive.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-
-/// Connecting takes the right to write.
-const MODE: u32 = 0o660;
 
 /// Why a socket could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -28,11 +25,11 @@ pub enum ListenError {
     },
 }
 
-/// Listens at `path`, replacing the socket of a process that is gone. Nothing else is put into the directory.
+/// Listens at `path` with the permissions `mode`, replacing the socket of a process that is gone. Nothing else is put into the directory.
 ///
 /// # Errors
 /// See [`ListenError`].
-pub fn listen_unix(path: &Path) -> Result<UnixListener, ListenError> {
+pub fn listen_unix(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
     let shown = || path.display().to_string();
     let failed = |source| ListenError::Bind {
         path: shown(),
@@ -48,7 +45,7 @@ pub fn listen_unix(path: &Path) -> Result<UnixListener, ListenError> {
         fs::remove_file(path).map_err(failed)?;
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(MODE)).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
     Ok(listener)
 }
 
@@ -56,14 +53,19 @@ pub fn listen_unix(path: &Path) -> Result<UnixListener, ListenError> {
 mod tests {
     use super::*;
 
+    const MODE: u32 = 0o660;
+
     #[test]
     fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("csi.sock");
-        let first = listen_unix(&path).unwrap();
-        assert!(matches!(listen_unix(&path), Err(ListenError::InUse(_))));
+        let first = listen_unix(&path, MODE).unwrap();
+        assert!(matches!(
+            listen_unix(&path, MODE),
+            Err(ListenError::InUse(_))
+        ));
         drop(first);
-        let _second = listen_unix(&path).unwrap();
+        let _second = listen_unix(&path, MODE).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, MODE);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -75,13 +77,13 @@ mod tests {
         let path = folder.path().join("csi.sock");
         fs::write(&path, "text").unwrap();
         assert!(matches!(
-            listen_unix(&path),
+            listen_unix(&path, MODE),
             Err(ListenError::NotASocket(_))
         ));
         assert_eq!(fs::read(&path).unwrap(), b"text");
         let nowhere = folder.path().join("none/csi.sock");
         assert!(matches!(
-            listen_unix(&nowhere),
+            listen_unix(&nowhere, MODE),
             Err(ListenError::Bind { .. })
         ));
     }

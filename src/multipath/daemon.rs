@@ -112,6 +112,11 @@ pub fn resize_map(host: &Host, name: &str) -> Result<Reply, DaemonError> {
     tell(host, format!("resize map {}", quoted(name)))
 }
 
+/// Lets I/O to a map fail when it has no path.
+pub(super) fn disable_queueing(host: &Host, name: &str) -> Result<Reply, DaemonError> {
+    tell(host, format!("disablequeueing map {}", quoted(name)))
+}
+
 /// Flushes and removes a map.
 pub(super) fn del_map(host: &Host, name: &str) -> Result<Reply, DaemonError> {
     tell(host, format!("del map {}", quoted(name)))
@@ -150,21 +155,39 @@ pub struct PathView {
 
 /// With a sign between the fields that none of them holds.
 const PATHS: &str = "show paths raw format %d|%w|%m|%t|%T";
+const QUEUEING: &str = "show maps raw format %n|%Q";
 
 /// All paths that multipathd knows, orphans included.
 ///
 /// # Errors
 /// When it does not answer.
 pub fn show_paths(host: &Host) -> Result<Vec<PathView>, DaemonError> {
+    let text = show(host, PATHS)?;
+    Ok(text.lines().filter_map(parse_path).collect())
+}
+
+/// The maps by name, and what each does with I/O when it has no path: `off`, `on`, `12 chk`, `57 sec`.
+///
+/// # Errors
+/// When it does not answer.
+pub(super) fn show_queueing(host: &Host) -> Result<Vec<(String, String)>, DaemonError> {
+    let text = show(host, QUEUEING)?;
+    let words = text.lines().filter_map(|line| line.split_once('|'));
+    Ok(words
+        .map(|(name, word)| (name.trim().to_owned(), word.trim().to_owned()))
+        .collect())
+}
+
+fn show(host: &Host, command: &str) -> Result<String, DaemonError> {
     let failed = |source| DaemonError {
-        command: PATHS.to_owned(),
+        command: command.to_owned(),
         source,
     };
-    let text = host.show_multipathd(PATHS, PATIENCE).map_err(failed)?;
+    let text = host.show_multipathd(command, PATIENCE).map_err(failed)?;
     if Reply::of(&text) == Reply::Timeout {
         return Err(failed(io::ErrorKind::TimedOut.into()));
     }
-    Ok(text.lines().filter_map(parse_path).collect())
+    Ok(text)
 }
 
 impl PathView {

@@ -1,15 +1,16 @@
-//! Who keeps a map open: mounts and devices built on it. Named in errors, so that somebody can act on them.
+//! Who keeps a map open: mounts, devices built on it, processes. Named in errors, so that somebody can act on them.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Map;
 use crate::host::Host;
 
 /// The mount tables we can see: the host's, when its process ids are shared with us, and our own.
-const MOUNT_TABLES: [&str; 2] = ["/proc/1/mountinfo", "/proc/self/mountinfo"];
+const MOUNT_TABLES: [&str; 2] = ["/proc/1/mountinfo", OWN_TABLE];
+const OWN_TABLE: &str = "/proc/self/mountinfo";
 
 /// One that keeps a map open.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +19,15 @@ pub enum Opener {
     Mount(String),
     /// A block device is built on it: LVM, LUKS, a partition map.
     Device(String),
+    /// A process has it or a file on it open, or sees it mounted in a mount namespace of its own.
+    Process {
+        /// Its number.
+        pid: u32,
+        /// Its name.
+        command: String,
+        /// What it has open, or where it sees it.
+        what: String,
+    },
 }
 
 impl fmt::Display for Opener {
@@ -25,11 +35,14 @@ impl fmt::Display for Opener {
         match self {
             Self::Mount(target) => write!(out, "mounted at {target}"),
             Self::Device(name) => write!(out, "held by {name}"),
+            Self::Process { pid, command, what } => {
+                write!(out, "process {pid} ({command}) has {what}")
+            }
         }
     }
 }
 
-/// The mounts of `map` and the devices on it. An open file descriptor of a process is not among them.
+/// The mounts of `map` and the devices on it. Processes that have it open are told by [`processes_on`].
 ///
 /// # Errors
 /// When sysfs cannot be read.
@@ -44,6 +57,113 @@ pub fn openers_of(host: &Host, map: &Map) -> io::Result<Vec<Opener>> {
     }
     openers.extend(find_mounts(host, &map.dm)?);
     Ok(openers.into_iter().collect())
+}
+
+/// The processes that have `map` open or a file below one of `places`, and those that see it mounted in another mount namespace than ours:
+/// containers. As far as process numbers are shared with us; for the words of an error, since it reads all of `/proc`.
+#[must_use]
+pub fn processes_on(host: &Host, map: &Map, places: &[PathBuf]) -> Vec<Opener> {
+    let number = Path::new("/sys/block").join(&map.dm).join("dev");
+    let number = host.find_attribute(&number).ok().flatten();
+    let own = host.read_attribute(Path::new(OWN_TABLE));
+    let search = Search {
+        host,
+        node: map.node(),
+        places,
+        number: number.unwrap_or_default(),
+        namespace: host.read_link(Path::new("/proc/self/ns/mnt")).ok(),
+        table: own.unwrap_or_default(),
+    };
+    let processes = host.list(Path::new("/proc")).unwrap_or_default();
+    let numbers = processes
+        .iter()
+        .filter_map(|name| name.to_str()?.parse().ok());
+    numbers.filter_map(|pid| search.look_at(pid)).collect()
+}
+
+/// What is looked for in each process.
+struct Search<'s> {
+    host: &'s Host,
+    node: PathBuf,
+    places: &'s [PathBuf],
+    /// `253:3`.
+    number: String,
+    /// Our own mount namespace, and what is mounted in it.
+    namespace: Option<PathBuf>,
+    table: String,
+}
+
+impl Search<'_> {
+    fn look_at(&self, pid: u32) -> Option<Opener> {
+        let process = Path::new("/proc").join(pid.to_string());
+        let what = self.open_in(&process).or_else(|| self.seen_by(&process))?;
+        let command = self.host.find_attribute(&process.join("comm"));
+        let command = command.ok().flatten().unwrap_or_else(|| "?".to_owned());
+        Some(Opener::Process { pid, command, what })
+    }
+
+    /// Descriptors, the working directory and the root.
+    fn open_in(&self, process: &Path) -> Option<String> {
+        let fds = process.join("fd");
+        let open = self.host.list(&fds).unwrap_or_default();
+        let links = open.into_iter().map(|name| fds.join(name));
+        let links = links.chain([process.join("cwd"), process.join("root")]);
+        let mut leading = links.filter_map(|link| self.host.read_link(&link).ok());
+        let is_ours = |path: &PathBuf| {
+            *path == self.node || self.places.iter().any(|place| path.starts_with(place))
+        };
+        let found = leading.find(is_ours)?;
+        Some(format!("{} open", found.display()))
+    }
+
+    /// Mounts in another namespace, where our unmounting changes nothing.
+    fn seen_by(&self, process: &Path) -> Option<String> {
+        let namespace = self.host.read_link(&process.join("ns/mnt")).ok()?;
+        if self.namespace.as_ref() == Some(&namespace) {
+            return None;
+        }
+        let table = self.host.read_attribute(&process.join("mountinfo")).ok()?;
+        let place = mounts_apart(&self.table, &table, &self.number).next()?;
+        Some(format!("it mounted at {place} in its own mount namespace"))
+    }
+}
+
+/// The mounts in another namespace's `table` that do not go when ours in `own` do. Those that came there by propagation stand at the same place
+/// and are of a peer group of ours, or follow one.
+fn mounts_apart<'t>(
+    own: &'t str,
+    table: &'t str,
+    number: &'t str,
+) -> impl Iterator<Item = String> + 't {
+    let follows = move |line: &str| {
+        let Some((place, groups)) = place_and_groups(line, number) else {
+            return true;
+        };
+        own.lines().any(|ours| {
+            place_and_groups(ours, number).is_some_and(|(there, own)| {
+                there == place && own.iter().any(|group| groups.contains(group))
+            })
+        })
+    };
+    let apart = table.lines().filter(move |line| !follows(line));
+    apart.filter_map(move |line| place_and_groups(line, number).map(|(place, _)| place.to_owned()))
+}
+
+/// Where a line's mount of the device stands, and the numbers of the peer groups that it is in or follows. `None` for other devices.
+fn place_and_groups<'l>(line: &'l str, number: &str) -> Option<(&'l str, Vec<&'l str>)> {
+    let mut fields = line.split(' ').skip(2);
+    let (device, _root, place, _options) = (
+        fields.next()?,
+        fields.next()?,
+        fields.next()?,
+        fields.next()?,
+    );
+    let tags = fields.take_while(|field| *field != "-");
+    let groups = tags.filter_map(|tag| {
+        tag.strip_prefix("shared:")
+            .or_else(|| tag.strip_prefix("master:"))
+    });
+    (device == number).then(|| (place, groups.collect()))
 }
 
 /// The mounts of a block device, by its name in `/sys/block`.
@@ -94,5 +214,21 @@ mod tests {
                      98 22 253:33 / /other rw - xfs /dev/dm-33 rw\n";
         let found: Vec<String> = mounts_of(table, "253:3").collect();
         assert_eq!(found, ["/var/lib/kubelet/v1"]);
+    }
+
+    #[test]
+    fn a_mount_that_follows_ours_is_told_from_a_containers_own() {
+        let ours = "99 22 253:3 / /pods/p rw shared:7 - ext4 /dev/dm-3 rw\n";
+        let host = "41 30 253:3 / /pods/p rw shared:7 - ext4 /dev/dm-3 rw\n";
+        let plugin = "42 31 253:3 / /pods/p rw master:7 - ext4 /dev/dm-3 rw\n";
+        let container = "43 32 253:3 / /data rw master:7 - ext4 /dev/dm-3 rw\n";
+        let copied = "44 33 253:3 / /pods/p rw - ext4 /dev/dm-3 rw\n";
+        let other = "45 33 253:33 / /pods/p rw - ext4 /dev/dm-33 rw\n";
+        let apart = |table: &str| mounts_apart(ours, table, "253:3").collect::<Vec<_>>();
+        for follows in [host, plugin, other, "cut short"] {
+            assert_eq!(apart(follows), [""; 0], "{follows}");
+        }
+        assert_eq!(apart(container), ["/data"]);
+        assert_eq!(apart(copied), ["/pods/p"]);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::daemon::{self, DaemonError, Reply};
 use super::maps::{Map, find_map};
-use super::openers::{Opener, openers_of};
+use super::openers::{Opener, openers_of, processes_on};
 use crate::deadline::Deadline;
 use crate::fabric::Wwid;
 use crate::fault::{Fault, Faulted};
@@ -94,7 +94,7 @@ pub fn remove_map(host: &Host, wwid: &Wwid, deadline: Deadline) -> Result<bool, 
             return Ok(true);
         }
         if host.is_past(busy_until) {
-            return Err(last_word(map, reply));
+            return Err(last_word(host, map, reply));
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
@@ -108,12 +108,13 @@ fn is_gone_by(host: &Host, wwid: &Wwid, until: Deadline) -> Result<bool, RemoveM
         .map_err(RemoveMapError::Read)
 }
 
-fn last_word(map: Map, reply: Reply) -> RemoveMapError {
-    let name = map.name;
+fn last_word(host: &Host, map: Map, reply: Reply) -> RemoveMapError {
     if reply.says_in_use() {
-        let openers = Vec::new();
+        let openers = processes_on(host, &map, &[]);
+        let name = map.name;
         RemoveMapError::Busy { name, openers }
     } else {
+        let name = map.name;
         RemoveMapError::Stays { name, reply }
     }
 }

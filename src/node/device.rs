@@ -8,7 +8,7 @@ use crate::fabric::Wwid;
 use crate::fault::chain;
 use crate::host::{Host, Stat};
 use crate::luks::Identity;
-use crate::mount::{Mount, MountTable, remove_mount, resolve};
+use crate::mount::{Mount, MountTable, resolve};
 use crate::volume::VolumeId;
 
 /// A device of this moment; its number may be another's tomorrow.
@@ -175,7 +175,8 @@ impl Node {
     ) -> Result<bool, NodeError> {
         let table = MountTable::read(&self.host)?;
         if table.find_top(target).is_none() {
-            return Ok(false);
+            // The kernel takes a mount out of the table before it has written everything out.
+            return self.wait_for_unmount(volume, target);
         }
         for mount in table.at(target) {
             if self.owner_of(volume, mount)? == Owner::Other {
@@ -185,7 +186,7 @@ impl Node {
                 });
             }
         }
-        remove_mount(&self.host, target)?;
+        self.unmount(volume, target)?;
         Ok(true)
     }
 

@@ -184,7 +184,27 @@ impl Node {
                     source,
                 })?;
         }
-        let closed = luks::close(&self.host, &identity);
+        self.shut_layer(volume, &identity, &mapping)
+    }
+
+    /// Closes the volume's encrypted layer, if there is one, with all that is not written: an operator gave it up.
+    pub(super) fn drop_layer(&self, volume: &VolumeId) -> Result<(), NodeError> {
+        let identity = identity_of(volume);
+        match luks::find_mapping(&self.host, &identity)? {
+            Some(mapping) if mapping.is_of(&identity) => {
+                self.shut_layer(volume, &identity, &mapping)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn shut_layer(
+        &self,
+        volume: &VolumeId,
+        identity: &Identity,
+        mapping: &Mapping,
+    ) -> Result<(), NodeError> {
+        let closed = luks::close(&self.host, identity);
         let map = self.find_device(volume)?;
         let holds_map = map.is_some_and(|map| mapping.under.contains(&map.name));
         match closed {

@@ -25,7 +25,7 @@ fn keys(current: &str, old: Option<&str>) -> Option<Passphrases> {
 }
 
 impl Rig {
-    fn sealed_call(&self, access: AccessType) -> StageCall {
+    pub(super) fn sealed_call(&self, access: AccessType) -> StageCall {
         StageCall {
             encryption: keys(FIRST, None),
             ..self.stage_call(access)

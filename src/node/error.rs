@@ -4,9 +4,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::attach::{AttachError, DetachError, LedgerError};
+use crate::attach::{AttachError, DetachError, LedgerError, Unwritten};
 use crate::fault::{Fault, Faulted};
-use crate::filesystem::{CheckError, GrowError, MakeError, ProbeError, TwinError};
+use crate::filesystem::{CheckError, GrowError, MakeError, ProbeError, TrimError, TwinError};
 use crate::luks::LuksError;
 use crate::mount::{MountError, OptionError, TableError};
 use crate::volume::{SanName, SizeError, VolumeId};
@@ -150,6 +150,9 @@ pub enum NodeError {
     /// The file system is damaged.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// Unused space was not given back.
+    #[error(transparent)]
+    Trim(#[from] TrimError),
     /// A mount failed.
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -250,10 +253,54 @@ pub enum NodeError {
     /// The operating system gave no thread.
     #[error("no thread could be started")]
     NoThread(#[source] io::Error),
+    /// An unmount does not come back.
+    #[error(
+        "{} is still being unmounted after {seconds} s; its device waits for paths (`multipath -ll` shows them), and the unmount goes on; when no path will come back: `sanpath node release {volume} --accept-data-loss`",
+        target.display()
+    )]
+    Unmounting {
+        /// Which.
+        volume: VolumeId,
+        /// Where.
+        target: PathBuf,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// An earlier call's unmount is under way.
+    #[error("an earlier unmount of {0} has not come back yet")]
+    BeingUnmounted(VolumeId),
+    /// Somebody keeps it from being unmounted.
+    #[error("{} cannot be unmounted: {users}", target.display())]
+    Held {
+        /// Where.
+        target: PathBuf,
+        /// By whom.
+        users: String,
+    },
+    /// No path, and data that unmounting or detaching would lose.
+    #[error(
+        "no path of {volume} works and {unwritten}; it is kept until a path comes back, or until `sanpath node release {volume} --accept-data-loss` gives it up"
+    )]
+    Stranded {
+        /// Which.
+        volume: VolumeId,
+        /// What would be lost.
+        unwritten: Unwritten,
+    },
+    /// An operator names what this node does not have.
+    #[error("this node has no volume {0:?}; `sanpath node volumes` lists those it has")]
+    NotHere(String),
+    /// An operator's command that does not fit the volume's state.
+    #[error("{volume}: {why}")]
+    NotNow {
+        /// Which.
+        volume: VolumeId,
+        /// Why not, and what to do.
+        why: String,
+    },
     /// The file system serves nothing any more.
     #[error(
-        "the file system of {volume} at {} has shut down; delete the volume's pods on this node: once it is unstaged, the next stage checks and mounts it anew",
-        path.display()
+        "the file system of {volume} at {} has shut down; {}", path.display(), super::health::what_to_do(volume)
     )]
     ShutDown {
         /// Which.
@@ -295,8 +342,9 @@ impl Faulted for NodeError {
     fn fault(&self) -> Fault {
         match self {
             Self::Options(_) => Fault::Invalid,
-            Self::NotAt { .. } => Fault::NotFound,
-            Self::Late { .. } => Fault::Timeout,
+            Self::NotAt { .. } | Self::NotHere(_) => Fault::NotFound,
+            Self::Late { .. } | Self::Unmounting { .. } => Fault::Timeout,
+            Self::BeingUnmounted(_) => Fault::Busy,
             Self::NoThread(_) => Fault::Exhausted,
             Self::Joined(error) => error.fault(),
             Self::StagedOtherwise { .. } | Self::PublishedOtherwise { .. } => Fault::Conflict,
@@ -312,6 +360,9 @@ impl Faulted for NodeError {
             | Self::OneTarget { .. }
             | Self::ShutDown { .. }
             | Self::Foreign { .. }
+            | Self::Held { .. }
+            | Self::Stranded { .. }
+            | Self::NotNow { .. }
             | Self::InUse { .. } => Fault::Precondition,
             Self::Attach(error) => error.fault(),
             Self::Detach(error) => error.fault(),
@@ -322,6 +373,7 @@ impl Faulted for NodeError {
             Self::Grow(error) => error.fault(),
             Self::Capacity(error) => error.fault(),
             Self::Check(error) => error.fault(),
+            Self::Trim(error) => error.fault(),
             Self::Twin(error) => error.fault(),
             Self::Mount(error) => error.fault(),
             Self::Resolve { .. }

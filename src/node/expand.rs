@@ -13,6 +13,7 @@ use crate::volume::{AccessType, Encryption, FileSystemKind};
 
 /// Returns the size that the volume has on this node.
 pub fn expand(node: &Node, call: &ExpandCall) -> Result<u64, NodeError> {
+    node.refuse_while_unmounting(&call.volume)?;
     let (intent, kind) = find_staged(node, call)?;
     let deadline = node.host.deadline_in(node.limits.deadline);
     let key = call.volume.to_string();

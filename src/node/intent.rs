@@ -160,7 +160,7 @@ impl Node {
         Ok(Some(intent))
     }
 
-    fn boot_id(&self) -> Result<String, NodeError> {
+    pub(super) fn boot_id(&self) -> Result<String, NodeError> {
         let read = self.host.read_attribute(Path::new(BOOT_ID));
         read.map_err(NodeError::Boot)
     }

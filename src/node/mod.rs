@@ -15,8 +15,13 @@ mod encrypted;
 mod encrypted_tests;
 mod error;
 mod expand;
+mod health;
 mod intent;
+mod outage;
+#[cfg(test)]
+mod outage_tests;
 mod publish;
+mod recover;
 #[cfg(test)]
 pub(crate) mod rig;
 mod stage;
@@ -27,8 +32,12 @@ mod stats_tests;
 mod stories;
 #[cfg(test)]
 mod tests;
+mod trim;
+#[cfg(test)]
+mod trim_tests;
 #[cfg(test)]
 mod undo_tests;
+mod unmount;
 mod unpublish;
 mod unstage;
 
@@ -37,7 +46,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::NodeError;
+pub use health::{Condition, Health, Stage};
 pub use intent::{Formatting, Intent, TargetMode};
+pub use outage::GivenUp;
+pub use recover::Recovered;
+pub use trim::Trimmed;
 
 pub use crate::host::Space;
 
@@ -173,6 +186,8 @@ pub struct Node {
     paths_of: PathsOf,
     limits: Limits,
     readings: Arc<stats::Readings>,
+    looks: Arc<health::Looks>,
+    unmounts: Arc<unmount::Unmounts>,
 }
 
 /// What a call came to, and what it cost.
@@ -194,6 +209,8 @@ impl Node {
             paths_of,
             limits,
             readings: Arc::default(),
+            looks: Arc::default(),
+            unmounts: Arc::default(),
         }
     }
 
@@ -242,6 +259,50 @@ impl Node {
     /// See [`NodeError`].
     pub fn stats(&self, call: &StatsCall) -> Result<Usage, NodeError> {
         stats::stats(self, call)
+    }
+
+    /// Every volume that the ledger knows, and how it stands. Answers in time whatever the devices do.
+    ///
+    /// # Errors
+    /// When the ledger, the mount table or sysfs cannot be read.
+    pub fn healths(&self) -> Result<Vec<Health>, NodeError> {
+        health::healths(self)
+    }
+
+    /// The volume that an operator calls by its id, its WWID or its name on the SAN.
+    ///
+    /// # Errors
+    /// [`NodeError::NotHere`] when the ledger has no such volume.
+    pub fn named(&self, name: &str) -> Result<VolumeId, NodeError> {
+        health::named(self, name)
+    }
+
+    /// Mounts the file system of a staged volume anew that went read-only, shut down or lost its mounts, at all its places. For the operator's
+    /// command; the caller has the volume to itself.
+    #[must_use]
+    pub fn recover(&self, volume: &VolumeId) -> Counted<Recovered> {
+        self.counted(|node| recover::recover(node, volume))
+    }
+
+    /// Gives up a volume of which no path is left, with all that is not written. For the operator's command; the caller has the volume to itself.
+    /// Without `accept_data_loss` it only tells what would be lost, as an error.
+    #[must_use]
+    pub fn release(&self, volume: &VolumeId, accept_data_loss: bool) -> Counted<GivenUp> {
+        self.counted(|node| outage::release(node, volume, accept_data_loss))
+    }
+
+    /// The staged volumes that have a file system.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub fn staged_volumes(&self) -> Result<Vec<VolumeId>, NodeError> {
+        trim::candidates(self)
+    }
+
+    /// Gives the unused space of a staged file system back to the SAN. The caller has the volume to itself.
+    #[must_use]
+    pub fn trim(&self, volume: &VolumeId) -> Counted<Trimmed> {
+        self.counted(|node| trim::trim(node, volume))
     }
 
     fn counted<T>(&self, work: impl FnOnce(&Self) -> Result<T, NodeError>) -> Counted<T> {

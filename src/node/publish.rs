@@ -24,6 +24,7 @@ struct Publishing<'c> {
 }
 
 pub fn publish(node: &Node, call: &PublishCall) -> Result<(), NodeError> {
+    node.refuse_while_unmounting(&call.volume)?;
     let mut intent = find_staged(node, call)?;
     refuse_other_access(&intent, call)?;
     node.engine.verify(&call.volume.to_string())?;

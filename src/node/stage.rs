@@ -12,14 +12,12 @@ use super::expand::{fill, kind_of};
 use super::intent::{Formatting, Intent};
 use super::{Node, NodeError, StageCall};
 use crate::attach::Want;
-use crate::fabric::{WantedPath, select};
+use crate::fabric::{Export, WantedPath, select};
 use crate::fault::{Fault, Faulted, chain};
 use crate::filesystem::{Kind, Plan, make, probe, refuse_twin, repair};
 use crate::host::FileKind;
-use crate::mount::{
-    MountOptions, MountTable, Mounting, ensure_mounted, is_corrupted, remove_mount,
-};
-use crate::volume::{AccessType, FileSystemKind, VolumeId};
+use crate::mount::{MountOptions, MountTable, Mounting, ensure_mounted, is_corrupted};
+use crate::volume::{AccessType, FileSystemKind, MkfsOptions, VolumeId};
 
 /// A stage call with all that follows from it alone.
 pub(super) struct Staging<'c> {
@@ -38,6 +36,7 @@ struct FileSystem {
 
 pub fn stage(node: &Node, call: &StageCall) -> Result<(), NodeError> {
     let staging = Staging::of(node, call)?;
+    node.refuse_while_unmounting(&call.volume)?;
     let before = node.find_intent(&call.volume)?;
     if let Some(before) = &before {
         refuse_other_use(before, &staging)?;
@@ -271,6 +270,27 @@ struct Devices<'d> {
     used: &'d Device,
 }
 
+/// Mounts the volume of `intent` anew where it is staged, checked as at any stage. It is never formatted: it held a file system a moment ago.
+pub(super) fn mount_again(
+    node: &Node,
+    intent: &mut Intent,
+    export: &Export,
+) -> Result<(), NodeError> {
+    let call = StageCall {
+        volume: intent.volume.clone(),
+        staging_path: intent.staging_path.clone(),
+        capability: intent.capability.clone(),
+        export: Export {
+            blank: false,
+            ..export.clone()
+        },
+        mkfs: MkfsOptions::default(),
+        encryption: None,
+    };
+    let staging = Staging::of(node, &call)?;
+    place(node, &staging, intent)
+}
+
 /// A volume that grew while it was nowhere, or of which a smaller one was the source. What it holds can be used as it is: that it did not grow is no
 /// reason to keep it from anybody, and the orchestrator's own call to expand will say so.
 fn ensure_filled(node: &Node, file_system: &FileSystem, device: &Device, intent: &Intent) {
@@ -290,8 +310,7 @@ fn remove_corrupted(node: &Node, staging: &Staging<'_>) -> Result<(), NodeError>
     tracing::warn!(volume.id = %staging.call.volume, path = %staging.path.display(), %error,
         "the staged file system has shut down; mounting it anew");
     node.refuse_other_places(&staging.call.volume, &staging.path)?;
-    remove_mount(&node.host, &staging.path)?;
-    Ok(())
+    node.unmount(&staging.call.volume, &staging.path)
 }
 
 /// Makes the unmounted device fit to be mounted, or refuses it.
@@ -389,7 +408,7 @@ fn take_back(node: &Node, staging: &Staging<'_>) -> Result<(), NodeError> {
     let volume = &staging.call.volume;
     node.refuse_other_places(volume, &staging.path)?;
     if !node.all_places_of(volume)?.is_empty() {
-        remove_mount(&node.host, &staging.path)?;
+        node.unmount(volume, &staging.path)?;
     }
     node.close_layer(volume)?;
     node.detach(volume)

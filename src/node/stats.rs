@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::device::Owner;
+use super::health::{self, Judgement};
 use super::{Node, NodeError, StatsCall, Usage};
 use crate::flights::{Flights, Listener, Look};
-use crate::mount::{Mount, MountTable, is_corrupted};
+use crate::mount::{Mount, MountTable};
 use crate::volume::{AccessType, VolumeId};
 
 /// Much more than any answer takes, and well under what the kubelet waits.
@@ -140,33 +141,26 @@ fn file_system(
     mount: &Mount,
     table: &MountTable,
 ) -> Result<Usage, NodeError> {
-    let failed = |source: io::Error| {
-        if is_corrupted(&source) {
-            NodeError::ShutDown {
-                volume: call.volume.clone(),
-                path: call.path.clone(),
-                source,
-            }
-        } else {
-            NodeError::Space {
-                path: call.path.clone(),
-                source,
-            }
+    match health::judge(&node.host, mount, table) {
+        Judgement::Serves(space) => Ok(Usage::FileSystem(space)),
+        Judgement::GoneReadOnly(space) => {
+            tracing::warn!(volume.id = %call.volume, path = %call.path.display(),
+                "the file system has gone read-only after an error; {}", health::what_to_do(&call.volume));
+            Ok(Usage::FileSystem(space))
         }
-    };
-    if mount.has_shut_down() {
-        return Err(failed(io::Error::from_raw_os_error(
-            nix::errno::Errno::ESHUTDOWN as i32,
-        )));
+        Judgement::Erred(space) => {
+            tracing::warn!(volume.id = %call.volume, path = %call.path.display(),
+                "the file system has noted errors and may refuse writes; {}", health::what_to_do(&call.volume));
+            Ok(Usage::FileSystem(space))
+        }
+        Judgement::ShutDown(source) => Err(NodeError::ShutDown {
+            volume: call.volume.clone(),
+            path: call.path.clone(),
+            source,
+        }),
+        Judgement::Unknown(source) => Err(NodeError::Space {
+            path: call.path.clone(),
+            source,
+        }),
     }
-    // An XFS that has shut down still tells its space, but nothing of its files.
-    node.host.find_stat(&mount.target).map_err(failed)?;
-    let space = node.host.space(&mount.target).map_err(failed)?;
-    // The file system is one for all its mounts; the staged one was meant for writing unless it says otherwise itself.
-    let same = |other: &&Mount| other.device == mount.device;
-    if table.all().filter(same).any(Mount::has_gone_read_only) {
-        tracing::warn!(volume.id = %call.volume, path = %call.path.display(),
-            "the file system has gone read-only after an error; delete the volume's pods on this node: once it is unstaged, the next stage checks and mounts it anew");
-    }
-    Ok(Usage::FileSystem(space))
 }

@@ -113,7 +113,7 @@ fn a_file_system_that_shut_down_is_reported_with_what_to_do() {
     rig.fake.fail_next("statfs", Mishap::Errno(Errno::EIO));
     let (fault, told) = refused(rig.stats(&node, Path::new(STAGING)));
     assert_eq!(fault, Fault::Precondition);
-    assert!(told.contains("delete the volume's pods"), "{told}");
+    assert!(told.contains("sanpath node recover"), "{told}");
     rig.fake.fail_next("statfs", Mishap::Errno(Errno::ENOMEM));
     let (fault, _) = refused(rig.stats(&node, Path::new(STAGING)));
     assert_eq!(fault, Fault::MaybeDone);

@@ -13,6 +13,7 @@ pub fn unstage(node: &Node, call: &UnstageCall) -> Result<(), NodeError> {
     }
     // Answering OK lets the orchestrator take the LUN away: a mount anywhere else, be it an earlier staging path, must be gone first.
     node.refuse_other_places(&call.volume, &staging_path)?;
+    node.mind_outage(&call.volume)?;
     node.end_freeze(&call.volume, &staging_path)?;
     node.remove_own_mount(&call.volume, &staging_path)?;
     node.close_layer(&call.volume)?;
@@ -29,6 +30,7 @@ fn remove_unrecorded(node: &Node, volume: &VolumeId, staging_path: &Path) -> Res
     tracing::warn!(volume.id = %volume, path = %staging_path.display(),
         "the ledger knows nothing of a volume that is staged here; removing it");
     node.refuse_other_places(volume, staging_path)?;
+    node.mind_outage(volume)?;
     node.end_freeze(volume, staging_path)?;
     node.remove_own_mount(volume, staging_path)?;
     node.close_layer(volume)?;
@@ -64,7 +66,11 @@ impl Node {
 
     /// Ends a freeze that somebody left behind (R-FS-3). After its last mount nobody could: the file system would stay in the kernel, frozen, with
     /// its device, and could not even be mounted again.
-    fn end_freeze(&self, volume: &VolumeId, staging_path: &Path) -> Result<(), NodeError> {
+    pub(super) fn end_freeze(
+        &self,
+        volume: &VolumeId,
+        staging_path: &Path,
+    ) -> Result<(), NodeError> {
         let mut is_mounted = false;
         for device in self.devices(volume)? {
             let staged =

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::devices::Device;
 use super::filesystems::Super;
+use super::mounts::Broken;
 use super::multipathd::FindMultipaths;
 use super::san::{Disk, DiskId, PortalState};
 use super::sessions::Login;
@@ -294,13 +296,7 @@ impl FakeWorld {
 
     /// Somebody keeps the map of a WWID open, or lets it go.
     pub fn hold_map(&self, wwid: &Wwid, holder: Option<&str>) {
-        let mut state = self.state();
-        let node = state
-            .maps
-            .values()
-            .find(|map| map.wwid == *wwid)
-            .map(|map| map.node());
-        state.hold(node.expect("the map is there"), holder);
+        self.state().hold_map(wwid, holder);
     }
 
     /// Somebody keeps a file below `path` open, or lets it go.
@@ -321,6 +317,25 @@ impl FakeWorld {
         let mut state = self.state();
         let map = state.maps.values_mut().find(|map| map.wwid == *wwid);
         map.expect("the map is there").dirty = true;
+    }
+
+    /// An error meets the file system mounted from the map of a WWID.
+    pub fn break_file_system(&self, wwid: &Wwid, broken: Broken) {
+        let mut state = self.state();
+        let map = state.maps.values().find(|map| map.wwid == *wwid);
+        let map = Device::Map(map.expect("the map is there").id);
+        state.break_file_system(map, broken);
+    }
+
+    /// An error meets the file system mounted from the encrypted layer on the map of a WWID.
+    pub fn break_layer(&self, wwid: &Wwid, broken: Broken) {
+        let mut state = self.state();
+        let map = state.maps.values().find(|map| map.wwid == *wwid);
+        let map = Device::Map(map.expect("the map is there").id);
+        let mut crypts = state.crypts.iter();
+        let layer = crypts.find(|(_, crypt)| crypt.under == map);
+        let layer = Device::Crypt(*layer.expect("the layer is open").0);
+        state.break_file_system(layer, broken);
     }
 
     /// Makes a directory, as the orchestrator does.
@@ -362,6 +377,11 @@ impl<'s> Later<'s> {
         self.0.borrow_mut().san.disk_mut(disk).size = size;
     }
 
+    /// See [`FakeWorld::hold_map`].
+    pub fn hold_map(&self, wwid: &Wwid, holder: Option<&str>) {
+        self.0.borrow_mut().hold_map(wwid, holder);
+    }
+
     /// See [`FakeWorld::start_multipathd`].
     pub fn start_multipathd(&self) {
         self.0.borrow_mut().start_multipathd();
@@ -379,10 +399,25 @@ impl State {
     }
 
     fn hold(&mut self, path: std::path::PathBuf, holder: Option<&str>) {
-        match holder {
-            Some(holder) => self.openers.insert(path, holder.to_owned()),
-            None => self.openers.remove(&path),
+        if let Some(process) = self.opener_processes.remove(&path) {
+            self.tree.clear(process);
+        }
+        let Some(holder) = holder else {
+            self.openers.remove(&path);
+            return self.event();
         };
+        let process = Path::new("/proc").join((5000 + self.serial()).to_string());
+        self.tree
+            .put_text(process.join("comm"), format!("{holder}\n"));
+        self.tree.put_link(process.join("fd/3"), path.clone());
+        self.opener_processes.insert(path.clone(), process);
+        self.openers.insert(path, holder.to_owned());
+    }
+
+    fn hold_map(&mut self, wwid: &Wwid, holder: Option<&str>) {
+        let map = self.maps.values().find(|map| map.wwid == *wwid);
+        let node = map.expect("the map is there").node();
+        self.hold(node, holder);
     }
 
     fn reboot(&mut self) {

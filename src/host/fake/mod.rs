@@ -39,6 +39,7 @@ use clock::{Quiet, Turn};
 use disks::Trouble;
 use state::State;
 
+pub use mounts::Broken;
 pub use multipathd::FindMultipaths;
 pub use report::Leftovers;
 pub use san::{DiskId, PortalState};

@@ -13,6 +13,17 @@ use super::state::State;
 use super::tree::Node;
 use crate::host::MountCall;
 
+/// What an error makes of a mounted file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// It refuses writes.
+    ReadOnly,
+    /// It serves nothing.
+    ShutDown,
+    /// Its writes fail, and only its count of errors tells of it: ext4 of Linux 6.12.
+    Unsaid,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Mount {
     id: u32,
@@ -27,6 +38,8 @@ pub(super) struct Mount {
     kind: String,
     source: String,
     options: String,
+    /// What an error has made of the file system.
+    pub(super) broken: Option<Broken>,
     /// The device that it keeps open, and whether it is the node itself that is bound.
     pub(super) device: Option<Device>,
     pub(super) is_node: bool,
@@ -60,6 +73,7 @@ impl Mounts {
                 kind: kind.into(),
                 source: source.into(),
                 options: String::new(),
+                broken: None,
                 device: None,
                 is_node: false,
             });
@@ -102,10 +116,14 @@ impl Mounts {
         } else {
             String::new()
         };
+        let own = match mount.broken {
+            Some(Broken::ReadOnly) => "ro",
+            _ => access,
+        };
         let inner = if mount.options.is_empty() {
-            access.to_owned()
+            own.to_owned()
         } else {
-            format!("{access},{}", mount.options)
+            format!("{own},{}", mount.options)
         };
         format!(
             "{} {parent} {major}:{minor} {} {} {access},{}{shared} - {} {} {inner}\n",
@@ -244,9 +262,33 @@ impl State {
             kind: kind.into(),
             source: call.source.display().to_string(),
             options: call.options.clone(),
+            broken: None,
             device: Some(device),
             is_node: false,
         })
+    }
+
+    /// An error meets the file system that is mounted from a device.
+    pub(super) fn break_file_system(&mut self, device: Device, broken: Broken) {
+        let all = self.mounts.table.iter_mut();
+        for mount in all.filter(|mount| mount.device == Some(device) && !mount.is_node) {
+            mount.broken = Some(broken);
+        }
+        if broken == Broken::Unsaid {
+            let (_, minor) = self.numbers_of(device);
+            let count = format!("/sys/fs/ext4/dm-{minor}/errors_count");
+            self.tree.put_text(count, "1\n");
+        }
+        self.event();
+    }
+
+    /// The error of every look into a file system that has shut down.
+    pub(super) fn refuse_shut_down(&self, at: &Path) -> io::Result<()> {
+        let holds = self.mounts.containing(at);
+        if holds.is_some_and(|mount| mount.broken == Some(Broken::ShutDown)) {
+            return Err(Errno::EIO.into());
+        }
+        Ok(())
     }
 
     fn uuid_is_mounted(&mut self, uuid: [u8; 16]) -> bool {
@@ -274,7 +316,7 @@ impl State {
         let last = mount
             .device
             .is_some_and(|device| self.mounts.of_device(device).count() == 1);
-        if last && !mount.is_node && !mount.read_only {
+        if last && !mount.is_node && !mount.read_only && mount.broken.is_none() {
             self.write_out(&mount)?;
         }
         if last && self.frozen.remove(&target) {
@@ -282,6 +324,10 @@ impl State {
                 "{} was unmounted while frozen and holds its device for ever",
                 target.display()
             ));
+        }
+        if last && let Some(device) = mount.device {
+            let (_, minor) = self.numbers_of(device);
+            self.tree.clear(format!("/sys/fs/ext4/dm-{minor}"));
         }
         self.mounts.table.retain(|other| other.id != mount.id);
         self.event();

@@ -84,6 +84,14 @@ impl Map {
     pub(super) fn node(&self) -> PathBuf {
         format!("/dev/dm-{}", self.minor).into()
     }
+
+    /// As the kernel's debugfs tells it.
+    pub(super) fn unwritten_text(&self) -> String {
+        let (kilobytes, inodes) = if self.dirty { (512, 1) } else { (0, 0) };
+        format!(
+            "BdiWriteback: 0 kB\nBdiReclaimable: {kilobytes} kB\nb_dirty: {inodes}\nb_io: 0\nb_more_io: 0\nb_dirty_time: 0\n"
+        )
+    }
 }
 
 impl State {
@@ -346,6 +354,15 @@ impl State {
                 self.tree.clear(holder);
             }
         }
+    }
+
+    /// The map whose debugfs statistics are at this path.
+    pub(super) fn map_of_stats(&self, path: &std::path::Path) -> Option<&Map> {
+        let stats = |map: &&Map| {
+            path == std::path::Path::new("/sys/kernel/debug/bdi")
+                .join(format!("{DM}:{}/stats", map.minor))
+        };
+        self.maps.values().find(stats)
     }
 
     pub(super) fn path_works(&self, path: u64) -> bool {

@@ -69,6 +69,8 @@ pub(super) struct State {
     pub(super) openers: BTreeMap<PathBuf, String>,
     /// Where a file system is mounted that somebody froze.
     pub(super) frozen: BTreeSet<PathBuf>,
+    /// Their places in `/proc`.
+    pub(super) opener_processes: BTreeMap<PathBuf, PathBuf>,
     /// Lock files that are held, and the process that holds each.
     pub(super) locks: BTreeMap<PathBuf, u64>,
     pub(super) dead: BTreeSet<u64>,
@@ -99,6 +101,7 @@ impl State {
             mounts: Mounts::default(),
             openers: BTreeMap::new(),
             frozen: BTreeSet::new(),
+            opener_processes: BTreeMap::new(),
             locks: BTreeMap::new(),
             dead: BTreeSet::new(),
             boots: 0,

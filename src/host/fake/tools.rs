@@ -83,6 +83,11 @@ impl State {
                 self.grow(Path::new(device.copied().unwrap_or_default()))
             }
             "xfs_growfs" | "btrfs" => self.grow_mounted(last),
+            "fstrim" if self.mounts.at(last).is_some() => {
+                let text = format!("{}: 4 KiB (4096 bytes) trimmed\n", last.display());
+                ended(0, &text, "")
+            }
+            "fstrim" => ended(1, "", "not a mount point"),
             "udevadm" if arguments.contains(&"settle") => {
                 self.violation(format!("{command}"));
                 ended(0, "", "")

@@ -85,6 +85,7 @@ impl World for FakeWorld {
                 .tree
                 .resolve(path, true)
                 .map_err(super::mounts::failed)?;
+            state.refuse_shut_down(&at).map_err(super::mounts::failed)?;
             let device = state.mounts.containing(&at).filter(|mount| !mount.is_node);
             let Some(device) = device.and_then(|mount| mount.device) else {
                 return Ok(ROOT_SPACE);
@@ -305,6 +306,9 @@ impl FakeWorld {
 
 impl State {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        if let Some(map) = self.map_of_stats(path) {
+            return Ok(map.unwritten_text().into_bytes());
+        }
         let at = self.tree.resolve(path, true)?;
         if matches!(
             at.to_str(),
@@ -323,6 +327,7 @@ impl State {
     fn stat(&self, path: &Path) -> io::Result<Stat> {
         let at = self.tree.resolve(path, false)?;
         let node = self.tree.get_link(&at)?;
+        self.refuse_shut_down(&at)?;
         let bound = self.mounts.at(&at).filter(|mount| mount.is_node);
         let mut stat = Stat {
             kind: FileKind::Directory,

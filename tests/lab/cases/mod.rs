@@ -19,6 +19,8 @@ mod luks;
 mod node_calls;
 mod node_faults;
 mod node_stats;
+mod recovery;
+mod trim;
 
 use crate::kit::case::Case;
 
@@ -59,6 +61,8 @@ pub fn long() -> Vec<Case> {
         faults_filesystem::LONG,
         expand::LONG,
         luks::LONG,
+        recovery::CASES,
+        trim::CASES,
     ]
     .concat()
 }

@@ -109,6 +109,7 @@ fn mount_system_folders() -> Result<()> {
         ("devpts", "/dev/pts"),
         ("tmpfs", "/dev/shm"),
         ("cgroup2", "/sys/fs/cgroup"),
+        ("debugfs", "/sys/kernel/debug"),
     ] {
         fs::create_dir_all(target)?;
         mount_quietly(kind, target, kind)?;

@@ -21,6 +21,8 @@ pub struct Plan {
     pub session_idle: &'static str,
     /// `--log` of the node.
     pub node_log: &'static str,
+    /// More arguments of the node.
+    pub node_arguments: &'static [&'static str],
     /// More environment of the node, for crashes on demand.
     pub node_environment: Vec<(String, String)>,
     /// More settings of the partition, one a line.
@@ -32,6 +34,7 @@ impl Default for Plan {
         Plan {
             session_idle: "1s",
             node_log: "info,sanpath::host=debug",
+            node_arguments: &[],
             node_environment: Vec::new(),
             settings: Vec::new(),
         }
@@ -173,6 +176,7 @@ impl Stack {
             &state,
         ]));
         argv.extend(words(&["--session-idle", self.plan.session_idle]));
+        argv.extend(words(self.plan.node_arguments));
         let daemon = environment
             .iter()
             .fold(Daemon::new(daemon_name, argv), |daemon, (key, value)| {

@@ -1,0 +1,205 @@
+//! The lines on the socket. Versioned: a daemon and a command of different versions say so instead of misunderstanding each other.
+
+use serde::{Deserialize, Serialize};
+
+/// The form of both lines.
+pub(super) const VERSION: u32 = 1;
+/// The longest question.
+pub(super) const QUESTION_BYTES: usize = 4 << 10;
+/// The longest answer: some thousands of volumes.
+pub(super) const ANSWER_BYTES: usize = 4 << 20;
+
+/// What a command asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Question {
+    /// All volumes of the node, and how they stand.
+    Volumes {},
+    /// Mount the file system of a volume anew.
+    Recover {
+        /// Its id, its WWID or its name on the SAN.
+        volume: String,
+    },
+    /// Give a volume up.
+    #[serde(rename_all = "camelCase")]
+    Release {
+        /// Its id, its WWID or its name on the SAN.
+        volume: String,
+        /// The operator's word for it.
+        accept_data_loss: bool,
+    },
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Answer {
+    /// The volumes.
+    Volumes(Vec<VolumeRow>),
+    /// It was done; what, in lines for people.
+    Done(Vec<String>),
+    /// It was not done, or not to its end; why, and what to do.
+    Refused(String),
+}
+
+/// A volume as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeRow {
+    /// Its id.
+    pub volume: String,
+    /// `staged`, `begun`, `leaving`, `earlier boot`.
+    pub stage: String,
+    /// The dm name of its map.
+    pub map: Option<String>,
+    /// The paths that serve; `None` when multipathd does not say.
+    pub active_paths: Option<usize>,
+    /// The paths that are wanted.
+    pub wanted_paths: usize,
+    /// Whether I/O waits instead of failing when no path is left.
+    pub queueing: bool,
+    /// How its file system is, in words.
+    pub file_system: String,
+    /// Where it is mounted.
+    pub places: Vec<String>,
+    /// What to do, when something is amiss.
+    pub to_do: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QuestionLine {
+    version: u32,
+    ask: Question,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AnswerLine {
+    version: u32,
+    answer: Answer,
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// Why a line is not understood.
+#[derive(Debug, thiserror::Error)]
+pub enum LineError {
+    /// Not of this protocol.
+    #[error("the line is not understood")]
+    Form(#[from] serde_json::Error),
+    /// Of another version of it.
+    #[error(
+        "the other side speaks version {0} of the protocol, this one {VERSION}; use the sanpath that the daemon runs"
+    )]
+    Version(u32),
+}
+
+pub(super) fn question_line(question: &Question) -> Result<String, LineError> {
+    let (version, ask) = (VERSION, question.clone());
+    Ok(serde_json::to_string(&QuestionLine { version, ask })? + "\n")
+}
+
+pub(super) fn parse_question(line: &str) -> Result<Question, LineError> {
+    check_version(line)?;
+    Ok(serde_json::from_str::<QuestionLine>(line)?.ask)
+}
+
+pub(super) fn answer_line(answer: &Answer) -> Result<String, LineError> {
+    let (version, answer) = (VERSION, answer.clone());
+    Ok(serde_json::to_string(&AnswerLine { version, answer })? + "\n")
+}
+
+pub(super) fn parse_answer(line: &str) -> Result<Answer, LineError> {
+    check_version(line)?;
+    Ok(serde_json::from_str::<AnswerLine>(line)?.answer)
+}
+
+/// Before anything else: another version may look different in every other way.
+fn check_version(line: &str) -> Result<(), LineError> {
+    let Versioned { version } = serde_json::from_str(line)?;
+    if version == VERSION {
+        Ok(())
+    } else {
+        Err(LineError::Version(version))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const GOLDEN: &str = include_str!("golden-v1.txt");
+
+    fn row() -> VolumeRow {
+        VolumeRow {
+            volume: "sp1:linux:a:k:360014050123456789abcdef012345678".to_owned(),
+            stage: "staged".to_owned(),
+            map: Some("360014050123456789abcdef012345678".to_owned()),
+            active_paths: Some(1),
+            wanted_paths: 2,
+            queueing: true,
+            file_system: "good".to_owned(),
+            places: vec!["/staging".to_owned()],
+            to_do: None,
+        }
+    }
+
+    #[test]
+    fn version_1_is_written_and_read_for_ever() {
+        let volume = || "v1".to_owned();
+        let questions = [
+            Question::Volumes {},
+            Question::Recover { volume: volume() },
+            Question::Release {
+                volume: volume(),
+                accept_data_loss: true,
+            },
+        ];
+        let answers = [
+            Answer::Volumes(vec![row()]),
+            Answer::Done(vec!["done".to_owned()]),
+            Answer::Refused("no".to_owned()),
+        ];
+        let mut lines = GOLDEN.split_inclusive('\n');
+        for question in &questions {
+            let golden = lines.next().unwrap();
+            assert_eq!(question_line(question).unwrap(), golden);
+            assert_eq!(parse_question(golden).unwrap(), *question);
+        }
+        for answer in &answers {
+            let golden = lines.next().unwrap();
+            assert_eq!(answer_line(answer).unwrap(), golden);
+            assert_eq!(parse_answer(golden).unwrap(), *answer);
+        }
+        assert_eq!(lines.next(), None);
+    }
+
+    #[test]
+    fn what_is_not_understood_to_its_last_field_is_refused() {
+        for wrong in [
+            "",
+            "{}",
+            r#"{"version":1}"#,
+            r#"{"version":1,"ask":{"volumes":{}},"more":1}"#,
+            r#"{"version":1,"ask":{"volumes":{"all":true}}}"#,
+            r#"{"version":1,"ask":{"release":{"volume":"v"}}}"#,
+            r#"{"version":1,"ask":{"release":{"volume":"v","acceptDataLoss":"yes"}}}"#,
+            r#"{"version":1,"ask":{"erase":{"volume":"v"}}}"#,
+        ] {
+            assert!(parse_question(wrong).is_err(), "{wrong}");
+        }
+        let newer = parse_question(r#"{"version":2,"question":"all"}"#).unwrap_err();
+        assert!(newer.to_string().contains("version 2"), "{newer}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in ".{0,120}") {
+            let _ = (parse_question(&text).is_ok(), parse_answer(&text).is_ok());
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! What an operator does after an outage: a file system that went read-only is mounted anew, a volume that no path reaches is given up.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use tonic::Code;
+
+use crate::kit::case::{Case, Lab, SANPATH};
+use crate::kit::command::Finished;
+use crate::kit::csi::{Access, Orchestrator, Volume, patiently};
+use crate::kit::daemons::Daemon;
+use crate::kit::stack::{Plan, Stack};
+use crate::kit::{paths, topology};
+
+/// Of the long run: paths take their time to die.
+pub const CASES: &[Case] = &[
+    Case {
+        name: "outage_recovered_and_given_up",
+        deadline: Duration::from_secs(480),
+        run: recovered_and_given_up,
+    },
+    Case {
+        name: "outage_of_xfs_recovered",
+        deadline: Duration::from_secs(300),
+        run: xfs_recovered,
+    },
+    Case {
+        name: "outage_of_an_encrypted_volume",
+        deadline: Duration::from_secs(420),
+        run: encrypted_given_up,
+    },
+];
+
+const SIZE: i64 = 320 << 20;
+/// Until multipathd has given up every path: the initiator's own patience, and the emulated machine's.
+const DEATH: Duration = Duration::from_secs(120);
+const DROP_IN: &str = "/etc/multipath/conf.d/case.conf";
+
+fn recovered_and_given_up(lab: &mut Lab) -> Result<()> {
+    let stack = Stack::start(lab, Plan::default())?;
+    let mut orchestrator = stack.orchestrator()?;
+    recovered(lab, &mut orchestrator, Access::Ext4)?;
+    given_up(lab, &mut orchestrator, &[])?;
+    ensure!(sanpath(lab, &["volumes"])?.stdout.trim() == "no volumes");
+    stack.stop(lab)?;
+    let refused = sanpath(lab, &["volumes"])?;
+    ensure!(
+        refused.code == Some(1) && refused.stderr.contains("does not run"),
+        "{refused:?}"
+    );
+    Ok(())
+}
+
+fn xfs_recovered(lab: &mut Lab) -> Result<()> {
+    let stack = Stack::start(lab, Plan::default())?;
+    let mut orchestrator = stack.orchestrator()?;
+    recovered(lab, &mut orchestrator, Access::Xfs)?;
+    stack.stop(lab)
+}
+
+fn encrypted_given_up(lab: &mut Lab) -> Result<()> {
+    let stack = Stack::start(lab, Plan::default())?;
+    let mut orchestrator = stack.orchestrator()?;
+    given_up(lab, &mut orchestrator, &[("encryption", "luks2")])?;
+    stack.stop(lab)
+}
+
+/// Every path dies under a writer, I/O fails at once, the file system gives up; the paths come back, and one command makes it whole.
+fn recovered(lab: &mut Lab, orchestrator: &mut Orchestrator, access: Access) -> Result<()> {
+    without_paths(lab, "fail")?;
+    let mut volume = patiently("CreateVolume", || orchestrator.create("sick", SIZE, access))?;
+    orchestrator.bring_up(&mut volume)?;
+    write_durably(&volume.target.join("safe"), "before the outage")?;
+    let holder = volume.target.display().to_string();
+    let argv = ["sh", "-c", "cd \"$0\" && exec sleep 1000", &holder];
+    lab.daemons.start(Daemon::new("holder", argv))?;
+    let pid = lab.daemons.process_id("holder")?;
+    lab.wait_for("the holder", Duration::from_secs(20), || {
+        let there = fs::read_link(format!("/proc/{pid}/cwd"))?;
+        Ok((there == volume.target).then_some(()))
+    })?;
+    all_paths_die(lab, &volume)?;
+    let lost = write_durably(&volume.target.join("lost"), "in the outage");
+    ensure!(lost.is_err(), "a write without any path succeeded");
+    // A new name alone goes to the journal, which is then given up.
+    let named = fs::File::create(volume.target.join("name"));
+    ensure!(
+        named.and_then(|file| file.sync_all()).is_err(),
+        "a journal without any path"
+    );
+    let refused = sanpath(lab, &["recover", &volume.id])?;
+    ensure!(
+        refused.code == Some(1) && refused.stderr.contains("no path works"),
+        "{refused:?}"
+    );
+    topology::paths().try_for_each(paths::restore)?;
+    let row = wait_for_row(lab, &volume, |row| row["activePaths"] == 2)?;
+    let word = row["fileSystem"].as_str().unwrap_or_default().to_owned();
+    lab.story(format!(
+        "after the outage the file system is {word}; {}",
+        row["toDo"]
+    ));
+    let sick = ["GONE READ-ONLY", "HAS ERRORS", "SHUT DOWN"];
+    ensure!(sick.iter().any(|sick| word.starts_with(sick)), "{row}");
+
+    let refused = sanpath(lab, &["recover", &volume.id])?;
+    ensure!(refused.code == Some(1), "{refused:?}");
+    ensure!(
+        refused.stderr.contains(&format!("process {pid} (")),
+        "{refused:?}"
+    );
+    lab.daemons.kill("holder")?;
+
+    let start = Instant::now();
+    let recovered = sanpath(lab, &["recover", volume.wwid()])?;
+    ensure!(recovered.code == Some(0), "{recovered:?}");
+    lab.story(format!("recovered in {} ms", start.elapsed().as_millis()));
+    wait_for_row(lab, &volume, |row| {
+        row["fileSystem"] == "good" && row["toDo"].is_null()
+    })?;
+    ensure!(fs::read_to_string(volume.target.join("safe"))? == "before the outage");
+    write_durably(&volume.target.join("after"), "written again")?;
+    let again = sanpath(lab, &["recover", &volume.id])?;
+    ensure!(again.stdout.contains("nothing was wrong"), "{again:?}");
+    orchestrator.bring_down(&volume)?;
+    with_usual_paths(lab)
+}
+
+/// Every path dies for good with data unwritten and a map that queues for ever: leaving is refused until the operator gives it up.
+fn given_up(
+    lab: &mut Lab,
+    orchestrator: &mut Orchestrator,
+    parameters: &[(&str, &str)],
+) -> Result<()> {
+    without_paths(lab, "queue")?;
+    let mut volume = patiently("CreateVolume", || {
+        orchestrator.create_with("lost", SIZE, Access::Ext4, parameters)
+    })?;
+    if !parameters.is_empty() {
+        let passphrase = ("passphrase".to_owned(), "of-the-lab".to_owned());
+        volume.secrets = [passphrase].into();
+    }
+    orchestrator.bring_up(&mut volume)?;
+    write_durably(&volume.target.join("safe"), "on the SAN")?;
+    fs::write(volume.target.join("dirty"), vec![7_u8; 4 << 20])?;
+    all_paths_die(lab, &volume)?;
+    patiently("NodeUnpublishVolume", || orchestrator.unpublish(&volume))?;
+    let Err(status) = orchestrator.unstage(&volume) else {
+        bail!("unwritten data was thrown away")
+    };
+    lab.story(status.message());
+    ensure!(status.code() == Code::FailedPrecondition, "{status:?}");
+    ensure!(status.message().contains("unwritten"), "{status:?}");
+    let asked = sanpath(lab, &["release", &volume.id])?;
+    ensure!(
+        asked.code == Some(1) && asked.stderr.contains("--accept-data-loss"),
+        "{asked:?}"
+    );
+    let start = Instant::now();
+    let released = sanpath(lab, &["release", &volume.id, "--accept-data-loss"])?;
+    ensure!(released.code == Some(0), "{released:?}");
+    lab.story(format!(
+        "released in {} ms: {}",
+        start.elapsed().as_millis(),
+        released.stdout.trim()
+    ));
+    let maps = lab.execute(&["dmsetup", "ls"])?;
+    ensure!(!maps.contains(volume.wwid()), "{maps}");
+    // The orchestrator repeats its call and hears that it is done.
+    patiently("NodeUnstageVolume", || orchestrator.unstage(&volume))?;
+    topology::paths().try_for_each(paths::restore)?;
+    patiently("NodeStageVolume", || orchestrator.stage(&volume))?;
+    patiently("NodePublishVolume", || orchestrator.publish(&volume, false))?;
+    ensure!(fs::read_to_string(volume.target.join("safe"))? == "on the SAN");
+    orchestrator.bring_down(&volume)?;
+    with_usual_paths(lab)
+}
+
+/// A command of the operator's.
+fn sanpath(lab: &Lab, words: &[&str]) -> Result<Finished> {
+    lab.run(&[&[SANPATH, "node"], words].concat())
+}
+
+/// What `sanpath node volumes` says of a volume, once it is as wanted.
+fn wait_for_row(lab: &Lab, volume: &Volume, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+    let mut last = Value::Null;
+    let found = lab.wait_for("the volume's row", DEATH, || {
+        let text = sanpath(lab, &["volumes", "--json"])?.success("sanpath node volumes")?;
+        let rows: Vec<Value> = serde_json::from_str(&text)?;
+        let row = rows
+            .into_iter()
+            .find(|row| row["volume"] == volume.id.as_str());
+        last = row.context("the volume is not listed")?;
+        Ok(wanted(&last).then(|| last.clone()))
+    });
+    found.with_context(|| format!("last seen: {last}"))
+}
+
+fn all_paths_die(lab: &Lab, volume: &Volume) -> Result<()> {
+    topology::paths().try_for_each(paths::cut)?;
+    let row = wait_for_row(lab, volume, |row| row["activePaths"] == 0)?;
+    let to_do = row["toDo"].as_str().unwrap_or_default();
+    ensure!(to_do.contains("no path works"), "{row}");
+    Ok(())
+}
+
+/// On disk, or an error.
+fn write_durably(path: &Path, text: &str) -> Result<()> {
+    let mut file = fs::File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    Ok(file.sync_all()?)
+}
+
+/// What maps do with I/O when they have no path, from now on.
+fn without_paths(lab: &Lab, no_path_retry: &str) -> Result<()> {
+    fs::create_dir_all("/etc/multipath/conf.d")?;
+    fs::write(
+        DROP_IN,
+        format!("overrides {{\n    no_path_retry {no_path_retry}\n}}\n"),
+    )?;
+    reconfigure(lab)
+}
+
+fn with_usual_paths(lab: &Lab) -> Result<()> {
+    fs::remove_file(DROP_IN)?;
+    reconfigure(lab)
+}
+
+fn reconfigure(lab: &Lab) -> Result<()> {
+    lab.wait_for(
+        "multipathd's configuration",
+        Duration::from_secs(60),
+        || {
+            let said = lab.execute(&["multipathd", "reconfigure"])?;
+            Ok(said.contains("ok").then_some(()))
+        },
+    )?;
+    lab.wait_for("multipathd to be idle", Duration::from_secs(60), || {
+        let said = lab.execute(&["multipathd", "show", "daemon"])?;
+        Ok(said.contains("idle").then_some(()))
+    })
+}
