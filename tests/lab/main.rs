@@ -24,6 +24,7 @@ use kit::{agent, job, runner};
 const SETTINGS: &str = "\
 Environment:
   LAB_SCALE    rounds of the long cases are multiplied by it; above 1 the cases of the long run are added (1)
+  LAB_SEED     what random cases begin with, to repeat one (another in every run)
   LAB_LANES    how many cases run side by side (the processors, up to 4)
   LAB_ACCEL    kvm or tcg, without a trial
   LAB_RELEASE  the Debian release of the guests (trixie)

@@ -1,6 +1,7 @@
 //! The list of what is proven inside one guest.
 
 mod attach;
+mod chaos;
 mod csi_sanity;
 mod demo;
 mod expand;
@@ -63,6 +64,7 @@ pub fn long() -> Vec<Case> {
         luks::LONG,
         recovery::CASES,
         trim::CASES,
+        chaos::CASES,
     ]
     .concat()
 }

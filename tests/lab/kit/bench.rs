@@ -6,8 +6,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Result;
-use serde_json::Value;
+use anyhow::{Context, Result};
+use serde_json::json;
 
 use super::case::Case;
 use super::fleet::{Fleet, FleetCase};
@@ -53,7 +53,7 @@ impl<'a> Bench<'a> {
         let started = Instant::now();
         let job = Job {
             name: case.name.to_owned(),
-            arguments: Value::Null,
+            arguments: json!({ "seed": seed()? }),
             seconds: case.deadline.as_secs(),
             scale: self.ground.scale,
         };
@@ -125,6 +125,17 @@ impl<'a> Bench<'a> {
             self.condemn(guest);
         }
     }
+}
+
+/// What chance is to begin with, when somebody said.
+fn seed() -> Result<Option<u64>> {
+    let Ok(seed) = std::env::var("LAB_SEED") else {
+        return Ok(None);
+    };
+    let number = seed
+        .parse()
+        .with_context(|| format!("LAB_SEED is {seed}, not a number"))?;
+    Ok(Some(number))
 }
 
 /// A case fails by its own word, or by what it leaves behind.

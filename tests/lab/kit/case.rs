@@ -3,6 +3,7 @@
 //! list in `cases/mod.rs`.
 
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -39,15 +40,19 @@ pub struct Lab {
     name: String,
     /// 1 in the everyday run; long runs multiply their rounds by it.
     pub scale: u32,
+    /// For what a case leaves to chance: `LAB_SEED`, or another one in every run. Never 0.
+    pub seed: u64,
     /// Killed when the case ends.
     pub daemons: Daemons,
 }
 
 impl Lab {
-    pub fn new(name: &str, scale: u32) -> Result<Self> {
+    pub fn new(name: &str, scale: u32, seed: Option<u64>) -> Result<Self> {
+        let any = || RandomState::new().build_hasher().finish();
         let lab = Lab {
             name: name.to_owned(),
             scale,
+            seed: seed.unwrap_or_else(any).max(1),
             daemons: Daemons::default(),
         };
         for folder in [lab.work_folder(), lab.pool_folder()] {

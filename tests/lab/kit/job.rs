@@ -31,7 +31,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
 fn run(name: &str, arguments: &[String]) -> Result<Value> {
     let scale = arguments.get(1).context("no scale")?.parse()?;
     let given: Value = serde_json::from_str(arguments.get(2).context("no arguments")?)?;
-    let mut lab = Lab::new(name, scale)?;
+    let mut lab = Lab::new(name, scale, given["seed"].as_u64())?;
     let result = perform(name, &mut lab, given);
     if let Err(error) = &result {
         // Said before anything else: from here on the deadline is no longer the case's.

@@ -132,7 +132,8 @@ fn accept(listener: &UnixListener, process: &mut Child) -> Result<UnixStream> {
 
 /// What the guest's kernel is told. An oops ends the machine at once: the host sees it sooner than any deadline would.
 // no_timer_check: on a busy machine an emulated timer can be late for the kernel's check of it, which then panics.
-const COMMAND_LINE: &str = "console=ttyS0 loglevel=4 net.ifnames=0 no_timer_check mitigations=off random.trust_cpu=on oops=panic panic=-1";
+// log_buf_len: cases look for errors in all that the kernel said in minutes of dying paths.
+const COMMAND_LINE: &str = "console=ttyS0 loglevel=4 net.ifnames=0 no_timer_check mitigations=off random.trust_cpu=on oops=panic panic=-1 log_buf_len=2M";
 
 /// A QEMU command line in the making.
 #[derive(Default)]
