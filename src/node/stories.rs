@@ -1,6 +1,7 @@
 //! Whole lives of volumes on the fake host: every kind of use, a crash after every step, every tool failing once, and random stories of
 //! calls, crashes, reboots and portals that come and go.
 
+mod crashes;
 mod expansion;
 
 use std::collections::BTreeMap;
@@ -272,31 +273,6 @@ fn a_repeated_call_changes_nothing() {
     assert!(bind.contains(" ro,noatime"), "{bind}");
 }
 
-/// Cuts `act` off after every single step; after each, `finish` on a new process must end well and leave nothing.
-fn crash_everywhere(
-    access: &Use,
-    prepare: impl Fn(&Volume, &Node),
-    act: impl Fn(&Volume, &Node),
-    finish: impl Fn(&Volume, &Node),
-) -> u64 {
-    for step in 1.. {
-        let rig = Rig::new();
-        let volume = rig.volume(5, access.clone());
-        prepare(&volume, &rig.node());
-        let ended = rig
-            .fake
-            .crash_after(step, |host| act(&volume, &node_on(host.clone())));
-        finish(&volume, &rig.node());
-        rig.assert_nothing_left(&format!("{access:?}, cut after step {step}"));
-        if ended.is_some() {
-            return step - 1;
-        }
-    }
-    unreachable!("every sequence ends")
-}
-
-fn nothing(_: &Volume, _: &Node) {}
-
 fn leave(volume: &Volume, node: &Node) {
     for pod in [0, 1] {
         must(volume.unpublish(node, pod), "unpublish");
@@ -308,43 +284,6 @@ fn stage_and_publish(volume: &Volume, node: &Node) {
     must(volume.stage(node), "stage");
     must(volume.publish(node, 0), "publish");
     must(volume.publish(node, 1), "publish read-only");
-}
-
-#[test]
-fn a_crash_after_every_step_of_stage_and_publish_is_made_good_by_a_retry() {
-    for access in all_uses() {
-        let crashes = crash_everywhere(&access, nothing, stage_and_publish, |volume, node| {
-            stage_and_publish(volume, node);
-            leave(volume, node);
-        });
-        assert!(crashes > 15, "{access:?}: {crashes}");
-    }
-}
-
-#[test]
-fn a_crash_after_every_step_of_stage_and_publish_is_undone_by_leaving() {
-    for access in all_uses() {
-        crash_everywhere(&access, nothing, stage_and_publish, leave);
-    }
-}
-
-#[test]
-fn a_crash_after_every_step_of_leaving_is_made_good_by_a_retry() {
-    for access in all_uses() {
-        let crashes = crash_everywhere(&access, stage_and_publish, leave, leave);
-        assert!(crashes > 8, "{access:?}: {crashes}");
-    }
-}
-
-#[test]
-fn a_crash_after_every_step_of_leaving_lets_the_volume_come_back() {
-    let access = mounted(FileSystemKind::Ext4);
-    for used in [access.clone().into(), sealed(access)] {
-        crash_everywhere(&used, stage_and_publish, leave, |volume, node| {
-            volume.live(node);
-            leave(volume, node);
-        });
-    }
 }
 
 #[test]

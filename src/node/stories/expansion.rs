@@ -4,7 +4,7 @@ use super::*;
 use crate::fault::{Fault as Class, Faulted};
 
 /// The size that the volume's map has, and that of its file system, if it has one.
-fn sizes(rig: &Rig, volume: &Volume) -> (Option<u64>, Option<u64>) {
+pub(super) fn sizes(rig: &Rig, volume: &Volume) -> (Option<u64>, Option<u64>) {
     let map = rig.fake.map_size(&volume.id.wwid);
     let inside = if volume.sealed {
         let layer = rig.fake.mappings().values().copied().next();
@@ -78,33 +78,6 @@ fn a_place_where_the_volume_is_not_is_not_found() {
     assert_eq!(above.fault(), Class::OutOfRange);
     leave(&volume, &node);
     rig.assert_nothing_left("not found");
-}
-
-#[test]
-fn a_crash_after_every_step_of_an_expansion_is_made_good_by_a_retry() {
-    for access in all_uses() {
-        for step in 1.. {
-            let rig = Rig::new();
-            let volume = rig.volume(5, access.clone());
-            stage_and_publish(&volume, &rig.node());
-            rig.fake.resize_disk(volume.disk, 2 * GIB);
-            let ended = rig.fake.crash_after(step, |host| {
-                must(volume.expand(&node_on(host.clone()), 2 * GIB), "expand");
-            });
-            let node = rig.node();
-            // Whatever has been reached is a volume that can be used.
-            stage_and_publish(&volume, &node);
-            must(volume.expand(&node, 2 * GIB), "expand");
-            let when = format!("{access:?}, cut after step {step}");
-            assert_eq!(sizes(&rig, &volume), grown(&access, 2 * GIB), "{when}");
-            leave(&volume, &node);
-            rig.assert_nothing_left(&when);
-            if ended.is_some() {
-                assert!(step > 4, "{when}");
-                break;
-            }
-        }
-    }
 }
 
 #[test]
