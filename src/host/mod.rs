@@ -263,6 +263,18 @@ impl Host {
         })
     }
 
+    /// Adds `line` to a text file of the host's, which must exist, unless it stands there. Takes the write lock on the whole file (fcntl) that the host's
+    /// own tools take, waiting for them until `deadline`; false when somebody kept it.
+    ///
+    /// # Errors
+    /// As the system reports it.
+    pub fn add_line(&self, path: &Path, line: &str, deadline: Deadline) -> io::Result<bool> {
+        self.step("append", path.display(), || {
+            let added = self.wait_for(deadline, || self.world.add_line(path, line))?;
+            Ok(added.is_some())
+        })
+    }
+
     /// Makes an empty file of `size` bytes without allocating any, durably. Fails when it exists.
     ///
     /// # Errors

@@ -2,14 +2,14 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use nix::libc;
 
 use super::block::{Block, RealBlock};
@@ -131,6 +131,26 @@ impl World for Real {
         sync_parent(path)
     }
 
+    fn add_line(&self, path: &Path, line: &str) -> io::Result<Option<bool>> {
+        let mut file = OpenOptions::new().read(true).append(true).open(path)?;
+        if !lock_whole(&file)? {
+            return Ok(None);
+        }
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        if text
+            .split(|&byte| byte == b'\n')
+            .any(|found| found == line.as_bytes())
+        {
+            return Ok(Some(false));
+        }
+        let unended = text.last().is_some_and(|&byte| byte != b'\n');
+        let start = if unended { "\n" } else { "" };
+        // In one write: who reads without the lock sees all of it or nothing.
+        file.write_all(format!("{start}{line}\n").as_bytes())?;
+        Ok(Some(true))
+    }
+
     fn create_sparse(&self, path: &Path, size: u64) -> io::Result<()> {
         let file = OpenOptions::new()
             .write(true)
@@ -244,6 +264,23 @@ impl World for Real {
     }
 }
 
+/// A record lock for writing on all of `file`, held until it is closed; false while another process or another opening of the file has one. It belongs to
+/// the opening and not to the process, so that threads of ours keep each other out too, and yet it meets the locks of those who use the older kind.
+fn lock_whole(file: &File) -> io::Result<bool> {
+    let whole = libc::flock {
+        l_type: libc::c_short::try_from(libc::F_WRLCK).map_err(io::Error::other)?,
+        l_whence: libc::c_short::try_from(libc::SEEK_SET).map_err(io::Error::other)?,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole)) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 fn kind_of(kind: fs::FileType) -> FileKind {
     if kind.is_dir() {
         FileKind::Directory
@@ -299,6 +336,26 @@ mod tests {
         assert!(host.lock(&path, soon()).unwrap().is_none());
         drop(held);
         assert!(host.lock(&path, soon()).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_line_is_added_once_and_under_the_lock_of_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::real(Path::new("/"));
+        let path = dir.path().join("wwids");
+        let soon = || host.deadline_in(Duration::from_millis(50));
+        let missing = host.add_line(&path, "/1/", soon()).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        fs::write(&path, "# unended").unwrap();
+        for line in ["/1/", "/12/", "/1/"] {
+            assert!(host.add_line(&path, line, soon()).unwrap());
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "# unended\n/1/\n/12/\n");
+        let other = OpenOptions::new().write(true).open(&path).unwrap();
+        assert!(lock_whole(&other).unwrap());
+        assert!(!host.add_line(&path, "/3/", soon()).unwrap(), "it is held");
+        drop(other);
+        assert!(host.add_line(&path, "/3/", soon()).unwrap());
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub trait World: Send + Sync {
     fn write_attribute(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
     /// By way of `scratch`, which is on the same file system.
     fn replace_file(&self, path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Whether the line had to be added; `None` while somebody else holds the file.
+    fn add_line(&self, path: &Path, line: &str) -> io::Result<Option<bool>>;
     fn create_sparse(&self, path: &Path, size: u64) -> io::Result<()>;
     fn extend_file(&self, path: &Path, size: u64) -> io::Result<()>;
     fn clone_file(&self, from: &Path, to: &Path) -> io::Result<()>;

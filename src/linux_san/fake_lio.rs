@@ -327,6 +327,9 @@ impl World for FakeLio {
     fn replace_file(&self, path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()> {
         self.real.replace_file(path, scratch, bytes)
     }
+    fn add_line(&self, path: &Path, line: &str) -> io::Result<Option<bool>> {
+        self.real.add_line(path, line)
+    }
     fn create_sparse(&self, path: &Path, size: u64) -> io::Result<()> {
         self.real.create_sparse(path, size)
     }

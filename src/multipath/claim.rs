@@ -1,5 +1,8 @@
 //! Registering a WWID before its first path appears, so that udev and multipathd take the path for multipath from its first event on; and taking
 //! it out again when the volume is gone.
+//!
+//! Registering is one more line in a file that every stage waits for, so it costs no process. Taking a line out means to write all of the file anew,
+//! other people's lines too: that is left to multipath itself.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,8 +12,10 @@ use crate::fault::{Fault, Faulted};
 use crate::host::{Command, ExecError, Host};
 
 const WWIDS: &str = "etc/multipath/wwids";
-/// It appends a line under a lock of its own.
+/// It changes the file under a lock of its own.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Who has the file locked writes a few lines.
+const LOCKED: Duration = Duration::from_secs(10);
 
 /// A WWID could not be registered or taken out.
 #[derive(Debug, thiserror::Error)]
@@ -61,10 +66,17 @@ impl Faulted for ClaimError {
 /// # Errors
 /// See [`ClaimError`].
 pub fn claim(host: &Host, root: &Path, wwid: &Wwid) -> Result<(), ClaimError> {
-    // An unreadable file is one more reason to let the tool do it.
-    match find_listed(host, root, wwid) {
-        Some(true) => Ok(()),
-        _ => change(host, "-a", wwid).map_err(|error| explained(host, wwid, error)),
+    if find_listed(host, root, wwid) == Some(true) {
+        return Ok(());
+    }
+    let line = format!("/{wwid}/");
+    match host.add_line(&root.join(WWIDS), &line, host.deadline_in(LOCKED)) {
+        Ok(true) => Ok(()),
+        // No file yet, or one that we may not write, or that somebody keeps: the tool makes it, or tells what is wrong.
+        added => {
+            tracing::debug!(%wwid, ?added, "leaving the registration to multipath");
+            change(host, "-a", wwid).map_err(|error| explained(host, wwid, error))
+        }
     }
 }
 

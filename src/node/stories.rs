@@ -325,6 +325,7 @@ fn failures_of_every_tool_leave_a_volume_that_can_be_staged_later() {
         ),
         ("multipath", Fault::Exit(1, "error")),
         ("multipath", Fault::Overdue),
+        ("append", Fault::Errno(Errno::EROFS)),
         ("blkid", Fault::Exit(4, "usage")),
         ("mkfs.ext4", Fault::Exit(1, "no space")),
         ("mkfs.ext4", Fault::Overdue),
@@ -336,6 +337,9 @@ fn failures_of_every_tool_leave_a_volume_that_can_be_staged_later() {
     for (what, fault) in failing {
         let rig = Rig::new();
         let (node, volume) = (rig.node(), rig.volume(5, mounted(FileSystemKind::Ext4)));
+        if what == "multipath" {
+            rig.fake.fail_next("append", Fault::Errno(Errno::EROFS));
+        }
         rig.fake.fail_next(what, fault.clone());
         // Some of them are survived at once; what counts is what comes after.
         let first = volume.stage(&node).map_err(|error| chain(&error));

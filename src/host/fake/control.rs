@@ -225,7 +225,7 @@ impl FakeWorld {
         self.state().reboot();
     }
 
-    /// What goes wrong at the next start of a program, or at the next `mount`, `umount`, `write`, `replace`, `unlink`, `flush`, `statfs`
+    /// What goes wrong at the next start of a program, or at the next `mount`, `umount`, `write`, `replace`, `append`, `unlink`, `flush`, `statfs`
     /// or `multipathd`.
     pub fn fail_next(&self, what: &str, fault: Fault) {
         self.state().fail_next(what, fault);

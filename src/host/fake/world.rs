@@ -142,6 +142,18 @@ impl World for FakeWorld {
         state.tree.write_file(path, bytes)
     }
 
+    fn add_line(&self, path: &Path, line: &str) -> io::Result<Option<bool>> {
+        let mut state = self.change("append", path.display())?;
+        state.fail_if_told("append")?;
+        let mut text = String::from_utf8(state.read(path)?).map_err(io::Error::other)?;
+        if text.lines().any(|found| found == line) {
+            return Ok(Some(false));
+        }
+        text.push_str(&format!("{line}\n"));
+        state.tree.write_file(path, text.as_bytes())?;
+        Ok(Some(true))
+    }
+
     fn create_sparse(&self, path: &Path, size: u64) -> io::Result<()> {
         let mut state = self.enter()?;
         let node = if size == 0 {
