@@ -293,8 +293,7 @@ impl PathWork {
         let mut nudge = Nudge::new(&self.host);
         nudge.is_overdue = has_grown;
         let joined = self.wait_for(self.deadline, || {
-            let map = multipath::find_map(&self.host, &self.export.wwid)?;
-            if map.is_some_and(|map| map.members.contains(&disk.name)) {
+            if multipath::is_member(&self.host, &self.export.wwid, &disk.name)? {
                 return Ok(Some(Membership::Member));
             }
             if !disk.is_present(&self.host)? {

@@ -54,9 +54,31 @@ impl Map {
 /// When sysfs cannot be read.
 pub fn find_map(host: &Host, wwid: &Wwid) -> io::Result<Option<Map>> {
     let uuid = wwid.dm_uuid();
-    Ok(list_maps(host)?
-        .into_iter()
-        .find(|map| map.uuid.eq_ignore_ascii_case(&uuid)))
+    let is_it = |found: &str| found.eq_ignore_ascii_case(&uuid);
+    for name in host.list(Path::new(BLOCK))? {
+        if let Some(dm) = name.to_str().filter(|name| name.starts_with("dm-"))
+            && let Some(map) = read_map(host, dm, &is_it)?
+        {
+            return Ok(Some(map));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the map of this WWID has the disk. Asks the disk who is built on it: with many volumes coming at once every path looks again and again, and to look
+/// through all maps each time would be most of the work.
+///
+/// # Errors
+/// When sysfs cannot be read.
+pub fn is_member(host: &Host, wwid: &Wwid, disk: &str) -> io::Result<bool> {
+    let uuid = wwid.dm_uuid();
+    for holder in host.list(&Path::new(BLOCK).join(disk).join("holders"))? {
+        let found = find_dm_attribute(host, &Path::new(BLOCK).join(holder).join("dm/uuid"))?;
+        if found.is_some_and(|found| found.eq_ignore_ascii_case(&uuid)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// All multipath maps. One that vanishes while it is read is left out.
@@ -67,16 +89,17 @@ pub fn list_maps(host: &Host) -> io::Result<Vec<Map>> {
     let mut maps = Vec::new();
     for name in host.list(Path::new(BLOCK))? {
         if let Some(dm) = name.to_str().filter(|name| name.starts_with("dm-")) {
-            maps.extend(read_map(host, dm)?);
+            maps.extend(read_map(host, dm, &|uuid| uuid.starts_with(UUID_PREFIX))?);
         }
     }
     Ok(maps)
 }
 
-fn read_map(host: &Host, dm: &str) -> io::Result<Option<Map>> {
+/// The map `dm`, when its uuid is one that is looked for; the uuid is read first.
+fn read_map(host: &Host, dm: &str, is_wanted: &dyn Fn(&str) -> bool) -> io::Result<Option<Map>> {
     let device = Path::new(BLOCK).join(dm);
     let read = |attribute: &str| find_dm_attribute(host, &device.join(attribute));
-    let Some(uuid) = read("dm/uuid")?.filter(|uuid| uuid.starts_with(UUID_PREFIX)) else {
+    let Some(uuid) = read("dm/uuid")?.filter(|uuid| is_wanted(uuid)) else {
         return Ok(None);
     };
     let (Some(name), Some(size), Some(suspended)) =

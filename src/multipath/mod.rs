@@ -13,7 +13,7 @@ mod unwritten;
 
 pub use claim::{ClaimError, claim, unclaim};
 pub use daemon::{DaemonError, PathView, Reply, add_path, del_path, resize_map, show_paths};
-pub use maps::{Map, find_map, list_maps};
+pub use maps::{Map, find_map, is_member, list_maps};
 pub use openers::{Opener, find_mounts, openers_of, processes_on};
 pub use reach::{QueueingError, Reach, Reaches, disable_queueing, reach};
 pub use removal::{RemoveMapError, remove_map};
