@@ -97,6 +97,14 @@ impl<T> Flights<T> {
     }
 }
 
+#[cfg(test)]
+impl<T> Flights<T> {
+    /// How many threads there are.
+    pub fn count(&self) -> usize {
+        locked(&self.under_way).len()
+    }
+}
+
 /// Ends a flight, also when its work panics.
 struct Landing<T> {
     under_way: Arc<Mutex<BTreeMap<String, Arc<Flight<T>>>>>,

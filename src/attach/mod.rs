@@ -241,6 +241,14 @@ impl Engine {
         Ok(listing)
     }
 
+    /// The threads of this engine's own that are under way.
+    #[cfg(test)]
+    fn threads(&self) -> usize {
+        let shared = &self.shared;
+        let asking = shared.identities.count() + shared.rescans.count();
+        shared.paths.count() + shared.chores.count() + asking
+    }
+
     fn ledger(&self) -> Ledger<'_> {
         Ledger {
             host: &self.host,

@@ -1,7 +1,7 @@
 //! The attach engine, called in this process, on the real kernel's iSCSI and dm-multipath: its timing, its processes, and what it leaves.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
@@ -42,6 +42,8 @@ pub const CASES: &[Case] = &[
 
 pub(super) const TARGET: &str = "iqn.2026-01.dev.sanpath.lab:attach";
 pub(super) const SIZE: u64 = 64 << 20;
+/// Where multipath keeps the WWIDs that are its own.
+const WWIDS: &str = "/etc/multipath/wwids";
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// An emulated guest takes seconds for what a machine does in a blink.
 const GRACE: Duration = Duration::from_secs(20);
@@ -143,7 +145,13 @@ impl<'a> Rig<'a> {
         Ok((attached, processes))
     }
 
-    fn check_map(&self, volume: &Volume, attached: &Attached) -> Result<()> {
+    /// Attaches, or tells why not.
+    pub(super) fn try_ensure(&self, volume: &Volume) -> Result<Attached> {
+        let attached = self.engine.ensure(&self.want(volume));
+        attached.map_err(|error| anyhow::anyhow!(chain(&error)))
+    }
+
+    pub(super) fn check_map(&self, volume: &Volume, attached: &Attached) -> Result<()> {
         let uuid = Path::new("/sys/block")
             .join(&attached.map.dm)
             .join("dm/uuid");
@@ -175,6 +183,25 @@ impl<'a> Rig<'a> {
     /// The SAN shows the volume no longer.
     pub(super) fn unmap(&self, volume: &Volume) -> Result<()> {
         self.target.unmap(volume.lun, &volume.disk)
+    }
+
+    /// The SAN shows another volume under the LUN of the first.
+    pub(super) fn remap(&self, from: &Volume, to: &Volume) -> Result<()> {
+        self.target.unmap(from.lun, &from.disk)?;
+        self.target.map(from.lun, &to.disk)
+    }
+
+    /// Writes to the volume through its map and waits until it is there.
+    pub(super) fn write(&self, attached: &Attached, text: &[u8]) -> Result<()> {
+        write_through(&attached.map.path, text)
+    }
+
+    /// The first block of the volume as the SAN has it.
+    pub(super) fn content(&self, volume: &Volume) -> Result<Vec<u8>> {
+        let mut block = vec![0; 4096];
+        let file = self.lab.pool_folder().join(volume.disk.file_name());
+        fs::File::open(file)?.read_exact(&mut block)?;
+        Ok(block)
     }
 
     /// Nothing of any volume; sessions may stay.
@@ -224,16 +251,32 @@ pub(super) struct Volume {
     pub(super) export: Export,
 }
 
+impl Volume {
+    pub(super) fn wwid(&self) -> &Wwid {
+        &self.export.wwid
+    }
+}
+
 fn attach_and_detach(lab: &mut Lab) -> Result<()> {
     let mut rig = Rig::new(lab)?;
     let (first, second) = (rig.volume(3)?, rig.volume(300)?);
+    // As on a host that never had a multipath device: multipath itself makes its file, and the second volume finds it.
+    if let Err(error) = fs::remove_file(WWIDS) {
+        ensure!(error.kind() == std::io::ErrorKind::NotFound, "{error}");
+    }
     let (attached, fresh) = rig.ensure("fresh", &first)?;
     ensure!(attached.map.members.len() == 2 && attached.missing.is_empty());
     ensure!(fresh == 7, "{fresh} processes: 3 for each portal and 1");
     let (again, processes) = rig.ensure("again", &first)?;
     ensure!(processes == 0 && !again.changed);
     let (neighbour, warm) = rig.ensure("warm", &second)?;
-    ensure!(warm == 1, "{warm} processes on warm sessions");
+    ensure!(warm == 0, "{warm} processes on warm sessions");
+    for volume in [&first, &second] {
+        let line = format!("/{}/", volume.wwid());
+        let listed = fs::read_to_string(WWIDS)?;
+        let times = listed.lines().filter(|listed| *listed == line).count();
+        ensure!(times == 1, "{line} stands {times} times in {listed}");
+    }
     for row in rig.engine.paths(first.export.wwid.as_str())? {
         lab.story(format!("{row:?}"));
         ensure!(row.checker.as_deref() == Some("ready"), "{row:?}");

@@ -308,7 +308,7 @@ fn place_to_write(volume: &Volume) -> std::path::PathBuf {
 }
 
 /// Asked of the kernel, not of us.
-fn ensure_size(lab: &mut Lab, volume: &Volume) -> Result<()> {
+pub(super) fn ensure_size(lab: &mut Lab, volume: &Volume) -> Result<()> {
     let wanted = u64::try_from(volume.size)?;
     let target = volume.target.display().to_string();
     let told = if volume.access == Access::Block {

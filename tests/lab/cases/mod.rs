@@ -2,8 +2,10 @@
 
 mod attach;
 mod chaos;
+mod crash_loop;
 mod csi_sanity;
 mod demo;
+mod detach_attach_races;
 mod expand;
 mod faults_chap;
 mod faults_detach;
@@ -17,11 +19,14 @@ mod kit_boots;
 mod linux_san;
 mod lio_two_paths;
 mod luks;
+mod many_volumes;
 mod node_calls;
 mod node_faults;
 mod node_stats;
 mod recovery;
 mod trim;
+mod pile_up;
+mod process_budget;
 
 use crate::kit::case::Case;
 
@@ -32,9 +37,13 @@ pub fn everyday() -> Vec<Case> {
         lio_two_paths::CASES,
         linux_san::CASES,
         attach::CASES,
+        detach_attach_races::CASES,
         demo::CASES,
         node_calls::CASES,
+        process_budget::CASES,
         node_faults::CASES,
+        crash_loop::CASES,
+        many_volumes::CASES,
         faults_sessions::CASES,
         faults_chap::CASES,
         faults_strangers::CASES,
@@ -65,6 +74,10 @@ pub fn long() -> Vec<Case> {
         recovery::CASES,
         trim::CASES,
         chaos::CASES,
+        crash_loop::LONG,
+        detach_attach_races::LONG,
+        many_volumes::LONG,
+        pile_up::LONG,
     ]
     .concat()
 }

@@ -1,14 +1,13 @@
-//! The node's promises on a healthy fabric: calls repeated, neighbours untouched, few processes.
+//! The node's promises on a healthy fabric: calls repeated, neighbours untouched.
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::kit::case::{Case, Lab};
 use crate::kit::csi::{Access, patiently};
-use crate::kit::daemons;
 use crate::kit::stack::{Plan, Stack};
 use crate::kit::writer::{Writer, verify};
 
@@ -32,11 +31,6 @@ pub const CASES: &[Case] = &[
         name: "mkfs_options",
         deadline: Duration::from_secs(240),
         run: mkfs_options,
-    },
-    Case {
-        name: "warm_stage_processes",
-        deadline: Duration::from_secs(240),
-        run: warm_stage_processes,
     },
     Case {
         name: "read_only_publish",
@@ -163,68 +157,6 @@ fn session_names() -> Result<Vec<String>> {
         .collect::<Result<_>>()?;
     names.sort();
     Ok(names)
-}
-
-/// On a warm session a stage starts at most 2 processes besides mkfs and fsck.
-fn warm_stage_processes(lab: &mut Lab) -> Result<()> {
-    let stack = Stack::start(
-        lab,
-        Plan {
-            session_idle: "60s",
-            ..Plan::default()
-        },
-    )?;
-    let mut orchestrator = stack.orchestrator()?;
-    let mut first = patiently("CreateVolume", || {
-        orchestrator.create("first", SIZE, Access::Ext4)
-    })?;
-    orchestrator.bring_up(&mut first)?;
-    let mut second = patiently("CreateVolume", || {
-        orchestrator.create("second", SIZE, Access::Ext4)
-    })?;
-    orchestrator.attach(&mut second)?;
-    let before = started_tools()?.len();
-    orchestrator.stage(&second)?;
-    let tools: Vec<String> = started_tools()?.split_off(before);
-    let besides: Vec<&String> = tools
-        .iter()
-        .filter(|tool| !is_file_system_tool(tool))
-        .collect();
-    lab.story(format!(
-        "a warm stage started {} processes besides mkfs and fsck: {besides:?} (all: {tools:?})",
-        besides.len()
-    ));
-    ensure!(
-        !tools.is_empty(),
-        "the log tells of no process at all, so nothing was counted"
-    );
-    ensure!(besides.len() <= 2, "too many processes: {besides:?}");
-    let before = started_tools()?.len();
-    orchestrator.stage(&second)?;
-    let tools = started_tools()?.split_off(before);
-    ensure!(tools.is_empty(), "a repeated stage started {tools:?}");
-    orchestrator.bring_down(&second)?;
-    orchestrator.bring_down(&first)?;
-    // The sessions were to be kept warm; a node with a shorter patience reaps them.
-    lab.daemons.stop("node")?;
-    stack.with_session_idle("1s").start_node(lab)?;
-    stack.stop(lab)
-}
-
-/// The command lines that the node logged, one for each process it started.
-fn started_tools() -> Result<Vec<String>> {
-    let log = fs::read_to_string(daemons::log_of("node")).context("the node's log")?;
-    let runs = log
-        .lines()
-        .filter(|line| line.contains("sanpath::host") && line.contains("what=\"run\""));
-    Ok(runs
-        .filter_map(|line| Some(line.split(" on=").nth(1)?.split(" ok=").next()?.to_owned()))
-        .collect())
-}
-
-fn is_file_system_tool(command: &str) -> bool {
-    let program = command.split_whitespace().next().unwrap_or_default();
-    program.starts_with("mkfs") || program.contains("fsck")
 }
 
 fn read_only_publish(lab: &mut Lab) -> Result<()> {

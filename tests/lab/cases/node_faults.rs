@@ -34,11 +34,6 @@ pub const CASES: &[Case] = &[
         run: foreign_data,
     },
     Case {
-        name: "killed_in_the_middle_of_stage",
-        deadline: Duration::from_secs(600),
-        run: killed_in_stage,
-    },
-    Case {
         name: "killed_in_the_middle_of_mkfs",
         deadline: Duration::from_secs(240),
         run: killed_in_mkfs,
@@ -194,53 +189,8 @@ pub(super) fn image_of(lab: &Lab, volume: &Volume) -> Result<String> {
     Ok(image.display().to_string())
 }
 
-/// The plugin aborts right after its k-th change of the host, for k spread over the whole stage (each k in the long run);
-/// started anew, the repeated call converges.
-fn killed_in_stage(lab: &mut Lab) -> Result<()> {
-    let stack = Stack::start(lab, Plan::default())?;
-    let mut orchestrator = stack.orchestrator()?;
-    let stride = if lab.scale > 1 { 1 } else { 4 };
-    let mut crash_at = 1;
-    let mut crashes = 0_u32;
-    loop {
-        lab.daemons.stop("node")?;
-        let crash = [("SANPATH_CRASH_AFTER_STEP".to_owned(), crash_at.to_string())];
-        stack.start_node_with(lab, &crash)?;
-        let mut volume = patiently("CreateVolume", || {
-            orchestrator.create(&format!("k{crash_at}"), SIZE, Access::Ext4)
-        })?;
-        patiently("ControllerPublishVolume", || {
-            orchestrator.attach(&mut volume)
-        })?;
-        let staged = orchestrator.stage(&volume);
-        let crashed = staged.is_err() && has_ended(lab)?;
-        if let Err(status) = &staged {
-            ensure!(crashed && leaves_open(status), "k={crash_at}: {status:?}");
-        }
-        crashes += u32::from(crashed);
-        // In any case: what follows the stage must not run into the crash that was meant for it.
-        restart_node(lab, &stack)?;
-        finish(&mut orchestrator, &mut volume)
-            .with_context(|| format!("after a crash at step {crash_at}"))?;
-        if !crashed {
-            break;
-        }
-        crash_at += stride;
-    }
-    ensure!(
-        crashes > 2,
-        "only {crashes} crashes: the stage has too few steps to prove anything"
-    );
-    lab.story(format!(
-        "{crashes} crashes, the last stage passed all its {crash_at} steps or fewer"
-    ));
-    lab.daemons.stop("node")?;
-    stack.start_node(lab)?;
-    stack.stop(lab)
-}
-
 /// Whether the plugin ended; an abort takes a moment longer than the breaking of its connections.
-fn has_ended(lab: &mut Lab) -> Result<bool> {
+pub(super) fn has_ended(lab: &mut Lab) -> Result<bool> {
     let until = Instant::now() + Duration::from_secs(20);
     while lab.daemons.is_running("node") {
         if Instant::now() > until {
@@ -251,7 +201,7 @@ fn has_ended(lab: &mut Lab) -> Result<bool> {
     Ok(true)
 }
 
-fn restart_node(lab: &mut Lab, stack: &Stack) -> Result<()> {
+pub(super) fn restart_node(lab: &mut Lab, stack: &Stack) -> Result<()> {
     // It ended by itself; this only takes it off the list.
     let _ = lab.daemons.stop("node");
     stack.start_node(lab)

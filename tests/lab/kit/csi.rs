@@ -204,6 +204,11 @@ impl Orchestrator {
 
     /// NodeStageVolume, once. The staging directory is made as the kubelet makes it.
     pub fn stage(&mut self, volume: &Volume) -> Result<(), Status> {
+        self.stage_within(volume, PATIENCE)
+    }
+
+    /// The same by a caller who waits only so long.
+    pub fn stage_within(&mut self, volume: &Volume, patience: Duration) -> Result<(), Status> {
         std::fs::create_dir_all(&volume.staging)
             .map_err(|error| Status::internal(error.to_string()))?;
         let request = csi::NodeStageVolumeRequest {
@@ -214,8 +219,10 @@ impl Orchestrator {
             volume_context: volume.volume_context.clone(),
             secrets: volume.secrets.clone(),
         };
+        let mut request = Request::new(request);
+        request.set_timeout(patience);
         self.runtime
-            .block_on(self.node.node_stage_volume(patient(request)))?;
+            .block_on(self.node.node_stage_volume(request))?;
         Ok(())
     }
 

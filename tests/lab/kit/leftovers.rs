@@ -94,7 +94,8 @@ fn read(path: impl AsRef<Path>) -> String {
         .to_owned()
 }
 
-fn sessions() -> Vec<String> {
+/// The sessions of this machine.
+pub fn sessions() -> Vec<String> {
     let class = Path::new("/sys/class/iscsi_session");
     names_in(class)
         .into_iter()

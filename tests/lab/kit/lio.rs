@@ -61,6 +61,11 @@ impl Backstore {
         let group = self.folder.join("alua/default_tg_pt_gp");
         write(&group.join("alua_access_state"), &(state as u8).to_string())
     }
+
+    /// The file behind it, in the pool of the case.
+    pub fn file_name(&self) -> String {
+        format!("{}.img", self.name)
+    }
 }
 
 impl Target {
