@@ -22,6 +22,11 @@ const LONGEST_RESCAN: Duration = Duration::from_secs(8);
 const NUDGE_AFTER: Duration = Duration::from_secs(2);
 /// Where udev's database cannot be seen, this long after the disk was verified.
 const BLIND_NUDGE_AFTER: Duration = Duration::from_secs(6);
+/// Where it can be seen and udev is not done, it has lost the event or is slow. multipathd cannot use a disk that udev has not named, and being told of it keeps both
+/// busy: 32 paths that told it every 2 s while udev worked through them kept it from its work for good.
+const LOST_NUDGE_AFTER: Duration = Duration::from_secs(30);
+/// The pause between two words to multipathd doubles up to this.
+const LONGEST_NUDGE_PAUSE: Duration = Duration::from_secs(16);
 
 /// A multipathd that is started anew answers sooner. One that does not run for so long is not waited for: the caller hears of it and comes again.
 const ABSENT: Duration = Duration::from_secs(20);
@@ -345,6 +350,8 @@ struct Nudge {
     /// Nothing but a word of ours will come.
     is_overdue: bool,
     given: Option<Moment>,
+    /// How long it is not told again.
+    pause: Duration,
     /// Since when nobody listens where multipathd should.
     absent_since: Option<Moment>,
     last_word: String,
@@ -357,6 +364,7 @@ impl Nudge {
             udev_done: None,
             is_overdue: false,
             given: None,
+            pause: NUDGE_AFTER,
             absent_since: None,
             last_word: "udev has not reported it to multipathd".to_owned(),
         }
@@ -369,19 +377,28 @@ impl Nudge {
         }
         let elapsed = |since: Moment, span: Duration| now.since(since) >= span;
         let seen = self.udev_done.is_some_and(|at| elapsed(at, NUDGE_AFTER));
-        let due = self.is_overdue || seen || elapsed(self.begun, BLIND_NUDGE_AFTER);
-        Ok(due && self.given.is_none_or(|at| elapsed(at, NUDGE_AFTER)))
+        let blind_after = if scsi::sees_udev(host)? {
+            LOST_NUDGE_AFTER
+        } else {
+            BLIND_NUDGE_AFTER
+        };
+        let due = self.is_overdue || seen || elapsed(self.begun, blind_after);
+        Ok(due && self.given.is_none_or(|at| elapsed(at, self.pause)))
     }
 
     /// Tells multipathd. Only a refusal, or that it does not run, ends the waiting: an `ok` is looked for, and anything else may pass.
     fn give(&mut self, host: &Host, disk: &Disk) -> Option<Membership> {
         let told = multipath::add_path(host, &disk.name);
         let now = host.now();
-        self.given = Some(now);
+        let again = self.given.replace(now).is_some();
         let absent = told.as_ref().is_err_and(multipath::DaemonError::is_absent);
         let since = *self.absent_since.get_or_insert(now);
         if !absent {
             self.absent_since = None;
+            // One that listens is not to be kept from its work; to one that does not, a word costs nothing.
+            if again {
+                self.pause = (self.pause * 2).min(LONGEST_NUDGE_PAUSE);
+            }
         } else if now.since(since) >= ABSENT {
             self.last_word = "multipathd does not run".to_owned();
             return Some(Membership::NoDaemon);

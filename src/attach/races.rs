@@ -341,6 +341,8 @@ fn slow_daemons_are_waited_for() {
     let (engine, volume) = (rig.engine(), rig.volume(5));
     let attached = rig.attach(&engine, &volume);
     assert_eq!(attached.map.wwid, volume.wwid);
+    let told = rig.fake.history().matches("add path").count();
+    assert_eq!(told, 0, "udev and multipathd work; a word only delays them");
     rig.detach(&engine, &volume);
     rig.assert_nothing_left("with slow daemons");
 }

@@ -11,6 +11,7 @@ use crate::fabric::{Lun, Wwid};
 use crate::host::Host;
 
 const BLOCK: &str = "/sys/block";
+const UDEV_DATA: &str = "/run/udev/data";
 /// sysfs gives sizes in these, whatever the device's own block is.
 const SECTOR: u64 = 512;
 
@@ -180,7 +181,7 @@ impl Disk {
         let Some(number) = host.find_attribute(&self.attribute("dev"))? else {
             return Ok(false);
         };
-        let note = Path::new("/run/udev/data").join(format!("b{number}"));
+        let note = Path::new(UDEV_DATA).join(format!("b{number}"));
         Ok(host.find_stat(&note)?.is_some())
     }
 
@@ -231,6 +232,14 @@ pub fn list_disks(host: &Host) -> io::Result<Vec<Disk>> {
         }
     }
     Ok(disks)
+}
+
+/// Whether udev's database can be seen from here.
+///
+/// # Errors
+/// When `/run` cannot be read.
+pub fn sees_udev(host: &Host) -> io::Result<bool> {
+    Ok(host.find_stat(Path::new(UDEV_DATA))?.is_some())
 }
 
 /// The disk with this LUN under a SCSI host.

@@ -8,7 +8,7 @@ mod identity;
 mod nascent;
 mod removal;
 
-pub use disk::{Disk, DiskState, Hctl, ScanError, find_disk, list_disks, scan_lun};
+pub use disk::{Disk, DiskState, Hctl, ScanError, find_disk, list_disks, scan_lun, sees_udev};
 pub use identity::{
     Designator, Identity, IdentityError, parse_designators, parse_serial, read_identity,
 };

@@ -19,7 +19,6 @@ mod kit_boots;
 mod linux_san;
 mod lio_two_paths;
 mod luks;
-mod many_volumes;
 mod node_calls;
 mod node_faults;
 mod node_stats;
@@ -43,7 +42,6 @@ pub fn everyday() -> Vec<Case> {
         process_budget::CASES,
         node_faults::CASES,
         crash_loop::CASES,
-        many_volumes::CASES,
         faults_sessions::CASES,
         faults_chap::CASES,
         faults_strangers::CASES,
@@ -76,7 +74,6 @@ pub fn long() -> Vec<Case> {
         chaos::CASES,
         crash_loop::LONG,
         detach_attach_races::LONG,
-        many_volumes::LONG,
         pile_up::LONG,
     ]
     .concat()
