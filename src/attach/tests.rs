@@ -16,6 +16,7 @@ use crate::fabric::{Iqn, Lun, PathList, Portal, Wwid, select};
 use crate::fault::{Fault, Faulted};
 use crate::host::Host;
 use crate::host::fake::{self, DiskId, FakeWorld, PortalState};
+use crate::multipath;
 
 const GIB: u64 = 1 << 30;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -509,11 +510,19 @@ fn a_map_that_goes_while_it_is_read_is_nobodys_failure() {
     let engine = rig.engine();
     let (going, other) = (rig.volume(5), rig.volume(6));
     let dm = rig.ensure(&engine, going).unwrap().map.dm;
-    for attribute in ["uuid", "name", "suspended"] {
+    let going_now = |attribute: &str| {
         let read = format!("read /sys/block/{dm}/dm/{attribute}");
-        rig.fake
-            .fail_next(&read, fake::Fault::Errno(nix::errno::Errno::EINVAL));
-        rig.ensure(&engine, other).unwrap();
+        let einval = fake::Fault::Errno(nix::errno::Errno::EINVAL);
+        rig.fake.fail_next(&read, einval);
+    };
+    // Who looks for one map reads no more than the uuid of the others.
+    going_now("uuid");
+    rig.ensure(&engine, other).unwrap();
+    for attribute in ["uuid", "name", "suspended"] {
+        going_now(attribute);
+        let left = multipath::list_maps(&rig.fake.host()).unwrap();
+        assert!(left.iter().all(|map| map.dm != dm), "{attribute}");
+        assert_eq!(left.len(), 1, "{attribute}");
     }
     rig.detach(&engine, going).unwrap();
     rig.detach(&engine, other).unwrap();
