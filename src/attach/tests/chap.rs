@@ -59,7 +59,7 @@ fn logins_are_proven_one_way_and_both() {
         let engine = told.engine(rig.fake.host());
         let disk = rig.volume(5);
         let (fresh, attached) = processes(&engine, |engine| rig.ensure(engine, disk).unwrap());
-        assert_eq!(fresh, 7, "no process more than without CHAP");
+        assert_eq!(fresh, 6, "no process more than without CHAP");
         assert_eq!(attached.map.members.len(), 2);
         for record in records(&rig) {
             assert!(record.contains("authmethod = CHAP\n"), "{record}");
