@@ -22,10 +22,10 @@ mod luks;
 mod node_calls;
 mod node_faults;
 mod node_stats;
-mod recovery;
-mod trim;
 mod pile_up;
 mod process_budget;
+mod recovery;
+mod trim;
 
 use crate::kit::case::Case;
 
