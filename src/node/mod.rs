@@ -20,6 +20,8 @@ mod intent;
 mod outage;
 #[cfg(test)]
 mod outage_tests;
+#[cfg(test)]
+mod process_tests;
 mod publish;
 mod recover;
 #[cfg(test)]
