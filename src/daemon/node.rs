@@ -32,10 +32,12 @@ const REJOIN_EVERY: Duration = Duration::from_secs(10);
 pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> anyhow::Result<()> {
     let plugin = &arguments.plugin;
     let identity = Identity::new(&plugin.driver_name).context("--driver-name")?;
-    let host = crash::armed(Host::real(&arguments.host_root))?;
+    let host = Host::real(&arguments.host_root);
+    // A question to a tool that changes nothing: not one of the steps that a crash may be wanted after.
+    tell_version(&host);
+    let host = crash::armed(host)?;
     let live = Arc::new(Live::load(host.clone(), &plugin.config).context("--config")?);
     let id = node_id(&host, arguments)?;
-    tell_version(&host);
     let engine = Engine::new(
         host.clone(),
         Dirs::under(

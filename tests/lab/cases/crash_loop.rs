@@ -169,7 +169,7 @@ fn ensure_written(volume: &Volume) -> Result<()> {
 }
 
 /// What may be left of volumes; their sessions stay a while.
-fn of_volumes(stack: &Stack) -> Result<BTreeSet<String>> {
+pub(super) fn of_volumes(stack: &Stack) -> Result<BTreeSet<String>> {
     let kinds = ["map ", "disk ", "mount "];
     let mut things = leftovers::count();
     things.retain(|thing| kinds.iter().any(|kind| thing.starts_with(kind)));

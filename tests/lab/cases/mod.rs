@@ -19,6 +19,7 @@ mod kit_boots;
 mod linux_san;
 mod lio_two_paths;
 mod luks;
+mod many_volumes;
 mod node_calls;
 mod node_faults;
 mod node_stats;
@@ -73,6 +74,7 @@ pub fn long() -> Vec<Case> {
         trim::CASES,
         chaos::CASES,
         crash_loop::LONG,
+        many_volumes::LONG,
         detach_attach_races::LONG,
         pile_up::LONG,
     ]

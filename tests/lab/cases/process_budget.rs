@@ -129,7 +129,7 @@ fn started_tools(log: &str) -> Vec<String> {
 }
 
 /// What the line about the end of a call says.
-fn counted_processes(line: &str) -> Option<usize> {
+pub(super) fn counted_processes(line: &str) -> Option<usize> {
     let (_, rest) = line
         .contains(" done ")
         .then(|| line.split_once(" processes="))??;
