@@ -131,8 +131,8 @@ fn half_of_four_portals_refuse(lab: &mut Lab) -> Result<()> {
     ensure!(attached.map.members.len() == 2, "{:?}", attached.map);
     ensure!(attached.missing.len() == 2, "{:?}", attached.missing);
     ensure!(
-        processes == 7,
-        "{processes} processes: 3 for each living portal and 1"
+        matches!(processes, 6 | 7),
+        "{processes} processes: 3 for each living portal, and 1 where multipath has no file of WWIDs yet"
     );
     ensure!(
         answered == 2,

@@ -222,7 +222,10 @@ fn path_failed_by_an_operator(lab: &mut Lab) -> Result<()> {
             .find(|row| row.disk.as_ref() == Some(&disk));
         row.and_then(|row| row.dm_state).context("the path is gone")
     };
-    ensure!(state(&rig)? == "failed", "{disk} is not told as failed");
+    // multipathd answers before the map shows it.
+    lab.wait_for("the path to be told as failed", PATIENCE, || {
+        Ok((state(&rig)? == "failed").then_some(()))
+    })?;
     let (again, processes) = rig.ensure("again", &volume)?;
     ensure!(processes == 0 && !again.changed, "something was changed");
     let later = state(&rig)?;
