@@ -41,11 +41,6 @@ pub(super) const LONG: &[Case] = &[
         run: late_path,
     },
     Case {
-        name: "path_failed_by_an_operator",
-        deadline: Duration::from_secs(240),
-        run: path_failed_by_an_operator,
-    },
-    Case {
         name: "path_that_loses_packets",
         deadline: Duration::from_secs(600),
         run: path_that_loses_packets,
@@ -204,39 +199,6 @@ fn late_path(lab: &mut Lab) -> Result<()> {
     })?;
     std::thread::sleep(Duration::from_secs(5));
     rig.check_clean()?;
-    rig.unmap(&volume)?;
-    rig.remove()
-}
-
-/// A path that somebody has failed by hand is shown as failed, and staging the volume again reinstates nothing.
-fn path_failed_by_an_operator(lab: &mut Lab) -> Result<()> {
-    let mut rig = Rig::new(lab)?;
-    let volume = rig.volume(14)?;
-    let (attached, _) = rig.ensure("fresh", &volume)?;
-    let disk = attached.map.members.first().context("no member")?.clone();
-    lab.execute(&["multipathd", "fail", "path", &disk])?;
-    let state = |rig: &Rig<'_>| -> Result<String> {
-        let rows = rig.engine.paths(volume.export.wwid.as_str())?;
-        let row = rows
-            .into_iter()
-            .find(|row| row.disk.as_ref() == Some(&disk));
-        row.and_then(|row| row.dm_state).context("the path is gone")
-    };
-    // multipathd answers before the map shows it.
-    lab.wait_for("the path to be told as failed", PATIENCE, || {
-        Ok((state(&rig)? == "failed").then_some(()))
-    })?;
-    let (again, processes) = rig.ensure("again", &volume)?;
-    ensure!(processes == 0 && !again.changed, "something was changed");
-    let later = state(&rig)?;
-    lab.story(format!(
-        "{disk} failed by hand; after another attach: {later}"
-    ));
-    lab.execute(&["multipathd", "reinstate", "path", &disk])?;
-    lab.wait_for("the path to be active", PATIENCE, || {
-        Ok((state(&rig)? == "active").then_some(()))
-    })?;
-    rig.detach("detach", &volume)?;
     rig.unmap(&volume)?;
     rig.remove()
 }
