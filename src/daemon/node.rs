@@ -33,8 +33,7 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
     let plugin = &arguments.plugin;
     let identity = Identity::new(&plugin.driver_name).context("--driver-name")?;
     let host = Host::real(&arguments.host_root);
-    // A question to a tool that changes nothing: not one of the steps that a crash may be wanted after.
-    tell_version(&host);
+    tell_version(host.clone())?;
     let host = crash::armed(host)?;
     let live = Arc::new(Live::load(host.clone(), &plugin.config).context("--config")?);
     let id = node_id(&host, arguments)?;
@@ -120,15 +119,20 @@ fn node_id(host: &Host, arguments: &NodeArguments) -> anyhow::Result<NodeId> {
     NodeId::new(name.context("--node-name is missing")?, initiator).context("--node-name")
 }
 
-/// A version of open-iscsi that cannot work well is told before the first volume meets it. It may be replaced while we run, so nothing is refused.
-fn tell_version(host: &Host) {
-    match version(host) {
+/// A version of open-iscsi that cannot work well is told at start. It may be replaced while we run, so nothing is refused. On a thread of its own: no call
+/// waits for a tool that hangs. It changes nothing, so `host` is one whose steps are not those that a crash may be wanted after.
+fn tell_version(host: Host) -> anyhow::Result<()> {
+    let tell = move || match version(&host) {
         Ok(version) => match known_defect(&version) {
             Some(defect) => tracing::warn!(version, defect, "open-iscsi"),
             None => tracing::info!(version, "open-iscsi"),
         },
         Err(error) => tracing::warn!(error = chain(&error), "open-iscsi cannot be asked"),
-    }
+    };
+    std::thread::Builder::new()
+        .name("iscsi version".to_owned())
+        .spawn(tell)?;
+    Ok(())
 }
 
 /// What the logins for a volume are proven with, by the partition in its id.
