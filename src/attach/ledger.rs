@@ -290,6 +290,7 @@ mod tests {
             portal: "10.101.1.1:3260".parse().unwrap(),
             iqn: iqn.clone(),
             lun: Lun(3),
+            iface: None,
         };
         Record {
             version: VERSION,

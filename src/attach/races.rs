@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Attached, Dirs, Engine, Outcome, Want};
-use crate::fabric::{Iqn, Lun, PathList, Portal, Wwid, select};
+use crate::fabric::{Iqn, LocalView, Lun, PathList, Portal, Wwid, select};
 use crate::fault::{Fault, Faulted};
 use crate::host::Host;
 use crate::host::fake::{Delays, DiskId, FakeWorld, FindMultipaths, Leftovers, PortalState};
@@ -57,7 +57,7 @@ impl Rig {
         let export = self.fake.export(volume.disk);
         Want {
             key: volume.key.clone(),
-            wanted: select(&export, &PathList::SanPortals).wanted,
+            wanted: select(&export, &PathList::SanPortals, &LocalView::default()).wanted,
             export,
             min_paths: 1,
             deadline: host.deadline_in(DEADLINE),

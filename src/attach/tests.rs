@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{AttachError, Attached, DetachError, Dirs, Engine, Outcome, Want};
-use crate::fabric::{Iqn, Lun, PathList, Portal, Wwid, select};
+use crate::fabric::{Iqn, LocalView, Lun, PathList, Portal, Wwid, select};
 use crate::fault::{Fault, Faulted};
 use crate::host::Host;
 use crate::host::fake::{self, DiskId, FakeWorld, PortalState};
@@ -51,7 +51,7 @@ impl Rig {
         let export = self.fake.export(disk);
         Want {
             key: format!("volume {}", export.wwid),
-            wanted: select(&export, &PathList::SanPortals).wanted,
+            wanted: select(&export, &PathList::SanPortals, &LocalView::default()).wanted,
             export,
             min_paths: 1,
             deadline: engine.host.deadline_in(PATIENCE),

@@ -20,7 +20,7 @@ use crate::fault::chain;
 use crate::host::{Host, listen_unix};
 use crate::inflight::Inflight;
 use crate::iscsi::{find_initiator_name, known_defect, version};
-use crate::node::{Limits, Node};
+use crate::node::{Limits, Node, PathSettings};
 use crate::volume::{NodeId, VolumeId};
 
 /// The least pause between two looks for idle sessions.
@@ -50,10 +50,10 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
     rejoin_paths(engine.clone(), stop.clone())?;
     let paths_of = Arc::new(move |san: &_| {
         let config = live.current();
-        config
-            .partitions
-            .get(san)
-            .map(|partition| partition.ncpaths.clone())
+        config.partitions.get(san).map(|partition| PathSettings {
+            list: partition.ncpaths.clone(),
+            ..PathSettings::default()
+        })
     });
     let listener = socket::bind(plugin.endpoint.as_ref())?;
     tracing::info!(endpoint = plugin.endpoint, node.id = %id, "node serves");

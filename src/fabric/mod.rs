@@ -4,6 +4,7 @@
 
 mod chap;
 mod export;
+mod interface;
 mod iqn;
 mod paths;
 mod portal;
@@ -12,10 +13,14 @@ mod wwid;
 
 pub use chap::{Chap, ChapError, ChapUser, Secret, check_chap_text};
 pub use export::{Export, MAX_OFFERS, Offer};
+pub use interface::{IfaceKey, InterfaceError, Interfaces, Netdev};
 pub use iqn::{Iqn, IqnError};
-pub use paths::{PathList, PathListError};
+pub use paths::{
+    ElementError, HostName, HostNameError, ListedPath, PathAddress, PathList, PathListError,
+    ReadList,
+};
 pub use portal::{Portal, PortalError};
-pub use select::{Selection, WantedPath, select};
+pub use select::{LeftOut, LocalView, Selection, WantedPath, Why, select};
 pub use wwid::{Wwid, WwidError};
 
 /// A logical unit number as the target's access list gives it to one initiator.

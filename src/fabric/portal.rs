@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// The port that RFC 7143 assigns to iSCSI.
-const ISCSI_PORT: u16 = 3260;
+pub(super) const ISCSI_PORT: u16 = 3260;
 
 /// An address and port where a target listens. Compared as values: `[FD00::1]:3260` and `fd00:0::1` are the same portal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

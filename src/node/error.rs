@@ -32,13 +32,11 @@ pub enum NodeError {
     #[error("staging_target_path {} is not a directory", .0.display())]
     NoStagingDirectory(PathBuf),
     /// No wanted address is offered.
-    #[error(
-        "none of the ncpaths of partition {partition} is offered for this volume ({missing}); it has to be published again after the SAN or the paths have changed"
-    )]
+    #[error("none of the ncpaths of partition {partition} can be used for this volume: {missing}")]
     NoPaths {
         /// Which.
         partition: SanName,
-        /// The listed portals.
+        /// The listed paths and what stands in their way.
         missing: String,
     },
     /// The volume is in use here in another way.

@@ -57,7 +57,7 @@ pub use trim::Trimmed;
 pub use crate::host::Space;
 
 use crate::attach::Engine;
-use crate::fabric::{Export, PathList};
+use crate::fabric::{Export, LocalView, PathList};
 use crate::host::{Counts, Host};
 use crate::volume::{Capability, MkfsOptions, NodeId, Passphrases, SanName, SizeRange, VolumeId};
 
@@ -155,8 +155,29 @@ pub struct NodeInfo {
     pub max_volumes: i64,
 }
 
-/// The paths that a SAN's partition wants, `None` when this node's config has no such partition. Asked anew by each stage.
-pub type PathsOf = Arc<dyn Fn(&SanName) -> Option<PathList> + Send + Sync>;
+/// How a SAN's partition is reached from this node; `None` when this node's config has no such partition. Asked anew by each stage.
+pub type PathsOf = Arc<dyn Fn(&SanName) -> Option<PathSettings> + Send + Sync>;
+
+/// How the volumes of one partition are reached from this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathSettings {
+    /// `ncpaths`.
+    pub list: PathList,
+    /// What this machine makes of it.
+    pub local: LocalView,
+    /// `minPaths`: with fewer paths a volume is not staged. At least 1.
+    pub min_paths: usize,
+}
+
+impl Default for PathSettings {
+    fn default() -> Self {
+        Self {
+            list: PathList::SanPortals,
+            local: LocalView::default(),
+            min_paths: 1,
+        }
+    }
+}
 
 /// What an operator may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,8 +186,6 @@ pub struct Limits {
     pub deadline: Duration,
     /// After enough paths are there, how long the missing ones are waited for.
     pub grace: Duration,
-    /// With fewer paths a volume is not staged.
-    pub min_paths: usize,
 }
 
 impl Default for Limits {
@@ -174,7 +193,6 @@ impl Default for Limits {
         Self {
             deadline: Duration::from_secs(90),
             grace: Duration::from_secs(5),
-            min_paths: 1,
         }
     }
 }

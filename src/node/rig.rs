@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Limits, Node};
+use super::{Limits, Node, PathSettings};
 use crate::attach::{Dirs, Engine};
-use crate::fabric::{Export, Iqn, Lun, PathList, Portal, Wwid};
+use crate::fabric::{Export, Iqn, Lun, Portal, Wwid};
 use crate::host::Host;
 use crate::host::fake::{DiskId, FakeWorld};
 use crate::volume::{Family, NodeId, VolumeId};
@@ -59,7 +59,7 @@ impl Rig {
         };
         let id = NodeId::new("n1", "iqn.1993-08.org.debian:01:fake".parse().unwrap()).unwrap();
         let engine = Engine::new(host.clone(), dirs);
-        let paths_of = Arc::new(|_: &_| Some(PathList::SanPortals));
+        let paths_of = Arc::new(|_: &_| Some(PathSettings::default()));
         Node::new(id, host.clone(), engine, paths_of, Limits::default())
     }
 

@@ -12,7 +12,7 @@ use super::expand::{fill, kind_of};
 use super::intent::{Formatting, Intent};
 use super::{Node, NodeError, StageCall};
 use crate::attach::Want;
-use crate::fabric::{Export, WantedPath, select};
+use crate::fabric::{Export, LeftOut, WantedPath, select};
 use crate::fault::{Fault, Faulted, chain};
 use crate::filesystem::{Kind, Plan, make, probe, refuse_twin, repair};
 use crate::host::FileKind;
@@ -172,26 +172,24 @@ fn ensure_directory_is_there(node: &Node, staging: &Staging<'_>) -> Result<(), N
     }
 }
 
-fn choose_paths(node: &Node, call: &StageCall) -> Result<Vec<WantedPath>, NodeError> {
+/// The paths to have. What is listed and cannot be had is told and does not stop the others.
+fn choose_paths(node: &Node, call: &StageCall) -> Result<(Vec<WantedPath>, usize), NodeError> {
     let partition = &call.volume.san;
-    let list =
+    let settings =
         (node.paths_of)(partition).ok_or_else(|| NodeError::NoPartition(partition.clone()))?;
-    let selection = select(&call.export, &list);
-    let missing: Vec<String> = selection
-        .not_offered
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    let missing = missing.join(", ");
+    let selection = select(&call.export, &settings.list, &settings.local);
     if selection.wanted.is_empty() {
-        let partition = partition.clone();
-        return Err(NodeError::NoPaths { partition, missing });
+        let reason = |it: &LeftOut| format!("{}: {}", it.path, it.why);
+        let missing: Vec<String> = selection.left_out.iter().map(reason).collect();
+        return Err(NodeError::NoPaths {
+            partition: partition.clone(),
+            missing: missing.join("; "),
+        });
     }
-    if !missing.is_empty() {
-        tracing::warn!(volume.id = %call.volume, %partition, portals = missing,
-            "some ncpaths are not offered for the volume; publishing it again would add them");
+    for LeftOut { path, why } in &selection.left_out {
+        tracing::warn!(volume.id = %call.volume, %partition, %path, %why, "staging without a listed path");
     }
-    Ok(selection.wanted)
+    Ok((selection.wanted, settings.min_paths))
 }
 
 /// The intent of this call. Attaching writes it with a new record and leaves an old record's notes alone, so those are renewed here.
@@ -207,14 +205,14 @@ fn begin(node: &Node, staging: &Staging<'_>, before: Option<Intent>) -> Result<I
 fn attach(
     node: &Node,
     call: &StageCall,
-    wanted: Vec<WantedPath>,
+    (wanted, min_paths): (Vec<WantedPath>, usize),
     intent: &Intent,
 ) -> Result<(), NodeError> {
     let attached = node.engine.ensure(&Want {
         key: call.volume.to_string(),
         export: call.export.clone(),
         wanted,
-        min_paths: node.limits.min_paths,
+        min_paths,
         deadline: node.host.deadline_in(node.limits.deadline),
         grace: node.limits.grace,
         payload: intent.to_value()?,

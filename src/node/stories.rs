@@ -13,10 +13,11 @@ use nix::errno::Errno;
 use proptest::prelude::*;
 
 use super::{
-    ExpandCall, Limits, Node, NodeError, PublishCall, StageCall, UnpublishCall, UnstageCall,
+    ExpandCall, Limits, Node, NodeError, PathSettings, PublishCall, StageCall, UnpublishCall,
+    UnstageCall,
 };
 use crate::attach::{Dirs, Engine};
-use crate::fabric::{Export, Iqn, Lun, PathList, Portal, Wwid};
+use crate::fabric::{Export, Iqn, Lun, Portal, Wwid};
 use crate::fault::chain;
 use crate::host::Host;
 use crate::host::fake::{Delays, DiskId, FakeWorld, Fault, PortalState};
@@ -128,7 +129,7 @@ fn node_on(host: Host) -> Node {
     let engine = Engine::new(host.clone(), dirs);
     let initiator = "iqn.1993-08.org.debian:01:fake".parse().unwrap();
     let id = NodeId::new("node1", initiator).unwrap();
-    let paths_of = Arc::new(|_: &_| Some(PathList::SanPortals));
+    let paths_of = Arc::new(|_: &_| Some(PathSettings::default()));
     let limits = Limits {
         grace: Duration::from_secs(2),
         ..Limits::default()

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use sanpath::attach::{Attached, ChapOf, Dirs, Engine, Outcome, Want};
-use sanpath::fabric::{Export, Lun, Offer, PathList, Wwid, select};
+use sanpath::fabric::{Export, LocalView, Lun, Offer, PathList, Wwid, select};
 use sanpath::fault::{Fault, Faulted, chain};
 use sanpath::host::Host;
 
@@ -114,7 +114,7 @@ impl<'a> Rig<'a> {
         Want {
             key: volume.export.wwid.to_string(),
             export: volume.export.clone(),
-            wanted: select(&volume.export, &PathList::SanPortals).wanted,
+            wanted: select(&volume.export, &PathList::SanPortals, &LocalView::default()).wanted,
             min_paths: 1,
             deadline: self.host.deadline_in(PATIENCE),
             grace: GRACE,
