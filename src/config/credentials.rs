@@ -228,11 +228,9 @@ mod tests {
 
         fn read(&self) -> Result<Option<Chap>, CredentialsError> {
             let partition = Partition {
-                family: crate::volume::Family::Linux,
-                sanhost: Vec::new(),
-                ncpaths: crate::fabric::PathList::SanPortals,
                 chapuser: self.chapuser.map(str::to_owned),
                 credentials: Some(self.directory.path().to_owned()),
+                ..Partition::new(crate::volume::Family::Linux, Vec::new())
             };
             let host = Host::real(Path::new("/"));
             read_chap(&host, &"cluster-a".parse().unwrap(), &partition)

@@ -1,18 +1,17 @@
 //! The text of the config file, strictly read.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fmt;
 
 use serde::Deserialize;
 
-use super::{Config, Partition};
-use crate::fabric::{PathList, PathListError, check_chap_text};
-use crate::volume::{Family, SanName, SanNameError};
+use super::Config;
+use super::partition::{PartitionForm, partition};
+use crate::fabric::PathListError;
+use crate::volume::{SanName, SanNameError};
 
 /// The version that this driver writes and reads.
 const VERSION: u32 = 1;
-/// Where `sanpath san` listens unless told otherwise.
-const LINUX_SAN_PORT: u16 = 7420;
 
 /// Why a config file is refused.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +28,9 @@ pub enum ConfigError {
     /// A partition's name.
     #[error("partitions")]
     PartitionName(#[source] SanNameError),
+    /// CSI compares the keys of its topology without case, and a partition is one.
+    #[error("partitions {0} and {1} differ in case alone; rename one of them")]
+    SameName(SanName, SanName),
     /// A kind of SAN that there is not.
     #[error("partitions.{partition}.blockstoragemanager is {word:?}; this driver knows: linux")]
     Family {
@@ -46,12 +48,24 @@ pub enum ConfigError {
         reason: String,
     },
     /// A path list that does not parse.
-    #[error("partitions.{partition}.ncpaths")]
+    #[error("partitions.{partition}.{field}")]
     Paths {
         /// Where.
         partition: SanName,
+        /// Which of the two.
+        field: &'static str,
         #[source]
         source: PathListError,
+    },
+    /// A number or a text outside its bounds.
+    #[error("partitions.{partition}.{field}: {reason}")]
+    Bound {
+        /// Where.
+        partition: SanName,
+        /// Which field.
+        field: &'static str,
+        /// What is wrong and how to mend it.
+        reason: String,
     },
     /// A name without the secret that proves it.
     #[error(
@@ -73,34 +87,38 @@ struct FileForm {
     partitions: BTreeMap<String, PartitionForm>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PartitionForm {
-    blockstoragemanager: String,
-    sanhost: ListForm,
-    #[serde(default)]
-    ncpaths: Option<ListForm>,
-    #[serde(default)]
-    chapuser: Option<String>,
-    #[serde(default)]
-    credentials: Option<PathBuf>,
+/// What stands twice in a list and counts once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    /// Whose list.
+    pub partition: SanName,
+    /// Which one.
+    pub field: &'static str,
+    /// What is repeated.
+    pub element: String,
 }
 
-/// A list as YAML writes it, or as Eucalyptus wrote it: one text with commas.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum ListForm {
-    Text(String),
-    Elements(Vec<String>),
-}
-
-impl ListForm {
-    fn joined(&self) -> String {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::Elements(elements) => elements.join(","),
-        }
+impl fmt::Display for Remark {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            partition,
+            field,
+            element,
+        } = self;
+        write!(
+            out,
+            "partitions.{partition}.{field} names {element} more than once; it counts once"
+        )
     }
+}
+
+/// A config file as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// What it says.
+    pub config: Config,
+    /// What was folded in it.
+    pub remarks: Vec<Remark>,
 }
 
 /// Reads a config file.
@@ -108,6 +126,14 @@ impl ListForm {
 /// # Errors
 /// See [`ConfigError`]; nothing is taken from a file that has any error.
 pub fn parse(text: &str) -> Result<Config, ConfigError> {
+    Ok(read(text)?.config)
+}
+
+/// The same, and tells what was folded.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn read(text: &str) -> Result<Read, ConfigError> {
     let form: FileForm =
         serde_saphyr::from_str(text).map_err(|error| ConfigError::Form(error.into()))?;
     if form.version != VERSION {
@@ -116,103 +142,27 @@ pub fn parse(text: &str) -> Result<Config, ConfigError> {
     if form.partitions.is_empty() {
         return Err(ConfigError::NoPartition);
     }
-    let partitions = form
-        .partitions
-        .iter()
-        .map(|(name, form)| {
-            let name: SanName = name.parse().map_err(ConfigError::PartitionName)?;
-            partition(&name, form).map(|partition| (name, partition))
-        })
-        .collect::<Result<_, _>>()?;
-    Ok(Config { partitions })
-}
-
-fn partition(name: &SanName, form: &PartitionForm) -> Result<Partition, ConfigError> {
-    let word = &form.blockstoragemanager;
-    let family = Family::find(word).ok_or_else(|| ConfigError::Family {
-        partition: name.clone(),
-        word: word.clone(),
-    })?;
-    let sanhost = addresses(&form.sanhost.joined()).map_err(|reason| ConfigError::SanHost {
-        partition: name.clone(),
-        reason,
-    })?;
-    let paths = form
-        .ncpaths
-        .as_ref()
-        .map(ListForm::joined)
-        .unwrap_or_default();
-    let ncpaths: PathList = paths.parse().map_err(|source| ConfigError::Paths {
-        partition: name.clone(),
-        source,
-    })?;
-    check_chap(name, form)?;
-    Ok(Partition {
-        family,
-        sanhost,
-        ncpaths,
-        chapuser: form.chapuser.clone(),
-        credentials: form.credentials.clone(),
-    })
-}
-
-/// The secrets themselves are read at each use; here only what the file says of them.
-fn check_chap(name: &SanName, form: &PartitionForm) -> Result<(), ConfigError> {
-    if let Some(user) = &form.chapuser {
-        check_chap_text(user).map_err(|_| ConfigError::ChapUser(name.clone()))?;
-        if form.credentials.is_none() {
-            return Err(ConfigError::NoCredentials(name.clone()));
+    let (mut partitions, mut remarks) = (BTreeMap::new(), Vec::new());
+    for (name, form) in &form.partitions {
+        let name: SanName = name.parse().map_err(ConfigError::PartitionName)?;
+        let same = |known: &&SanName| known.as_str().eq_ignore_ascii_case(name.as_str());
+        if let Some(known) = partitions.keys().find(same) {
+            return Err(ConfigError::SameName(SanName::clone(known), name));
         }
+        let partition = partition(&name, form, &mut remarks)?;
+        partitions.insert(name, partition);
     }
-    match &form.credentials {
-        Some(path) if !path.is_absolute() => Err(ConfigError::Credentials(name.clone())),
-        _ => Ok(()),
-    }
-}
-
-/// The management addresses in a comma-separated list, each with its port.
-fn addresses(text: &str) -> Result<Vec<String>, String> {
-    let mut found = Vec::new();
-    let elements = text.trim();
-    for element in elements.strip_suffix(',').unwrap_or(elements).split(',') {
-        let address = address(element.trim())?;
-        if !found.contains(&address) {
-            found.push(address);
-        }
-    }
-    Ok(found)
-}
-
-fn address(text: &str) -> Result<String, String> {
-    let wrong = || format!("{text:?} is not an address; write HOST, HOST:PORT or [IPV6]:PORT");
-    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
-        return Ok(std::net::SocketAddr::new(ip, LINUX_SAN_PORT).to_string());
-    }
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) => (host, port.parse().map_err(|_| wrong())?),
-        None => (text, LINUX_SAN_PORT),
-    };
-    let is_name = |host: &str| {
-        !host.is_empty()
-            && host
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
-    };
-    let is_ipv6 = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
-    if port == 0 || !(is_name(host) || is_ipv6) {
-        return Err(wrong());
-    }
-    Ok(format!("{host}:{port}"))
+    let config = Config { partitions };
+    Ok(Read { config, remarks })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fabric::PathList;
     use crate::fault::chain;
     use proptest::prelude::*;
+    use std::path::PathBuf;
 
     const GOLDEN: &str = include_str!("../../tests/binary/fixtures/config-v1.yaml");
 

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Config, ConfigError, parse};
+use super::{Config, ConfigError, read as read_text};
 use crate::fault::chain;
 use crate::host::Host;
 
@@ -92,10 +92,15 @@ fn read(host: &Host, path: &Path) -> Result<Vec<u8>, LoadError> {
 }
 
 fn parse_bytes(path: &Path, bytes: &[u8]) -> Result<Config, LoadError> {
-    parse(&String::from_utf8_lossy(bytes)).map_err(|source| LoadError::Refused {
+    let read = read_text(&String::from_utf8_lossy(bytes));
+    let read = read.map_err(|source| LoadError::Refused {
         path: path.to_owned(),
         source,
-    })
+    })?;
+    for remark in &read.remarks {
+        tracing::warn!(path = %path.display(), "{remark}");
+    }
+    Ok(read.config)
 }
 
 #[cfg(test)]

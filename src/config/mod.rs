@@ -6,12 +6,14 @@
 mod credentials;
 mod file;
 mod live;
+mod partition;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use credentials::{CredentialsError, read_chap};
-pub use file::{ConfigError, parse};
+pub use file::{ConfigError, Read, Remark, parse, read};
 pub use live::{Live, LoadError};
 
 use crate::fabric::PathList;
@@ -33,8 +35,43 @@ pub struct Partition {
     pub sanhost: Vec<String>,
     /// `ncpaths`: the portals that nodes use for data.
     pub ncpaths: PathList,
+    /// `scpaths`: the portals over which snapshots are carried away.
+    pub scpaths: PathList,
+    /// `minPaths`: with fewer paths a volume is not staged. At least 1.
+    pub min_paths: usize,
+    /// `loginTimeoutSeconds`: how long staging waits for paths; else as long as the driver waits by itself.
+    pub login_timeout: Option<Duration>,
     /// `chapuser`: the name that nodes log in under; else the credentials have it.
     pub chapuser: Option<String>,
     /// `credentials`: the directory with the secrets of a login; without one there is no CHAP.
     pub credentials: Option<PathBuf>,
+    /// `resourceprefix`: what stands before the orchestrator's name in a volume's name on the SAN.
+    pub resource_prefix: String,
+    /// `resourcesuffix`: and after it.
+    pub resource_suffix: String,
+    /// `maxvolumesizeingb`: the largest volume, in bytes.
+    pub max_volume_size: Option<u64>,
+    /// `maxtotalvolumesizeingb`: all volumes together, in bytes.
+    pub max_total_volume_size: Option<u64>,
+}
+
+impl Partition {
+    /// A partition with nothing set but its SAN.
+    #[must_use]
+    pub fn new(family: Family, sanhost: Vec<String>) -> Self {
+        Self {
+            family,
+            sanhost,
+            ncpaths: PathList::SanPortals,
+            scpaths: PathList::SanPortals,
+            min_paths: 1,
+            login_timeout: None,
+            chapuser: None,
+            credentials: None,
+            resource_prefix: String::new(),
+            resource_suffix: String::new(),
+            max_volume_size: None,
+            max_total_volume_size: None,
+        }
+    }
 }

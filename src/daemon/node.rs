@@ -52,6 +52,8 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
         let config = live.current();
         config.partitions.get(san).map(|partition| PathSettings {
             list: partition.ncpaths.clone(),
+            min_paths: partition.min_paths,
+            deadline: partition.login_timeout,
             ..PathSettings::default()
         })
     });

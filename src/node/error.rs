@@ -39,6 +39,20 @@ pub enum NodeError {
         /// The listed paths and what stands in their way.
         missing: String,
     },
+    /// Fewer can be had than the partition demands.
+    #[error(
+        "minPaths of partition {partition} is {needed}, and this node can have {wanted} to this volume: {missing}"
+    )]
+    FewPaths {
+        /// Which.
+        partition: SanName,
+        /// `minPaths`.
+        needed: usize,
+        /// How many are left.
+        wanted: usize,
+        /// The listed paths that are left out and why, if any.
+        missing: String,
+    },
     /// The volume is in use here in another way.
     #[error("{volume} is already staged at {} {difference}", staging_path.display())]
     StagedOtherwise {
@@ -349,6 +363,7 @@ impl Faulted for NodeError {
             Self::NoPartition(_)
             | Self::NoStagingDirectory(_)
             | Self::NoPaths { .. }
+            | Self::FewPaths { .. }
             | Self::Content { .. }
             | Self::Sealed { .. }
             | Self::NotSealed { .. }

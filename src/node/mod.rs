@@ -26,6 +26,8 @@ mod publish;
 mod recover;
 #[cfg(test)]
 pub(crate) mod rig;
+#[cfg(test)]
+mod settings_tests;
 mod stage;
 mod stats;
 #[cfg(test)]
@@ -167,6 +169,8 @@ pub struct PathSettings {
     pub local: LocalView,
     /// `minPaths`: with fewer paths a volume is not staged. At least 1.
     pub min_paths: usize,
+    /// `loginTimeoutSeconds`: how long attaching may take; else [`Limits::deadline`].
+    pub deadline: Option<Duration>,
 }
 
 impl Default for PathSettings {
@@ -175,6 +179,7 @@ impl Default for PathSettings {
             list: PathList::SanPortals,
             local: LocalView::default(),
             min_paths: 1,
+            deadline: None,
         }
     }
 }

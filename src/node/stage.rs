@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::mount::MsFlags;
 
@@ -12,12 +13,12 @@ use super::expand::{fill, kind_of};
 use super::intent::{Formatting, Intent};
 use super::{Node, NodeError, StageCall};
 use crate::attach::Want;
-use crate::fabric::{Export, LeftOut, WantedPath, select};
+use crate::fabric::{Export, LeftOut, Selection, WantedPath, select};
 use crate::fault::{Fault, Faulted, chain};
 use crate::filesystem::{Kind, Plan, make, probe, refuse_twin, repair};
 use crate::host::FileKind;
 use crate::mount::{MountOptions, MountTable, Mounting, ensure_mounted, is_corrupted};
-use crate::volume::{AccessType, FileSystemKind, MkfsOptions, VolumeId};
+use crate::volume::{AccessType, FileSystemKind, MkfsOptions, SanName, VolumeId};
 
 /// A stage call with all that follows from it alone.
 pub(super) struct Staging<'c> {
@@ -45,12 +46,12 @@ pub fn stage(node: &Node, call: &StageCall) -> Result<(), NodeError> {
         }
     }
     ensure_directory_is_there(node, &staging)?;
-    let wanted = choose_paths(node, call)?;
+    let chosen = choose_paths(node, call)?;
     let mut intent = begin(node, &staging, before)?;
     let was_staged = intent.staged;
     // The mark of an mkfs that was cut off is kept: without it nobody could tell from data what it left.
     let keep = was_staged || intent.is_unfinished();
-    attach(node, call, wanted, &intent).map_err(|error| undone(node, &staging, error, keep))?;
+    attach(node, call, chosen, &intent).map_err(|error| undone(node, &staging, error, keep))?;
     place(node, &staging, &mut intent).map_err(|error| {
         if !was_staged && intent.is_unfinished() {
             return unfinished(&intent.volume, error);
@@ -172,24 +173,51 @@ fn ensure_directory_is_there(node: &Node, staging: &Staging<'_>) -> Result<(), N
     }
 }
 
+/// What the partition's settings make of an export.
+struct Chosen {
+    wanted: Vec<WantedPath>,
+    min_paths: usize,
+    /// How long they may take.
+    patience: Duration,
+}
+
 /// The paths to have. What is listed and cannot be had is told and does not stop the others.
-fn choose_paths(node: &Node, call: &StageCall) -> Result<(Vec<WantedPath>, usize), NodeError> {
+fn choose_paths(node: &Node, call: &StageCall) -> Result<Chosen, NodeError> {
     let partition = &call.volume.san;
     let settings =
         (node.paths_of)(partition).ok_or_else(|| NodeError::NoPartition(partition.clone()))?;
     let selection = select(&call.export, &settings.list, &settings.local);
-    if selection.wanted.is_empty() {
-        let reason = |it: &LeftOut| format!("{}: {}", it.path, it.why);
-        let missing: Vec<String> = selection.left_out.iter().map(reason).collect();
-        return Err(NodeError::NoPaths {
-            partition: partition.clone(),
-            missing: missing.join("; "),
-        });
+    if selection.wanted.len() < settings.min_paths.max(1) {
+        return Err(too_few(partition, settings.min_paths, &selection));
     }
     for LeftOut { path, why } in &selection.left_out {
         tracing::warn!(volume.id = %call.volume, %partition, %path, %why, "staging without a listed path");
     }
-    Ok((selection.wanted, settings.min_paths))
+    Ok(Chosen {
+        wanted: selection.wanted,
+        min_paths: settings.min_paths,
+        patience: settings.deadline.unwrap_or(node.limits.deadline),
+    })
+}
+
+fn too_few(partition: &SanName, needed: usize, selection: &Selection) -> NodeError {
+    let wanted = selection.wanted.len();
+    let reason = |it: &LeftOut| format!("{}: {}", it.path, it.why);
+    let missing: Vec<String> = selection.left_out.iter().map(reason).collect();
+    let (partition, missing) = (partition.clone(), missing.join("; "));
+    if wanted == 0 {
+        return NodeError::NoPaths { partition, missing };
+    }
+    NodeError::FewPaths {
+        partition,
+        needed,
+        wanted,
+        missing: if missing.is_empty() {
+            "the SAN offers no more".to_owned()
+        } else {
+            missing
+        },
+    }
 }
 
 /// The intent of this call. Attaching writes it with a new record and leaves an old record's notes alone, so those are renewed here.
@@ -202,18 +230,13 @@ fn begin(node: &Node, staging: &Staging<'_>, before: Option<Intent>) -> Result<I
     Ok(intent)
 }
 
-fn attach(
-    node: &Node,
-    call: &StageCall,
-    (wanted, min_paths): (Vec<WantedPath>, usize),
-    intent: &Intent,
-) -> Result<(), NodeError> {
+fn attach(node: &Node, call: &StageCall, chosen: Chosen, intent: &Intent) -> Result<(), NodeError> {
     let attached = node.engine.ensure(&Want {
         key: call.volume.to_string(),
         export: call.export.clone(),
-        wanted,
-        min_paths,
-        deadline: node.host.deadline_in(node.limits.deadline),
+        wanted: chosen.wanted,
+        min_paths: chosen.min_paths,
+        deadline: node.host.deadline_in(chosen.patience),
         grace: node.limits.grace,
         payload: intent.to_value()?,
     })?;

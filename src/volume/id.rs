@@ -34,14 +34,14 @@ impl Family {
     }
 }
 
-/// The name of a SAN in the config file: 1 to 32 of `a-z 0-9 -`.
+/// The name of a SAN in the config file: 1 to 32 of `A-Z a-z 0-9 -`. Eucalyptus' own first one is `PARTI00`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct SanName(String);
 
 /// Why a text is not the name of a SAN or partition.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0:?} is not a name: use 1 to 32 of a-z, 0-9 and -")]
+#[error("{0:?} is not a name: use 1 to 32 of A-Z, a-z, 0-9 and -")]
 pub struct SanNameError(pub String);
 
 impl SanName {
@@ -56,7 +56,7 @@ impl FromStr for SanName {
     type Err = SanNameError;
 
     fn from_str(text: &str) -> Result<Self, SanNameError> {
-        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
         let fits = (1..=32).contains(&text.len()) && text.bytes().all(allowed);
         if fits {
             Ok(Self(text.to_owned()))

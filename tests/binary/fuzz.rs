@@ -54,6 +54,7 @@ fn what_must_stay_readable_is_a_seed() {
     let golden = [
         ("ledger", "src/attach/golden/ledger-1.json"),
         ("config", "tests/binary/fixtures/config-v1.yaml"),
+        ("config", "tests/binary/fixtures/config-v1-all.yaml"),
     ];
     for (target, file) in golden {
         let file = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();

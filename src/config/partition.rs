@@ -1,0 +1,399 @@
+//! One partition of the config file: its fields as they are written, each checked against what can work.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{ConfigError, Partition, Remark};
+use crate::fabric::{MAX_OFFERS, PathAddress, PathList, check_chap_text};
+use crate::volume::{Family, SanName};
+
+/// Where `sanpath san` listens unless told otherwise.
+const LINUX_SAN_PORT: u16 = 7420;
+/// Together: a SAN keeps names of 256 bytes, and the orchestrator's own may have 128 of them.
+const MOST_DECORATION: usize = 128;
+/// In seconds. A login takes a few; and the kubelet, which waits for two minutes, is to hear our reason.
+const LOGIN_TIMEOUT: std::ops::RangeInclusive<u64> = 5..=110;
+const GIB: u64 = 1 << 30;
+/// CSI counts bytes in an `int64`.
+const MOST_GIB: u64 = i64::MAX as u64 / GIB;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct PartitionForm {
+    blockstoragemanager: String,
+    sanhost: ListForm,
+    #[serde(default)]
+    ncpaths: Option<ListForm>,
+    #[serde(default)]
+    scpaths: Option<ListForm>,
+    #[serde(default)]
+    min_paths: Option<u64>,
+    #[serde(default)]
+    login_timeout_seconds: Option<u64>,
+    #[serde(default)]
+    chapuser: Option<String>,
+    #[serde(default)]
+    credentials: Option<PathBuf>,
+    #[serde(default)]
+    resourceprefix: Option<String>,
+    #[serde(default)]
+    resourcesuffix: Option<String>,
+    #[serde(default)]
+    maxvolumesizeingb: Option<u64>,
+    #[serde(default)]
+    maxtotalvolumesizeingb: Option<u64>,
+}
+
+/// A list as YAML writes it, or as Eucalyptus wrote it: one text with commas.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ListForm {
+    Text(String),
+    Elements(Vec<String>),
+}
+
+impl ListForm {
+    fn joined(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Elements(elements) => elements.join(","),
+        }
+    }
+}
+
+/// The partition `name` as `form` has it. What is odd and does no harm goes to `remarks`.
+pub(super) fn partition(
+    name: &SanName,
+    form: &PartitionForm,
+    remarks: &mut Vec<Remark>,
+) -> Result<Partition, ConfigError> {
+    let word = &form.blockstoragemanager;
+    let family = Family::find(word).ok_or_else(|| ConfigError::Family {
+        partition: name.clone(),
+        word: word.clone(),
+    })?;
+    check_chap(name, form)?;
+    check_decoration(name, form)?;
+    let mut reader = Reader { name, remarks };
+    let ncpaths = reader.paths("ncpaths", form.ncpaths.as_ref())?;
+    Ok(Partition {
+        sanhost: reader.addresses(&form.sanhost.joined())?,
+        min_paths: reader.min_paths(form.min_paths, &ncpaths)?,
+        scpaths: reader.paths("scpaths", form.scpaths.as_ref())?,
+        login_timeout: reader.login_timeout(form.login_timeout_seconds)?,
+        max_volume_size: reader.gib("maxvolumesizeingb", form.maxvolumesizeingb)?,
+        max_total_volume_size: reader.gib("maxtotalvolumesizeingb", form.maxtotalvolumesizeingb)?,
+        chapuser: form.chapuser.clone(),
+        credentials: form.credentials.clone(),
+        resource_prefix: form.resourceprefix.clone().unwrap_or_default(),
+        resource_suffix: form.resourcesuffix.clone().unwrap_or_default(),
+        ncpaths,
+        ..Partition::new(family, Vec::new())
+    })
+}
+
+/// Reads the fields of one partition.
+struct Reader<'r> {
+    name: &'r SanName,
+    remarks: &'r mut Vec<Remark>,
+}
+
+impl Reader<'_> {
+    fn bound(&self, field: &'static str, reason: String) -> ConfigError {
+        ConfigError::Bound {
+            partition: self.name.clone(),
+            field,
+            reason,
+        }
+    }
+
+    fn repeated(&mut self, field: &'static str, element: String) {
+        self.remarks.push(Remark {
+            partition: self.name.clone(),
+            field,
+            element,
+        });
+    }
+
+    fn paths(
+        &mut self,
+        field: &'static str,
+        form: Option<&ListForm>,
+    ) -> Result<PathList, ConfigError> {
+        let text = form.map(ListForm::joined).unwrap_or_default();
+        let read = PathList::read(&text).map_err(|source| ConfigError::Paths {
+            partition: self.name.clone(),
+            field,
+            source,
+        })?;
+        for path in read.repeated {
+            self.repeated(field, path.to_string());
+        }
+        Ok(read.list)
+    }
+
+    /// The management addresses in a comma-separated list, each with its port.
+    fn addresses(&mut self, text: &str) -> Result<Vec<String>, ConfigError> {
+        let mut found = Vec::new();
+        let elements = text.trim();
+        for element in elements.strip_suffix(',').unwrap_or(elements).split(',') {
+            let address = address(element.trim()).map_err(|reason| ConfigError::SanHost {
+                partition: self.name.clone(),
+                reason,
+            })?;
+            if found.contains(&address) {
+                self.repeated("sanhost", address);
+            } else {
+                found.push(address);
+            }
+        }
+        Ok(found)
+    }
+
+    fn min_paths(&self, wanted: Option<u64>, list: &PathList) -> Result<usize, ConfigError> {
+        let Some(wanted) = wanted else {
+            return Ok(1);
+        };
+        let listed = list.listed();
+        // A name may mean several addresses, and each of them is a path.
+        let counts =
+            |path: &crate::fabric::ListedPath| matches!(path.address, PathAddress::Portal(_));
+        let reason = match usize::try_from(wanted).unwrap_or(usize::MAX) {
+            0 => "0 is no minimum; write 1 or more".to_owned(),
+            many if many > MAX_OFFERS => {
+                format!("{wanted} is more than the {MAX_OFFERS} paths that a volume has at most")
+            }
+            many if many > listed.len() && !listed.is_empty() && listed.iter().all(counts) => {
+                format!(
+                    "{wanted} is more than the {} that ncpaths lists; no volume could be staged",
+                    listed.len()
+                )
+            }
+            fits => return Ok(fits),
+        };
+        Err(self.bound("minPaths", reason))
+    }
+
+    fn login_timeout(&self, seconds: Option<u64>) -> Result<Option<Duration>, ConfigError> {
+        match seconds {
+            Some(outside) if !LOGIN_TIMEOUT.contains(&outside) => Err(self.bound(
+                "loginTimeoutSeconds",
+                format!(
+                    "{outside} is not from {} to {}",
+                    LOGIN_TIMEOUT.start(),
+                    LOGIN_TIMEOUT.end()
+                ),
+            )),
+            fits => Ok(fits.map(Duration::from_secs)),
+        }
+    }
+
+    /// Bytes, from what Eucalyptus called GB and is GiB.
+    fn gib(&self, field: &'static str, gib: Option<u64>) -> Result<Option<u64>, ConfigError> {
+        match gib {
+            Some(outside) if !(1..=MOST_GIB).contains(&outside) => Err(self.bound(
+                field,
+                format!("{outside} is not from 1 to {MOST_GIB}; leave it out for no limit"),
+            )),
+            fits => Ok(fits.map(|gib| gib * GIB)),
+        }
+    }
+}
+
+/// The secrets themselves are read at each use; here only what the file says of them.
+fn check_chap(name: &SanName, form: &PartitionForm) -> Result<(), ConfigError> {
+    if let Some(user) = &form.chapuser {
+        check_chap_text(user).map_err(|_| ConfigError::ChapUser(name.clone()))?;
+        if form.credentials.is_none() {
+            return Err(ConfigError::NoCredentials(name.clone()));
+        }
+    }
+    match &form.credentials {
+        Some(path) if !path.is_absolute() => Err(ConfigError::Credentials(name.clone())),
+        _ => Ok(()),
+    }
+}
+
+/// What is put around the orchestrator's names must leave them names of a SAN.
+fn check_decoration(name: &SanName, form: &PartitionForm) -> Result<(), ConfigError> {
+    let parts = [
+        ("resourceprefix", form.resourceprefix.as_deref()),
+        ("resourcesuffix", form.resourcesuffix.as_deref()),
+    ];
+    let mut bytes = 0;
+    for (field, text) in parts {
+        let text = text.unwrap_or_default();
+        bytes += text.len();
+        let reason = if text.contains(char::is_control) {
+            format!("{text:?} has a control character, which no SAN takes in a name")
+        } else if bytes > MOST_DECORATION {
+            format!(
+                "prefix and suffix have {bytes} bytes together; a name on the SAN has room for {MOST_DECORATION}"
+            )
+        } else {
+            continue;
+        };
+        return Err(ConfigError::Bound {
+            partition: name.clone(),
+            field,
+            reason,
+        });
+    }
+    Ok(())
+}
+
+fn address(text: &str) -> Result<String, String> {
+    let wrong = || format!("{text:?} is not an address; write HOST, HOST:PORT or [IPV6]:PORT");
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
+        return Ok(std::net::SocketAddr::new(ip, LINUX_SAN_PORT).to_string());
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().map_err(|_| wrong())?),
+        None => (text, LINUX_SAN_PORT),
+    };
+    let is_name = |host: &str| {
+        !host.is_empty()
+            && host
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    };
+    let is_ipv6 = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
+    if port == 0 || !(is_name(host) || is_ipv6) {
+        return Err(wrong());
+    }
+    Ok(format!("{host}:{port}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read;
+    use super::*;
+    use crate::fault::chain;
+
+    const ALL: &str = include_str!("../../tests/binary/fixtures/config-v1-all.yaml");
+
+    #[test]
+    fn every_field_of_version_1_is_read_for_ever() {
+        let read = read(ALL).unwrap();
+        assert_eq!(read.remarks, []);
+        let all = &read.config.partitions[&"PARTI00".parse().unwrap()];
+        let expected = Partition {
+            ncpaths: "iface0:192.168.1.100,iface1:192.168.1.101".parse().unwrap(),
+            scpaths: "192.168.1.102".parse().unwrap(),
+            min_paths: 2,
+            login_timeout: Some(Duration::from_secs(45)),
+            chapuser: Some("nodes".to_owned()),
+            credentials: Some("/etc/sanpath-credentials/PARTI00".into()),
+            resource_prefix: "euca-".to_owned(),
+            resource_suffix: ".a".to_owned(),
+            max_volume_size: Some(100 << 30),
+            max_total_volume_size: Some(500 << 30),
+            ..Partition::new(
+                Family::Linux,
+                vec!["10.100.1.1:7420".to_owned(), "10.100.2.1:7420".to_owned()],
+            )
+        };
+        assert_eq!(*all, expected);
+        let none = &read.config.partitions[&"PARTI01".parse().unwrap()];
+        assert_eq!(
+            *none,
+            Partition::new(Family::Linux, vec!["10.100.3.1:7420".to_owned()])
+        );
+    }
+
+    #[test]
+    fn a_bound_names_the_field_and_the_mend() {
+        let long = format!("resourceprefix: {}", "x".repeat(127));
+        let cases = [
+            ("minPaths: 2", "minPaths: 0", "minPaths: 0 is no minimum"),
+            (
+                "minPaths: 2",
+                "minPaths: 3",
+                "PARTI00.minPaths: 3 is more than the 2 that ncpaths lists",
+            ),
+            ("minPaths: 2", "minPaths: 9", "9 is more than the 8 paths"),
+            ("minPaths: 2", "minPaths: -1", "form of a config file"),
+            (
+                "Seconds: 45",
+                "Seconds: 4",
+                "PARTI00.loginTimeoutSeconds: 4 is not from 5 to 110",
+            ),
+            ("Seconds: 45", "Seconds: 111", "111 is not from"),
+            (
+                "gb: 100",
+                "gb: 0",
+                "PARTI00.maxvolumesizeingb: 0 is not from 1",
+            ),
+            (
+                "gb: 500",
+                "gb: 8589934592",
+                "PARTI00.maxtotalvolumesizeingb: 8589934592 is not",
+            ),
+            (
+                "resourceprefix: euca-",
+                &long,
+                "PARTI00.resourcesuffix: prefix and suffix have 129 bytes together",
+            ),
+            (
+                "resourcesuffix: .a",
+                r#"resourcesuffix: "a\n""#,
+                "PARTI00.resourcesuffix: \"a\\n\" has a control character",
+            ),
+            (
+                "scpaths: 192.168.1.102",
+                "scpaths: 192.168.1",
+                "PARTI00.scpaths: element 1",
+            ),
+            (
+                "PARTI01:",
+                "parti00:",
+                "partitions PARTI00 and parti00 differ in case alone",
+            ),
+        ];
+        for (from, to, expected) in cases {
+            let text = ALL.replacen(from, to, 1);
+            assert_ne!(text, ALL, "{from}");
+            let refused = chain(&read(&text).unwrap_err());
+            assert!(refused.contains(expected), "{refused}");
+        }
+    }
+
+    /// A host's name may lead to more paths than one, and so may the SAN's own portals.
+    #[test]
+    fn min_paths_counts_only_what_is_known() {
+        for list in ["san.example", "nopath", "192.168.1.100,san"] {
+            let text = ALL.replacen("iface0:192.168.1.100,iface1:192.168.1.101", list, 1);
+            assert_ne!(text, ALL);
+            assert!(read(&text).is_ok(), "{list}");
+        }
+    }
+
+    #[test]
+    fn a_repetition_is_told_with_its_place() {
+        let text = ALL
+            .replacen(
+                "scpaths: 192.168.1.102",
+                "scpaths: 10.0.0.1,10.0.0.1:3260",
+                1,
+            )
+            .replacen("10.100.2.1", "10.100.1.1", 1);
+        let remarks: Vec<String> = read(&text)
+            .unwrap()
+            .remarks
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            remarks,
+            [
+                "partitions.PARTI00.sanhost names 10.100.1.1:7420 more than once; it counts once",
+                "partitions.PARTI00.scpaths names 10.0.0.1 more than once; it counts once",
+            ]
+        );
+    }
+}
