@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 
 use sanpath::attach::Record;
-use sanpath::fabric::{Iqn, PathList, Portal, Wwid};
+use sanpath::fabric::{Iqn, NoPathRetry, PathList, Portal, Wwid};
 use sanpath::filesystem::Content;
 use sanpath::iscsi::{OwnRecord, initiator_name_in};
 use sanpath::mount::{MountOptions, MountTable};
-use sanpath::multipath::{PathView, Reply};
+use sanpath::multipath::{PathView, Reply, find_configured_retry};
 use sanpath::node::Intent;
 use sanpath::scsi::{Identity, parse_designators, parse_serial};
 use sanpath::volume::{FileSystemKind, MkfsOptions, NodeId, PublishContext, VolumeId};
@@ -92,17 +92,19 @@ pub fn mountinfo(bytes: &[u8]) -> bool {
     table.all().count() > 0
 }
 
-/// multipathd's replies: the words of one, and the paths in it.
+/// multipathd's replies: the words of one, and the paths and the configuration in it.
 pub fn multipathd(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
     let reply = Reply::of(&text);
     let _ = reply.to_string();
     let paths = text.lines().filter_map(PathView::parse);
     let paths = paths.filter(|path| !path.disk.is_empty()).count();
-    paths > 0 || !matches!(reply, Reply::Text(_))
+    let wwid = "360014050123456789abcdef012345678".parse().expect("a WWID");
+    let retry = find_configured_retry(&text, &wwid);
+    paths > 0 || retry.is_some() || !matches!(reply, Reply::Text(_))
 }
 
-/// Names, one to a line: volumes, nodes, portals, path lists, targets, WWIDs.
+/// Names, one to a line: volumes, nodes, portals, path lists, targets, WWIDs, waits for a path.
 pub fn names(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
     text.lines().filter(|line| is_name(line)).count() > 0
@@ -128,6 +130,10 @@ fn is_name(line: &str) -> bool {
     }
     if let Ok(wwid) = line.parse::<Wwid>() {
         assert_eq!(wwid.to_string().parse(), Ok(wwid));
+        known = true;
+    }
+    if let Ok(retry) = line.parse::<NoPathRetry>() {
+        assert_eq!(retry.to_string().parse(), Ok(retry));
         known = true;
     }
     known | matches!(line.parse(), Ok(PathList::Listed(_)))

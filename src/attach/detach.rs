@@ -38,7 +38,7 @@ impl Engine {
         let Some(record) = ledger.find(key)? else {
             return Ok(Outcome::Already);
         };
-        let wwid = record.export.wwid.clone();
+        let (wwid, retry) = (record.export.wwid.clone(), record.no_path_retry);
         if !record.leaving {
             ledger.write(&Record {
                 leaving: true,
@@ -46,7 +46,7 @@ impl Engine {
             })?;
         }
         self.release(&wwid, deadline, care)?;
-        ledger.remove(key)?;
+        self.remove_record(key, retry, deadline)?;
         Ok(Outcome::Changed)
     }
 

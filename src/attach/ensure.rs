@@ -56,7 +56,11 @@ impl Engine {
             return Err(AttachError::Locked { key });
         };
         let (begun, want) = engine.begin(want)?;
-        match engine.attach(&want) {
+        let attached = engine
+            .ensure_retry(&want)
+            .and_then(|()| engine.attach(&want))
+            .and_then(|attached| engine.verify_retry(&want).map(|()| attached));
+        match attached {
             Ok((map, gathered)) => engine.conclude(&want, map, gathered),
             Err(error) if begun == Begun::Fresh => Err(engine.undo(&want, error)),
             Err(error) => Err(error),

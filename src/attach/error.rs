@@ -8,7 +8,7 @@ use super::{ChapRefused, LedgerError};
 use crate::fabric::Wwid;
 use crate::fault::{Fault, Faulted};
 use crate::iscsi::{RecordError, SessionError};
-use crate::multipath::{ClaimError, DaemonError, QueueingError, RemoveMapError};
+use crate::multipath::{ClaimError, DaemonError, QueueingError, RemoveMapError, RetryError};
 use crate::scsi::{IdentityError, RemoveDiskError, ScanError};
 
 /// Why one path is not there.
@@ -159,6 +159,9 @@ pub enum AttachError {
     /// sysfs could not be read.
     #[error("the maps could not be read")]
     Read(#[source] io::Error),
+    /// Its I/O would wait otherwise than it should.
+    #[error(transparent)]
+    Retry(#[from] RetryError),
     /// Too few paths.
     #[error("{verified} of {needed} needed paths to {wwid}; {}", reasons.join("; "))]
     TooFew {
@@ -240,6 +243,7 @@ impl Faulted for AttachError {
             Self::Locked { .. } => Fault::Busy,
             Self::Taken { .. } => Fault::Conflict,
             Self::Thread(_) => Fault::Exhausted,
+            Self::Retry(source) => source.fault(),
             Self::TooFew { fault, .. } => *fault,
             Self::Credentials { .. }
             | Self::WrongMember { .. }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::fabric::{Export, Iqn, Portal, WantedPath};
+use crate::fabric::{Export, Iqn, NoPathRetry, Portal, WantedPath, Wwid};
 use crate::fault::{Fault, Faulted};
 use crate::host::Host;
 use crate::scsi::Disk;
@@ -33,6 +33,9 @@ pub struct Record {
     pub export: Export,
     /// The paths that were asked for.
     pub wanted: Vec<WantedPath>,
+    /// How long its I/O waits while no path works, where that is not the host's own setting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_path_retry: Option<NoPathRetry>,
     /// What came of it. Hints: names of devices change their meaning.
     pub learned: Learned,
     /// It is to go; whatever appears of it from now on is removed.
@@ -121,6 +124,8 @@ pub(super) struct Unread {
     pub(super) error: LedgerError,
     /// The sessions that it seems to need, as far as it can be understood.
     pub(super) wanted: Vec<(Portal, Iqn)>,
+    /// The volume and how long its I/O seems to wait, if it says so.
+    pub(super) retry: Option<(Wwid, NoPathRetry)>,
 }
 
 /// The records in a directory.
@@ -152,17 +157,14 @@ impl Ledger<'_> {
             }
             match self.read(path.clone()) {
                 Ok(record) => listing.records.extend(record),
-                Err(error) => listing.unread.push(Unread {
-                    error,
-                    wanted: self.wanted_in(&path),
-                }),
+                Err(error) => listing.unread.push(self.understood(&path, error)),
             }
         }
         Ok(listing)
     }
 
-    /// What can be understood of the sessions that an unreadable record needs.
-    fn wanted_in(&self, path: &Path) -> Vec<(Portal, Iqn)> {
+    /// What can be understood of an unreadable record.
+    fn understood(&self, path: &Path, error: LedgerError) -> Unread {
         let text = self.host.read(path).unwrap_or_default();
         let value: Value = serde_json::from_slice(&text).unwrap_or_default();
         let paths = value["wanted"].as_array().cloned().unwrap_or_default();
@@ -170,7 +172,15 @@ impl Ledger<'_> {
             let text = |key: &str| path.get(key)?.as_str();
             Some((text("portal")?.parse().ok()?, text("iqn")?.parse().ok()?))
         };
-        paths.into_iter().filter_map(name).collect()
+        let retry = || -> Option<(Wwid, NoPathRetry)> {
+            let wwid = value["export"]["wwid"].as_str()?.parse().ok()?;
+            Some((wwid, value["no_path_retry"].as_str()?.parse().ok()?))
+        };
+        Unread {
+            error,
+            wanted: paths.into_iter().filter_map(name).collect(),
+            retry: retry(),
+        }
     }
 
     pub(super) fn write(&self, record: &Record) -> Result<(), LedgerError> {
@@ -271,6 +281,7 @@ impl Record {
             boot_id,
             export: want.export.clone(),
             wanted: want.wanted.clone(),
+            no_path_retry: want.no_path_retry,
             learned: Learned::default(),
             leaving: false,
             payload: want.payload.clone(),
@@ -308,6 +319,7 @@ mod tests {
                 read_only: false,
             },
             wanted: vec![path.clone()],
+            no_path_retry: None,
             learned: Learned {
                 map: Some("mpatha".to_owned()),
                 members: vec![Member {
@@ -330,6 +342,15 @@ mod tests {
         assert_eq!(parse(GOLDEN.as_bytes()).unwrap(), record());
         let written = serde_json::to_string_pretty(&record()).unwrap();
         assert_eq!(written, GOLDEN.trim_end());
+        // Written only where it says something.
+        let retried = GOLDEN.replace("\"learned\"", "\"no_path_retry\": \"12\",\n  \"learned\"");
+        let record = Record {
+            no_path_retry: Some(NoPathRetry::Checks(12)),
+            ..record()
+        };
+        assert_eq!(parse(retried.as_bytes()).unwrap(), record);
+        let written = serde_json::to_string_pretty(&record).unwrap();
+        assert_eq!(written, retried.trim_end());
         let newer = GOLDEN.replace("\"version\": 1", "\"version\": 2");
         let refused = parse(newer.as_bytes()).unwrap_err();
         assert!(refused.to_string().contains("version Some(2)"), "{refused}");

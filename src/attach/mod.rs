@@ -12,6 +12,7 @@ mod detach;
 mod ensure;
 mod error;
 mod ledger;
+mod no_path_retry;
 mod outage;
 mod path;
 #[cfg(test)]
@@ -41,7 +42,7 @@ pub use resize::Resized;
 pub use show::PathRow;
 
 use crate::deadline::{Deadline, Moment};
-use crate::fabric::{Chap, Export, Iqn, Portal, WantedPath, Wwid};
+use crate::fabric::{Chap, Export, Iqn, NoPathRetry, Portal, WantedPath, Wwid};
 use crate::fault::chain;
 use crate::flights::Flights;
 use crate::host::{Host, LockGuard};
@@ -85,6 +86,8 @@ pub struct Want {
     pub export: Export,
     /// The paths to have, chosen from the export.
     pub wanted: Vec<WantedPath>,
+    /// How long its I/O waits while no path works; `None` leaves that to the host's multipath configuration.
+    pub no_path_retry: Option<NoPathRetry>,
     /// With fewer verified paths the map is not handed out. At least 1.
     pub min_paths: usize,
     /// When to give up.

@@ -59,6 +59,7 @@ impl Rig {
             key: volume.key.clone(),
             wanted: select(&export, &PathList::SanPortals, &LocalView::default()).wanted,
             export,
+            no_path_retry: None,
             min_paths: 1,
             deadline: host.deadline_in(DEADLINE),
             grace: Duration::from_secs(2),

@@ -1,7 +1,8 @@
 //! Bringing back paths whose disks are there and that the map does not have: taken out so that the map could grow, or refused for a size that was
 //! not yet right. multipathd hears of them from nobody else. The daemon calls this now and then.
 //!
-//! So does a session that cannot come back, for the credentials it was logged in with are refused since they were changed: it is made anew.
+//! So does a session that cannot come back, for the credentials it was logged in with are refused since they were changed: it is made anew. And
+//! multipath's entries for single volumes follow the ledger again, should they not.
 //!
 //! Only what already hangs on a session of this machine is looked at. Each path goes through all that a stage asks of it: who it is, its size, and
 //! then its place in the map.
@@ -40,6 +41,7 @@ impl Engine {
         let ledger = self.ledger();
         let boot_id = ledger.boot_id()?;
         self.remove_stale_lock();
+        self.keep_retries();
         let mut rejoined = Vec::new();
         for record in self.list_ledger()?.records {
             if record.leaving || record.boot_id != boot_id {
@@ -162,6 +164,7 @@ impl Engine {
             key: record.key.clone(),
             export: record.export.clone(),
             wanted: paths.clone(),
+            no_path_retry: record.no_path_retry,
             min_paths: 1,
             deadline: self.host.deadline_in(PATIENCE),
             grace: Duration::ZERO,

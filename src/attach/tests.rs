@@ -2,6 +2,7 @@
 
 mod chap;
 mod logins;
+mod no_path_retry;
 mod reboots;
 mod resize;
 mod upgrades;
@@ -53,6 +54,7 @@ impl Rig {
             key: format!("volume {}", export.wwid),
             wanted: select(&export, &PathList::SanPortals, &LocalView::default()).wanted,
             export,
+            no_path_retry: None,
             min_paths: 1,
             deadline: engine.host.deadline_in(PATIENCE),
             grace: Duration::from_secs(2),

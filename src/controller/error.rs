@@ -1,5 +1,6 @@
 //! Why a controller's workflow ended without success.
 
+use crate::fabric::NoPathRetryError;
 use crate::fault::{Fault, Faulted};
 use crate::san::SanError;
 use crate::volume::{EncryptionError, MkfsOptionError, SanName, SizeError, VolumeId};
@@ -9,7 +10,7 @@ use crate::volume::{EncryptionError, MkfsOptionError, SanName, SizeError, Volume
 pub enum ControllerError {
     /// A parameter that there is not.
     #[error(
-        "parameters: {0:?} is not a parameter of this driver; it knows: partition, mkfsOptions, encryption"
+        "parameters: {0:?} is not a parameter of this driver; it knows: partition, mkfsOptions, encryption, noPathRetry"
     )]
     UnknownParameter(String),
     /// Options for mkfs that are not offered, or not for the file system that is asked for.
@@ -18,6 +19,9 @@ pub enum ControllerError {
     /// An encryption that is not offered.
     #[error("parameters.encryption")]
     Encryption(#[source] EncryptionError),
+    /// A wait for paths that is not offered.
+    #[error("parameters.noPathRetry")]
+    NoPathRetry(#[source] NoPathRetryError),
     /// A partition that there is not.
     #[error(
         "parameters.partition: there is no partition {name:?}; there are: {}",
@@ -71,6 +75,7 @@ impl Faulted for ControllerError {
             Self::UnknownParameter(_)
             | Self::MkfsOptions(_)
             | Self::Encryption(_)
+            | Self::NoPathRetry(_)
             | Self::UnknownPartition { .. }
             | Self::WhichPartition(_) => Fault::Invalid,
             Self::PartitionGone(_) => Fault::Precondition,

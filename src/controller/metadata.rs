@@ -71,6 +71,10 @@ mod tests {
         let text = Parameters::parse(&asked).unwrap().kept();
         assert_eq!(text, r#"{"encryption":"luks2"}"#);
         assert_eq!(Kept::read(&text).encryption.as_deref(), Some("luks2"));
+        let asked = [("noPathRetry".to_owned(), "012".to_owned())].into();
+        let text = Parameters::parse(&asked).unwrap().kept();
+        assert_eq!(text, r#"{"noPathRetry":"12"}"#);
+        assert_eq!(Kept::read(&text).no_path_retry.as_deref(), Some("12"));
         for other in ["{}", "", r#"{"later":1}"#] {
             assert_eq!(Kept::read(other), Kept::default(), "{other}");
         }

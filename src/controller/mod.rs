@@ -29,7 +29,7 @@ pub use list::Listing;
 pub use validate::{Claim, Verdict};
 
 use crate::san::{Fleet, San, SanVolume, Until};
-use crate::volume::{ENCRYPTION, MKFS_OPTIONS, NodeId, SanName, VolumeId};
+use crate::volume::{ENCRYPTION, MKFS_OPTIONS, NO_PATH_RETRY, NodeId, SanName, VolumeId};
 
 use parameters::{Kept, PARTITION};
 
@@ -76,6 +76,7 @@ impl Volume {
         let kept = [
             (MKFS_OPTIONS, &self.kept.mkfs_options),
             (ENCRYPTION, &self.kept.encryption),
+            (NO_PATH_RETRY, &self.kept.no_path_retry),
         ];
         let kept = kept
             .into_iter()

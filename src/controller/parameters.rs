@@ -6,8 +6,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Controller, ControllerError};
+use crate::fabric::NoPathRetry;
 use crate::san::San;
-use crate::volume::{ENCRYPTION, Encryption, FileSystemKind, MKFS_OPTIONS, MkfsOptions, SanName};
+use crate::volume::{
+    ENCRYPTION, Encryption, FileSystemKind, MKFS_OPTIONS, MkfsOptions, NO_PATH_RETRY, SanName,
+};
 
 /// Chooses the partition, and with it the SAN.
 pub(super) const PARTITION: &str = "partition";
@@ -32,6 +35,9 @@ pub(super) struct Kept {
     /// The word of an [`Encryption`]. A text, so that a word of a later version is handed on and refused by the node, and never lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) encryption: Option<String>,
+    /// The word of a [`NoPathRetry`]; a text for the same reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) no_path_retry: Option<String>,
 }
 
 impl Kept {
@@ -52,6 +58,10 @@ impl Parameters {
                 ENCRYPTION => {
                     let kind: Encryption = value.parse().map_err(ControllerError::Encryption)?;
                     parameters.kept.encryption = Some(kind.as_str().to_owned());
+                }
+                NO_PATH_RETRY => {
+                    let retry: NoPathRetry = value.parse().map_err(ControllerError::NoPathRetry)?;
+                    parameters.kept.no_path_retry = Some(retry.to_string());
                 }
                 key if key.starts_with(FOREIGN) => {}
                 key => return Err(ControllerError::UnknownParameter(key.to_owned())),

@@ -112,6 +112,34 @@ async fn encryption_travels_with_the_volume_for_all_its_life() {
 }
 
 #[tokio::test]
+async fn how_long_io_waits_for_a_path_travels_with_the_volume_for_all_its_life() {
+    let bench = Bench::new(&["a"]).await;
+    let with = |word: &str| {
+        let mut wanted = wanted("v", "");
+        let retry = ("noPathRetry".to_owned(), word.to_owned());
+        wanted.parameters.extend([retry]);
+        wanted
+    };
+    for bad in ["", "0", "-1", "60s", "FAIL", "for ever"] {
+        let error = bench.controller.create(&with(bad)).await.unwrap_err();
+        assert_eq!(error.fault(), Fault::Invalid);
+        let told = chain(&error);
+        assert!(told.starts_with("parameters.noPathRetry: "), "{told}");
+        assert!(told.contains("use fail, queue, or a number"), "{told}");
+    }
+    let volume = bench.controller.create(&with("24")).await.unwrap();
+    assert_eq!(volume.context()["noPathRetry"], "24");
+    let again = bench.controller.create(&with("024")).await.unwrap();
+    assert_eq!(again, volume);
+    let other = bench.controller.create(&with("fail")).await;
+    assert_eq!(
+        fault(other),
+        Fault::Conflict,
+        "another one is another volume"
+    );
+}
+
+#[tokio::test]
 async fn options_for_mkfs_travel_with_the_volume_for_all_its_life() {
     let bench = Bench::new(&["a"]).await;
     let with = |options: &str| {

@@ -57,7 +57,7 @@ impl Claim {
         match Parameters::parse(&self.parameters) {
             Err(unknown) => return Verdict::Refused(unknown.to_string()),
             Ok(parameters) if !self.parameters.is_empty() && !parameters.made(&volume.kept) => {
-                let reason = "parameters (mkfsOptions, encryption) are not those that the volume was made with";
+                let reason = "parameters (mkfsOptions, encryption, noPathRetry) are not those that the volume was made with";
                 return Verdict::Refused(reason.to_owned());
             }
             Ok(_) => {}

@@ -7,11 +7,11 @@ use super::parse::{
     ParseError, absolute_path, accepted_capability, bounded_map, known_volume, required,
 };
 use super::proto;
-use crate::fabric::Export;
+use crate::fabric::{Export, NoPathRetry};
 use crate::node::{ExpandCall, PublishCall, StageCall, StatsCall, UnpublishCall, UnstageCall};
 use crate::volume::{
     AccessType, Capability, ContextError, ENCRYPTION, Encryption, MKFS_OPTIONS, MkfsOptions,
-    Passphrase, Passphrases, PublishContext, SizeRange, VolumeId,
+    NO_PATH_RETRY, Passphrase, Passphrases, PublishContext, SizeRange, VolumeId,
 };
 
 /// What opens an encrypted volume.
@@ -36,6 +36,7 @@ pub fn stage(request: &proto::NodeStageVolumeRequest) -> Result<StageCall, Parse
     Ok(StageCall {
         mkfs: mkfs_options(&capability, &request.volume_context)?,
         encryption: encryption(&request.volume_context, &request.secrets)?,
+        no_path_retry: no_path_retry(&request.volume_context)?,
         volume,
         staging_path,
         capability,
@@ -73,6 +74,12 @@ fn encryption(
     };
     let current = find(PASSPHRASE)?.ok_or(ParseError::NoPassphrase)?;
     Ok(Some(Passphrases::new(current, find(PASSPHRASE_OLD)?)))
+}
+
+fn no_path_retry(context: &HashMap<String, String>) -> Result<Option<NoPathRetry>, ParseError> {
+    let word = context.get(NO_PATH_RETRY);
+    word.map(|word| word.parse().map_err(ParseError::NoPathRetry))
+        .transpose()
 }
 
 /// The export in a publish context, which must be of `volume` itself.

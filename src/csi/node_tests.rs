@@ -184,6 +184,20 @@ async fn what_stage_lacks_is_named() {
 }
 
 #[tokio::test]
+async fn a_wait_for_paths_that_there_is_not_is_named() {
+    let rig = Rig::new();
+    for word in ["0", "5s", ""] {
+        let refused = rig.refused_stage(|request| {
+            let retry = ("noPathRetry".to_owned(), word.to_owned());
+            request.volume_context.extend([retry]);
+        });
+        let named = "volume_context.noPathRetry";
+        assert_names(&refused.await, Code::InvalidArgument, named);
+    }
+    assert_eq!(rig.under.fake.session_count(), 0, "nothing was done");
+}
+
+#[tokio::test]
 async fn an_encrypted_volume_needs_its_passphrase() {
     let rig = Rig::new();
     let sealed = |secrets: &[(&str, &str)]| {

@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use super::proto;
 use super::proto::volume_capability::access_mode::Mode;
 use super::proto::volume_capability::{AccessType as WireAccess, MountVolume};
+use crate::fabric::NoPathRetryError;
 use crate::fault::{Fault, Faulted};
 use crate::volume::{
     AccessMode, AccessType, Capability, ContextError, EncryptionError, FileSystemKind,
@@ -85,6 +86,9 @@ pub enum ParseError {
     /// An encryption that this version does not know.
     #[error("volume_context.encryption")]
     Encryption(#[source] EncryptionError),
+    /// A wait for paths that there is not.
+    #[error("volume_context.noPathRetry")]
+    NoPathRetry(#[source] NoPathRetryError),
     /// An encrypted volume came without its passphrase.
     #[error(
         "secrets.passphrase is required: the volume is encrypted; name a Secret with it in the StorageClass, csi.storage.k8s.io/node-stage-secret-name and -namespace"

@@ -112,6 +112,14 @@ pub fn resize_map(host: &Host, name: &str) -> Result<Reply, DaemonError> {
     tell(host, format!("resize map {}", quoted(name)))
 }
 
+/// Has the daemon read its configuration anew. An `ok` means that it will, once udev is done with every map.
+///
+/// # Errors
+/// When it does not answer.
+pub fn reconfigure(host: &Host) -> Result<Reply, DaemonError> {
+    tell(host, "reconfigure".to_owned())
+}
+
 /// Lets I/O to a map fail when it has no path.
 pub(super) fn disable_queueing(host: &Host, name: &str) -> Result<Reply, DaemonError> {
     tell(host, format!("disablequeueing map {}", quoted(name)))
@@ -176,6 +184,14 @@ pub(super) fn show_queueing(host: &Host) -> Result<Vec<(String, String)>, Daemon
     Ok(words
         .map(|(name, word)| (name.trim().to_owned(), word.trim().to_owned()))
         .collect())
+}
+
+/// All of the configuration that it works by, as multipath.conf would have it. (`show config local` leaves out what is said of maps that are not there.)
+///
+/// # Errors
+/// When it does not answer.
+pub(super) fn show_config(host: &Host) -> Result<String, DaemonError> {
+    show(host, "show config")
 }
 
 fn show(host: &Host, command: &str) -> Result<String, DaemonError> {

@@ -6,14 +6,20 @@
 mod claim;
 mod daemon;
 mod maps;
+mod no_path_retry;
 mod openers;
 mod reach;
 mod removal;
 mod unwritten;
 
 pub use claim::{ClaimError, claim, unclaim};
-pub use daemon::{DaemonError, PathView, Reply, add_path, del_path, resize_map, show_paths};
+pub use daemon::{
+    DaemonError, PathView, Reply, add_path, del_path, reconfigure, resize_map, show_paths,
+};
 pub use maps::{Map, find_map, is_member, list_maps};
+pub use no_path_retry::{
+    RetryError, ensure_drop_in, ensure_retry, find_configured_retry, verify_retry,
+};
 pub use openers::{Opener, find_mounts, openers_of, processes_on};
 pub use reach::{QueueingError, Reach, Reaches, disable_queueing, reach};
 pub use removal::{RemoveMapError, remove_map};

@@ -59,7 +59,7 @@ pub use trim::Trimmed;
 pub use crate::host::Space;
 
 use crate::attach::Engine;
-use crate::fabric::{Export, LocalView, PathList};
+use crate::fabric::{Export, LocalView, NoPathRetry, PathList};
 use crate::host::{Counts, Host};
 use crate::volume::{Capability, MkfsOptions, NodeId, Passphrases, SanName, SizeRange, VolumeId};
 
@@ -81,6 +81,8 @@ pub struct StageCall {
     pub mkfs: MkfsOptions,
     /// What opens it, when it is encrypted (LUKS2); `None` for a volume in the clear.
     pub encryption: Option<Passphrases>,
+    /// How long its I/O waits while no path works; `None` leaves that to the host.
+    pub no_path_retry: Option<NoPathRetry>,
 }
 
 /// NodeUnstageVolume.

@@ -235,6 +235,7 @@ fn attach(node: &Node, call: &StageCall, chosen: Chosen, intent: &Intent) -> Res
         key: call.volume.to_string(),
         export: call.export.clone(),
         wanted: chosen.wanted,
+        no_path_retry: call.no_path_retry,
         min_paths: chosen.min_paths,
         deadline: node.host.deadline_in(chosen.patience),
         grace: node.limits.grace,
@@ -307,6 +308,7 @@ pub(super) fn mount_again(
         },
         mkfs: MkfsOptions::default(),
         encryption: None,
+        no_path_retry: None,
     };
     let staging = Staging::of(node, &call)?;
     place(node, &staging, intent)

@@ -17,7 +17,7 @@ use super::{
     UnstageCall,
 };
 use crate::attach::{Dirs, Engine};
-use crate::fabric::{Export, Iqn, Lun, Portal, Wwid};
+use crate::fabric::{Export, Iqn, Lun, NoPathRetry, Portal, Wwid};
 use crate::fault::chain;
 use crate::host::Host;
 use crate::host::fake::{Delays, DiskId, FakeWorld, Fault, PortalState};
@@ -47,6 +47,7 @@ struct Volume {
     staging: PathBuf,
     access: AccessType,
     sealed: bool,
+    retry: Option<NoPathRetry>,
     mode: AccessMode,
 }
 
@@ -56,6 +57,8 @@ struct Use {
     access: AccessType,
     /// Encrypted.
     sealed: bool,
+    /// How long its I/O waits without a path.
+    retry: Option<NoPathRetry>,
 }
 
 impl From<AccessType> for Use {
@@ -63,6 +66,7 @@ impl From<AccessType> for Use {
         Self {
             access,
             sealed: false,
+            retry: None,
         }
     }
 }
@@ -71,6 +75,15 @@ fn sealed(access: AccessType) -> Use {
     Use {
         access,
         sealed: true,
+        retry: None,
+    }
+}
+
+fn waiting(access: AccessType) -> Use {
+    Use {
+        access,
+        sealed: false,
+        retry: Some(NoPathRetry::Checks(24)),
     }
 }
 
@@ -85,7 +98,11 @@ impl Rig {
     }
 
     fn volume(&self, number: u16, used: impl Into<Use>) -> Volume {
-        let Use { access, sealed } = used.into();
+        let Use {
+            access,
+            sealed,
+            retry,
+        } = used.into();
         let wwid: Wwid = format!("36001405{number:025x}").parse().unwrap();
         let disk = self.fake.add_disk(&wwid, GIB);
         self.fake.map_lun(&self.iqn, Lun(number), disk);
@@ -104,6 +121,7 @@ impl Rig {
             staging,
             access,
             sealed,
+            retry,
             mode: AccessMode::SingleNodeWriter,
         }
     }
@@ -142,13 +160,14 @@ fn mounted(kind: FileSystemKind) -> AccessType {
     AccessType::Mount { kind, flags }
 }
 
-fn all_uses() -> [Use; 5] {
+fn all_uses() -> [Use; 6] {
     [
         mounted(FileSystemKind::Ext4).into(),
         mounted(FileSystemKind::Xfs).into(),
         AccessType::Block.into(),
         sealed(mounted(FileSystemKind::Ext4)),
         sealed(AccessType::Block),
+        waiting(mounted(FileSystemKind::Ext4)),
     ]
 }
 
@@ -175,6 +194,7 @@ impl Volume {
                 let passphrase = Passphrase::parse("correct horse").unwrap();
                 Passphrases::new(passphrase, None)
             }),
+            no_path_retry: self.retry,
         };
         node.stage(&call).outcome
     }
@@ -504,11 +524,12 @@ proptest! {
     #[test]
     fn any_story_ends_with_nothing_left_and_nothing_lost(
         events in proptest::collection::vec(any_event(), 1..14),
-        uses in any::<[(bool, bool); 2]>(),
+        uses in any::<[(bool, bool, bool); 2]>(),
     ) {
-        let used = |(block, sealed)| {
+        let used = |(block, sealed, waits): (bool, bool, bool)| {
             let access = if block { AccessType::Block } else { mounted(FileSystemKind::Ext4) };
-            Use { access, sealed }
+            let retry = waits.then_some(NoPathRetry::Checks(24));
+            Use { access, sealed, retry }
         };
         let mut story = Story::new(uses.map(used));
         for event in &events {

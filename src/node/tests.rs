@@ -22,6 +22,7 @@ impl Rig {
             export: self.export.clone(),
             mkfs: MkfsOptions::default(),
             encryption: None,
+            no_path_retry: None,
         }
     }
 

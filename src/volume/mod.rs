@@ -20,3 +20,7 @@ pub use id::{Family, SanName, SanNameError, VolumeId};
 pub use mkfs::{MKFS_OPTIONS, MkfsOptionError, MkfsOptions};
 pub use node_id::{NodeId, NodeIdError};
 pub use size::{GRANULE, SizeError, SizeRange};
+
+/// The StorageClass parameter that says how long I/O waits while no path works (a [`crate::fabric::NoPathRetry`]), and the key in the volume context
+/// under which it reaches the node.
+pub const NO_PATH_RETRY: &str = "noPathRetry";

@@ -432,6 +432,7 @@ impl State {
         self.openers.clear();
         self.locks.clear();
         self.boot();
+        self.read_multipath_conf();
         let automatic = self
             .records()
             .into_iter()

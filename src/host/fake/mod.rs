@@ -15,6 +15,7 @@ mod disks;
 mod filesystems;
 mod iscsiadm;
 mod mounts;
+mod multipath_conf;
 mod multipathd;
 mod multipathd_show;
 mod report;

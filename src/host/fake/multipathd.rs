@@ -11,7 +11,7 @@ use super::disks::Trouble;
 use super::san::DiskId;
 use super::state::{Fault, State};
 use super::tree::Node;
-use crate::fabric::Wwid;
+use crate::fabric::{NoPathRetry, Wwid};
 
 /// The major number of device-mapper.
 pub(super) const DM: u32 = 253;
@@ -34,6 +34,8 @@ pub(super) struct Multipathd {
     pub(super) friendly_names: bool,
     /// How long I/O is queued when every path is gone; `None` is for ever.
     pub(super) no_path_retry: Option<Duration>,
+    /// The same for single maps, as it last read it.
+    pub(super) retries: BTreeMap<Wwid, NoPathRetry>,
     pub(super) blacklist: BTreeSet<Wwid>,
     /// The disks it knows, with the WWID that udev told it.
     paths: BTreeMap<u64, Wwid>,
@@ -46,6 +48,7 @@ impl Default for Multipathd {
             find: FindMultipaths::default(),
             friendly_names: false,
             no_path_retry: Some(Duration::from_secs(60)),
+            retries: BTreeMap::new(),
             blacklist: BTreeSet::new(),
             paths: BTreeMap::new(),
         }
@@ -392,7 +395,11 @@ impl State {
             return Ok(disk);
         }
         let dead = self.clock.now - map.dead_since.unwrap_or(self.clock.now);
-        let queues = map.queueing && self.multipathd.no_path_retry.is_none_or(|most| dead < most);
+        let queues = map.queueing
+            && self
+                .multipathd
+                .wait_of(&map.wwid)
+                .is_none_or(|most| dead < most);
         if queues || ways.contains(&Err(Trouble::Held)) {
             Err(Trouble::Held)
         } else {
@@ -422,7 +429,16 @@ impl State {
             ["resize", "map" | "multipath", name] => self.tell_resize(name),
             ["disablequeueing", "map" | "multipath", name] => self.tell_queueing(name, false),
             ["restorequeueing", "map" | "multipath", name] => self.tell_queueing(name, true),
-            ["reconfigure", ..] => "ok\n".into(),
+            ["reconfigure"] => {
+                // It answers first.
+                let pause = self.delays.multipathd;
+                self.later(pause, |state| {
+                    if state.multipathd.running {
+                        state.read_multipath_conf();
+                    }
+                });
+                "ok\n".into()
+            }
             _ => "fail\n".into(),
         })
     }
@@ -539,6 +555,7 @@ impl State {
     pub(super) fn start_multipathd(&mut self) {
         self.multipathd.running = true;
         self.multipathd.forget();
+        self.read_multipath_conf();
         let present: BTreeSet<u64> = self.sds.keys().copied().collect();
         let ghosts: BTreeSet<u64> = self
             .maps

@@ -1,8 +1,10 @@
 //! What multipathd shows: raw formats with its wildcards, and JSON as `libmultipath/print.c` writes it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::disks::Sd;
+use super::multipath_conf::POLLING_INTERVAL;
 use super::multipathd::{DM, Map};
 use super::state::State;
 
@@ -10,7 +12,8 @@ impl State {
     pub(super) fn show(&mut self, words: &[&str]) -> String {
         match words {
             ["daemon"] => "pid 4711 idle\n".into(),
-            ["config", ..] | ["status"] => "defaults {\n}\n".into(),
+            ["config"] => self.show_config(),
+            ["status"] => "path checker states:\n".into(),
             ["paths", "raw", "format", format] => self.show_paths(format),
             ["maps" | "multipaths", "raw", "format", format] => self.show_maps(format),
             ["maps" | "multipaths", "json"] => {
@@ -83,10 +86,12 @@ impl State {
 
     fn queueing_word(&self, map: &Map) -> String {
         let works = map.paths.iter().any(|&path| self.path_works(path));
-        match (map.queueing, self.multipathd.no_path_retry) {
-            (false, _) => "off".into(),
+        match (map.queueing, self.multipathd.wait_of(&map.wwid)) {
+            (false, _) | (true, Some(Duration::ZERO)) => "off".into(),
             (true, None) => "on".into(),
-            (true, Some(span)) if works => format!("{} chk", span.as_secs() / 5),
+            (true, Some(span)) if works => {
+                format!("{} chk", span.as_secs() / POLLING_INTERVAL.as_secs())
+            }
             (true, Some(span)) => format!("{} sec", span.as_secs()),
         }
     }

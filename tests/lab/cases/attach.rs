@@ -115,6 +115,7 @@ impl<'a> Rig<'a> {
             key: volume.export.wwid.to_string(),
             export: volume.export.clone(),
             wanted: select(&volume.export, &PathList::SanPortals, &LocalView::default()).wanted,
+            no_path_retry: None,
             min_paths: 1,
             deadline: self.host.deadline_in(PATIENCE),
             grace: GRACE,

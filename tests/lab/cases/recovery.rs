@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -33,12 +34,20 @@ pub const CASES: &[Case] = &[
         deadline: Duration::from_secs(420),
         run: encrypted_given_up,
     },
+    Case {
+        name: "outage_of_a_volume_that_fails_beside_one_that_waits",
+        deadline: Duration::from_secs(300),
+        run: fails_beside_one_that_waits,
+    },
 ];
 
 const SIZE: i64 = 320 << 20;
 /// Until multipathd has given up every path: the initiator's own patience, and the emulated machine's.
 const DEATH: Duration = Duration::from_secs(120);
 const DROP_IN: &str = "/etc/multipath/conf.d/case.conf";
+/// Read after the driver's own.
+const DROP_IN_AFTER: &str = "/etc/multipath/conf.d/zz.conf";
+const OWN_DROP_IN: &str = "/etc/multipath/conf.d/sanpath.conf";
 
 fn recovered_and_given_up(lab: &mut Lab) -> Result<()> {
     let stack = Stack::start(lab, Plan::default())?;
@@ -67,6 +76,89 @@ fn encrypted_given_up(lab: &mut Lab) -> Result<()> {
     let mut orchestrator = stack.orchestrator()?;
     given_up(lab, &mut orchestrator, &[("encryption", "luks2")])?;
     stack.stop(lab)
+}
+
+/// On a host whose maps queue for ever, a volume with noPathRetry: fail fails at once without a path; its neighbour waits and goes on. An administrator's
+/// `reconfigure` changes nothing of that, and an entry of his own for the same WWID does.
+fn fails_beside_one_that_waits(lab: &mut Lab) -> Result<()> {
+    let stack = Stack::start(lab, Plan::default())?;
+    let mut orchestrator = stack.orchestrator()?;
+    without_paths(lab, "queue")?;
+    let mut waits = patiently("CreateVolume", || {
+        orchestrator.create("waits", SIZE, Access::Block)
+    })?;
+    orchestrator.bring_up(&mut waits)?;
+    let fail = [("noPathRetry", "fail")];
+    let mut fails = patiently("CreateVolume", || {
+        orchestrator.create_with("fails", SIZE, Access::Block, &fail)
+    })?;
+    let start = Instant::now();
+    orchestrator.bring_up(&mut fails)?;
+    lab.story(format!(
+        "staged with an entry of its own in {} ms",
+        start.elapsed().as_millis()
+    ));
+    let words =
+        |lab: &Lab| -> Result<_> { Ok((without_path(lab, &fails)?, without_path(lab, &waits)?)) };
+    let wanted = ("off".to_owned(), "on".to_owned());
+    ensure!(words(lab)? == wanted, "{:?}", words(lab)?);
+    let before = fs::metadata(OWN_DROP_IN)?.modified()?;
+    patiently("NodeStageVolume", || orchestrator.stage(&fails))?;
+    ensure!(fs::metadata(OWN_DROP_IN)?.modified()? == before);
+
+    reconfigure(lab)?;
+    ensure!(words(lab)? == wanted, "{:?}", words(lab)?);
+    let entry = fs::read_to_string(OWN_DROP_IN)?.replace("no_path_retry fail", "no_path_retry 7");
+    fs::write(DROP_IN_AFTER, entry)?;
+    reconfigure(lab)?;
+    let overruled = words(lab)?;
+    fs::remove_file(DROP_IN_AFTER)?;
+    ensure!(overruled.0 == "7 chk", "{overruled:?}");
+    reconfigure(lab)?;
+    ensure!(words(lab)? == wanted, "{:?}", words(lab)?);
+
+    all_paths_die(lab, &fails)?;
+    wait_for_row(lab, &waits, |row| row["activePaths"] == 0)?;
+    let mut waiting = read(&waits)?;
+    let start = Instant::now();
+    let failed = read(&fails)?.wait_with_output()?;
+    let took = start.elapsed();
+    let said = String::from_utf8_lossy(&failed.stderr).into_owned();
+    ensure!(said.contains("Input/output error"), "{said}");
+    lab.story(format!("failed after {} ms", took.as_millis()));
+    ensure!(took < Duration::from_secs(5), "{took:?}");
+    std::thread::sleep(Duration::from_secs(2));
+    ensure!(waiting.try_wait()?.is_none(), "the neighbour does not wait");
+    topology::paths().try_for_each(paths::restore)?;
+    ensure!(waiting.wait()?.success(), "the neighbour has failed");
+    wait_for_row(lab, &fails, |row| row["activePaths"] == 2)?;
+    let read_again = read(&fails)?.wait_with_output()?;
+    ensure!(read_again.status.success(), "{read_again:?}");
+
+    orchestrator.bring_down(&fails)?;
+    ensure!(!Path::new(OWN_DROP_IN).exists());
+    orchestrator.bring_down(&waits)?;
+    with_usual_paths(lab)?;
+    stack.stop(lab)
+}
+
+/// What multipathd says that the volume's map does without a path.
+fn without_path(lab: &Lab, volume: &Volume) -> Result<String> {
+    let shown = lab.execute(&["multipathd", "show", "maps", "raw", "format", "%w|%Q"])?;
+    let words = shown.lines().filter_map(|line| line.split_once('|'));
+    let mut words = words.filter(|(wwid, _)| *wwid == volume.wwid());
+    let (_, word) = words.next().with_context(|| shown.clone())?;
+    Ok(word.trim().to_owned())
+}
+
+/// From the device itself.
+fn read(volume: &Volume) -> Result<std::process::Child> {
+    Ok(Command::new("dd")
+        .arg(format!("if={}", volume.target.display()))
+        .args(["of=/dev/null", "bs=4096", "count=1", "iflag=direct"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?)
 }
 
 /// Every path dies under a writer, I/O fails at once, the file system gives up; the paths come back, and one command makes it whole.

@@ -42,6 +42,10 @@ pub fn count() -> Things {
     );
     add("backstore", backstores());
     add("ledger record", ledger_records());
+    add(
+        "multipath setting",
+        files_below(Path::new("/etc/multipath/conf.d")),
+    );
     add("network", names_in("/run/netns"));
     add("link not up", cut_links());
     add("process", own_processes());

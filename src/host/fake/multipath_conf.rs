@@ -1,0 +1,68 @@
+//! What multipathd reads in its configuration of single maps: `no_path_retry`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::multipathd::Multipathd;
+use super::state::State;
+use crate::fabric::{NoPathRetry, Wwid};
+
+/// From one check of a path to the next.
+pub(super) const POLLING_INTERVAL: Duration = Duration::from_secs(5);
+
+impl Multipathd {
+    /// How long I/O to a map waits; `None` is for ever.
+    pub(super) fn wait_of(&self, wwid: &Wwid) -> Option<Duration> {
+        match self.retries.get(wwid) {
+            None => self.no_path_retry,
+            Some(NoPathRetry::Fail) => Some(Duration::ZERO),
+            Some(NoPathRetry::Checks(checks)) => Some(POLLING_INTERVAL * *checks),
+            Some(NoPathRetry::Queue) => None,
+        }
+    }
+}
+
+impl State {
+    /// The `multipath` entries in the files of its directory, of which the last one counts. Whatever it was told of a map is forgotten.
+    pub(super) fn read_multipath_conf(&mut self) {
+        let folder = Path::new("/etc/multipath/conf.d");
+        let names = self.tree.list(folder).unwrap_or_default();
+        let is_read = |path: &PathBuf| path.extension().is_some_and(|it| it == "conf");
+        let mut retries = BTreeMap::new();
+        for path in names.iter().map(|name| folder.join(name)).filter(is_read) {
+            let text = self.tree.text(&path).unwrap_or_default();
+            let mut wwid = None;
+            for line in text.lines().map(str::trim) {
+                match line.split_once(' ') {
+                    Some(("multipath", "{")) => wwid = None,
+                    Some(("wwid", word)) => wwid = word.trim_matches('"').parse::<Wwid>().ok(),
+                    Some(("no_path_retry", word)) => {
+                        retries.extend(wwid.clone().zip(word.parse().ok()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        self.multipathd.retries = retries;
+        for map in self.maps.values_mut() {
+            map.queueing = true;
+        }
+        self.event();
+    }
+
+    /// Tabs, and quotes around words (`libmultipath/print.c`, `snprint_mpentry`).
+    pub(super) fn show_config(&self) -> String {
+        let mut text = "defaults {\n\tno_path_retry \"fail\"\n}\nmultipaths {\n".to_owned();
+        for (wwid, retry) in &self.multipathd.retries {
+            let word = match retry {
+                NoPathRetry::Checks(checks) => checks.to_string(),
+                word => format!("\"{word}\""),
+            };
+            text.push_str(&format!(
+                "\tmultipath {{\n\t\twwid \"{wwid}\"\n\t\tno_path_retry {word}\n\t}}\n"
+            ));
+        }
+        text + "}\n"
+    }
+}
