@@ -1,7 +1,7 @@
 //! The one config file: partitions, each with the SAN that serves it and the paths that lead there.
 //!
 //! Strict YAML under Eucalyptus' property names. [`parse`] turns text into values or says which field is wrong and how to mend it;
-//! [`Live`] keeps the last good file in force when an edit is bad.
+//! [`Live`] keeps the last good file in force when an edit is bad, on a node over restarts too.
 
 mod credentials;
 mod file;
@@ -20,7 +20,7 @@ use crate::fabric::PathList;
 use crate::volume::{Family, SanName};
 
 /// What the config file says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Config {
     /// By name; a partition's SAN bears the partition's name.
     pub partitions: BTreeMap<SanName, Partition>,

@@ -23,6 +23,9 @@ use crate::iscsi::{find_initiator_name, known_defect, version};
 use crate::node::{Limits, Node, PathSettings};
 use crate::volume::{NodeId, VolumeId};
 
+/// The last good config, in the state directory.
+const LAST_CONFIG: &str = "last-good-config.yaml";
+
 /// The least pause between two looks for idle sessions.
 const REAPER_LOOK: Duration = Duration::from_secs(1);
 
@@ -34,8 +37,10 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
     let identity = Identity::new(&plugin.driver_name).context("--driver-name")?;
     let host = Host::real(&arguments.host_root);
     tell_version(host.clone())?;
+    // What it keeps is none of the steps that a crash may be wanted after.
+    let kept = arguments.state_dir.join(LAST_CONFIG);
+    let live = Arc::new(Live::load_or_kept(host.clone(), &plugin.config, &kept));
     let host = crash::armed(host)?;
-    let live = Arc::new(Live::load(host.clone(), &plugin.config).context("--config")?);
     let id = node_id(&host, arguments)?;
     let engine = Engine::new(
         host.clone(),
@@ -146,7 +151,7 @@ fn chap_of(host: Host, live: Arc<Live>) -> ChapOf {
             Some(partition) => Ok(read_chap(&host, &volume.san, partition)?),
             None => {
                 let partition = &volume.san;
-                Err(format!("this node's config file has no partition {partition}").into())
+                Err(format!("the config in force on this node has no partition {partition}").into())
             }
         }
     })

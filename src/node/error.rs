@@ -26,7 +26,9 @@ pub enum NodeError {
         source: io::Error,
     },
     /// The config has no such partition.
-    #[error("this node's config file has no partition {0}, to which the volume belongs")]
+    #[error(
+        "the config in force on this node has no partition {0}, to which the volume belongs; when its file is refused, this node's log says why"
+    )]
     NoPartition(SanName),
     /// The caller made no staging directory.
     #[error("staging_target_path {} is not a directory", .0.display())]

@@ -10,6 +10,8 @@ mod faults;
 mod fuzz;
 mod house;
 mod manifests;
+mod node_config;
+mod program;
 mod secrets;
 mod source;
 mod wire_facts;
