@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::fabric::Portal;
+use crate::volume::SanName;
 
 /// A CSI driver for multipathed iSCSI with the Eucalyptus path model.
 #[derive(Debug, Parser)]
@@ -81,6 +82,9 @@ pub struct NodeArguments {
     /// This node's name in the cluster.
     #[arg(long, env = "SANPATH_NODE_NAME", required = true)]
     pub node_name: Option<String>,
+    /// A partition that this node is in; may be repeated. Without it, all of the config file. The scheduler puts volumes of these on the node.
+    #[arg(long)]
+    pub partition: Vec<SanName>,
     /// Where the host's root is, when we run in a container: its iscsiadm, multipath, mkfs and fsck are used.
     #[arg(long, default_value = "/")]
     pub host_root: PathBuf,

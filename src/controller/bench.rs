@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Controller;
-use crate::san::{Double, Fleet, Line, Settings};
+use crate::san::{Double, Fleet, Line, Rules, Settings};
 use crate::volume::{Family, SanName};
 
 /// A controller and the SANs of its partitions.
@@ -15,6 +15,11 @@ pub(crate) struct Bench {
 impl Bench {
     /// With one SAN for each of these partitions.
     pub(crate) async fn new(partitions: &[&str]) -> Self {
+        Self::under(partitions, &Rules::default()).await
+    }
+
+    /// With one SAN for each of these partitions, which all have these rules.
+    pub(crate) async fn under(partitions: &[&str], rules: &Rules) -> Self {
         let mut sans = Vec::new();
         let mut settings = std::collections::BTreeMap::new();
         for partition in partitions {
@@ -23,7 +28,13 @@ impl Bench {
             let name: SanName = partition.parse().unwrap();
             let sanhost = vec![line.address().to_owned()];
             let family = Family::Linux;
-            settings.insert(name, Settings { family, sanhost });
+            let rules = rules.clone();
+            let all = Settings {
+                family,
+                sanhost,
+                rules,
+            };
+            settings.insert(name, all);
             sans.push((double, line));
         }
         let fleet = Fleet::new(settings);

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::limits::total;
 use super::parameters::Parameters;
+use super::place::{Partitions, named};
 use super::{Controller, ControllerError};
-use crate::san::{Capacity, Until};
+use crate::san::Until;
 use crate::volume::SanName;
 
 /// The room for new volumes.
@@ -19,23 +21,25 @@ pub struct Room {
 }
 
 impl Controller {
-    /// The room in the partition that the parameters name; without a name, in all together.
+    /// The room in the partition that the parameters name; without a name, in all together. Only those of `reachable` count, if it is given.
     ///
     /// # Errors
     /// See [`ControllerError`]; one SAN that does not answer fails the sum.
     pub async fn capacity(
         &self,
         parameters: &BTreeMap<String, String>,
+        reachable: Option<&Partitions>,
     ) -> Result<Room, ControllerError> {
         let until = self.until();
         let parameters = Parameters::parse(parameters)?;
-        let names = if parameters.names_partition() {
-            vec![self.choose(&parameters)?.0]
-        } else {
-            self.fleet.names()
+        let known = self.fleet.names();
+        let names = match parameters.partition() {
+            Some(text) => vec![named(text, &known)?],
+            None => known,
         };
+        let counts = |name: &SanName| reachable.is_none_or(|it| it.contains(name));
         let mut sum: Option<Room> = None;
-        for name in names {
+        for name in names.into_iter().filter(counts) {
             if let Some(room) = self.room(&name, until).await? {
                 sum = Some(sum.map_or(room, |sum| sum.and(room)));
             }
@@ -51,16 +55,21 @@ impl Controller {
         let Some(san) = self.fleet.find(name) else {
             return Ok(None);
         };
-        let capacity = san.capacity(until).await;
-        let Capacity {
-            available,
-            minimum_volume,
-            maximum_volume,
-        } = capacity.map_err(ControllerError::san(name))?;
+        let of_san = || ControllerError::san(name);
+        let capacity = san.capacity(until).await.map_err(of_san())?;
+        let rules = self.fleet.rules(name);
+        let left = match rules.max_total {
+            Some(most) => {
+                let used = total(&san, name, until).await.map_err(of_san())?;
+                most.saturating_sub(used)
+            }
+            None => u64::MAX,
+        };
+        let most = rules.max_volume.unwrap_or(u64::MAX).min(left);
         Ok(Some(Room {
-            available,
-            minimum_volume,
-            maximum_volume,
+            available: capacity.available.min(left),
+            minimum_volume: capacity.minimum_volume,
+            maximum_volume: capacity.maximum_volume.min(most),
         }))
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::metadata;
 use super::parameters::Parameters;
-use super::{Controller, ControllerError, Volume};
-use crate::san::NewVolume;
+use super::place::{Accessibility, Place};
+use super::{Controller, ControllerError, Volume, metadata};
+use crate::fault::{Fault, Faulted, chain};
+use crate::san::{NewVolume, Until};
 use crate::volume::{FileSystemKind, SizeRange};
 
 /// A volume as it is asked for. That its uses are offered was checked when the request was read: every volume serves every use.
@@ -19,10 +20,12 @@ pub struct Wanted {
     pub parameters: BTreeMap<String, String>,
     /// The file systems that may be made on it; none for a volume that is only used raw.
     pub kinds: Vec<FileSystemKind>,
+    /// From where it must be reachable.
+    pub accessibility: Accessibility,
 }
 
 impl Controller {
-    /// Makes the volume, or finds the one that an earlier call made.
+    /// Makes the volume, or finds the one that an earlier call made. Where several partitions will do, one without room is passed over.
     ///
     /// # Errors
     /// See [`ControllerError`].
@@ -30,19 +33,65 @@ impl Controller {
         let until = self.until();
         let parameters = Parameters::parse(&wanted.parameters)?;
         parameters.check_for(&wanted.kinds)?;
-        let (partition, san) = self.choose(&parameters)?;
+        let mut places = self.places(&parameters, &wanted.accessibility)?;
+        self.put_made_first(&mut places, wanted).await;
+        loop {
+            let place = places.remove(0);
+            match self.make(wanted, &parameters, &place, until).await {
+                Err(error) if error.fault() == Fault::Exhausted && !places.is_empty() => {
+                    let error = chain(&error);
+                    tracing::info!(name = wanted.name, partition = %place.0, error, "no room here; trying the next partition");
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// A repeated call may prefer another partition than the one in which the volume was made. A SAN that does not say is passed over: its word
+    /// is asked for again if it comes first, and the others are not to wait for it.
+    async fn put_made_first(&self, places: &mut [Place], wanted: &Wanted) {
+        if places.len() < 2 {
+            return;
+        }
+        let until = Until::now() + self.budget / 3;
+        for index in 0..places.len() {
+            let (partition, san) = &places[index];
+            let name = self.fleet.rules(partition).name_on_san(&wanted.name);
+            match san.find_named(&name, until).await {
+                Ok(Some(found)) if metadata::is_of(&found, partition) => {
+                    places[..=index].rotate_right(1);
+                    return;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::warn!(%partition, error, "not known whether the volume was made here before");
+                }
+            }
+        }
+    }
+
+    async fn make(
+        &self,
+        wanted: &Wanted,
+        parameters: &Parameters,
+        (partition, san): &Place,
+        until: Until,
+    ) -> Result<Volume, ControllerError> {
+        let rules = self.fleet.rules(partition);
         let new = NewVolume {
-            name: wanted.name.clone(),
+            name: rules.name_on_san(&wanted.name),
             size: wanted.range.choose().map_err(ControllerError::Size)?,
             range: wanted.range,
-            metadata: metadata::notes(&wanted.name, &partition, &parameters),
+            metadata: metadata::notes(&wanted.name, partition, parameters),
             decisive: metadata::DECISIVE,
         };
+        self.check_rules((partition, san), &new, until).await?;
         let made = san
             .ensure_volume(&new, until)
             .await
-            .map_err(ControllerError::san(&partition))?;
+            .map_err(ControllerError::san(partition))?;
         tracing::info!(name = wanted.name, wwid = %made.wwid, size = made.size, %partition, "volume is there");
-        Ok(Volume::new(&san, &partition, made))
+        Ok(Volume::new(san, partition, made))
     }
 }

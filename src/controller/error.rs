@@ -36,6 +36,44 @@ pub enum ControllerError {
     /// The choice is open.
     #[error("parameters.partition is required, for there are several: {}", names(.0))]
     WhichPartition(Vec<SanName>),
+    /// The topology and the partitions that there are have nothing in common.
+    #[error(
+        "accessibility_requirements: the volume is to be reachable from {}, and may be made in {}",
+        partitions(asked),
+        partitions(offered)
+    )]
+    NotThere {
+        /// The partitions of the topology.
+        asked: Vec<SanName>,
+        /// Where it could be made.
+        offered: Vec<SanName>,
+    },
+    /// Larger than the operator allows.
+    #[error(
+        "capacity_range asks for {size} bytes; partition {partition} allows {most} a volume (maxvolumesizeingb)"
+    )]
+    AboveMaximum {
+        /// Whose rule.
+        partition: SanName,
+        /// Asked for.
+        size: u64,
+        /// Allowed.
+        most: u64,
+    },
+    /// All volumes together would be larger than the operator allows.
+    #[error(
+        "partition {partition} allows {most} bytes of volumes together (maxtotalvolumesizeingb); {used} are there, and {more} more do not fit"
+    )]
+    AboveTotal {
+        /// Whose rule.
+        partition: SanName,
+        /// What there is.
+        used: u64,
+        /// What is asked for.
+        more: u64,
+        /// Allowed.
+        most: u64,
+    },
     /// An id of ours whose SAN is not configured.
     #[error(
         "the volume belongs to partition {0}, which the config file does not have (as that family)"
@@ -79,6 +117,8 @@ impl Faulted for ControllerError {
             | Self::UnknownPartition { .. }
             | Self::WhichPartition(_) => Fault::Invalid,
             Self::PartitionGone(_) => Fault::Precondition,
+            Self::AboveMaximum { .. } => Fault::OutOfRange,
+            Self::NotThere { .. } | Self::AboveTotal { .. } => Fault::Exhausted,
             Self::Size(size) => size.fault(),
             Self::NoVolume(_) => Fault::NotFound,
             // CSI: ABORTED tells the caller to list again without a token.
@@ -86,6 +126,14 @@ impl Faulted for ControllerError {
             Self::San { source, .. } => source.fault(),
         }
     }
+}
+
+/// As [`names`], for a list that may be empty.
+fn partitions(list: &[SanName]) -> String {
+    if list.is_empty() {
+        return "no partition of this driver".to_owned();
+    }
+    format!("partition {}", names(list))
 }
 
 fn names(names: &[SanName]) -> String {

@@ -20,7 +20,10 @@ impl Controller {
         let size = range
             .choose_at_least(found.size)
             .map_err(ControllerError::Size)?;
-        let grown = san
+        let place = (id.san.clone(), san);
+        self.check_growth(&place, found.size, size, until).await?;
+        let grown = place
+            .1
             .ensure_expanded(&found, size, until)
             .await
             .map_err(of_san())?;

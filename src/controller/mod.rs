@@ -10,9 +10,13 @@ mod create;
 mod delete;
 mod error;
 mod expand;
+mod limits;
 mod list;
 mod metadata;
 mod parameters;
+mod place;
+#[cfg(test)]
+mod place_tests;
 mod publish;
 #[cfg(test)]
 mod tests;
@@ -26,6 +30,7 @@ pub use capacity::Room;
 pub use create::Wanted;
 pub use error::ControllerError;
 pub use list::Listing;
+pub use place::{Accessibility, Partitions};
 pub use validate::{Claim, Verdict};
 
 use crate::san::{Fleet, San, SanVolume, Until};

@@ -1,15 +1,13 @@
 //! StorageClass parameters: which there are, and what they choose.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Controller, ControllerError};
+use super::ControllerError;
 use crate::fabric::NoPathRetry;
-use crate::san::San;
 use crate::volume::{
-    ENCRYPTION, Encryption, FileSystemKind, MKFS_OPTIONS, MkfsOptions, NO_PATH_RETRY, SanName,
+    ENCRYPTION, Encryption, FileSystemKind, MKFS_OPTIONS, MkfsOptions, NO_PATH_RETRY,
 };
 
 /// Chooses the partition, and with it the SAN.
@@ -70,9 +68,9 @@ impl Parameters {
         Ok(parameters)
     }
 
-    /// Whether a partition is named.
-    pub(super) fn names_partition(&self) -> bool {
-        self.partition.is_some()
+    /// The name of the partition, if one is given.
+    pub(super) fn partition(&self) -> Option<&str> {
+        self.partition.as_deref()
     }
 
     /// What else the volume was made with, in the form that is kept on the SAN. The partition is not among it: it is the SAN.
@@ -101,30 +99,4 @@ impl Parameters {
 fn normal(text: &str) -> Option<String> {
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
     (!words.is_empty()).then(|| words.join(" "))
-}
-
-impl Controller {
-    /// The partition that the parameters name, or the only one there is.
-    pub(super) fn choose(
-        &self,
-        parameters: &Parameters,
-    ) -> Result<(SanName, Arc<San>), ControllerError> {
-        let mut known = self.fleet.names();
-        let unknown = |name: &str, known| ControllerError::UnknownPartition {
-            name: name.to_owned(),
-            known,
-        };
-        let name = match &parameters.partition {
-            Some(text) => match known.iter().find(|name| name.as_str() == text) {
-                Some(name) => name.clone(),
-                None => return Err(unknown(text, known)),
-            },
-            None if known.len() == 1 => known.remove(0),
-            None => return Err(ControllerError::WhichPartition(known)),
-        };
-        match self.fleet.find(&name) {
-            Some(san) => Ok((name, san)),
-            None => Err(unknown(name.as_str(), known)),
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! The workflows over SANs in memory: what each call leaves for the next one.
 
 use super::bench::Bench;
-use super::{Claim, ControllerError, Verdict, Volume, Wanted};
+use super::{Accessibility, Claim, ControllerError, Verdict, Volume, Wanted};
 use crate::fault::{Fault, Faulted, chain};
 use crate::volume::{
     AccessMode, AccessType, Capability, FileSystemKind, NodeId, SizeRange, VolumeId,
@@ -9,7 +9,7 @@ use crate::volume::{
 
 const GIB: i64 = 1 << 30;
 
-fn wanted(name: &str, partition: &str) -> Wanted {
+pub(super) fn wanted(name: &str, partition: &str) -> Wanted {
     let parameters = [("partition", partition)].into_iter();
     Wanted {
         name: name.to_owned(),
@@ -19,6 +19,7 @@ fn wanted(name: &str, partition: &str) -> Wanted {
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect(),
         kinds: vec![FileSystemKind::Ext4],
+        accessibility: Accessibility::default(),
     }
 }
 
@@ -38,7 +39,7 @@ fn block(mode: AccessMode) -> Capability {
     }
 }
 
-fn fault<T: std::fmt::Debug>(outcome: Result<T, ControllerError>) -> Fault {
+pub(super) fn fault<T: std::fmt::Debug>(outcome: Result<T, ControllerError>) -> Fault {
     outcome.unwrap_err().fault()
 }
 
@@ -281,14 +282,14 @@ async fn a_listing_walks_every_partition_page_by_page() {
 async fn one_silent_san_fails_the_listing_and_the_sum() {
     let mut bench = Bench::new(&["a", "b"]).await;
     made(&bench, "v", "a").await;
-    let room = bench.controller.capacity(&[].into()).await.unwrap();
+    let room = bench.controller.capacity(&[].into(), None).await.unwrap();
     assert_eq!(room.available, 120 << 30);
     bench.sans.pop();
     assert_eq!(fault(bench.controller.list("", 0).await), Fault::MaybeDone);
-    let sum = bench.controller.capacity(&[].into()).await;
+    let sum = bench.controller.capacity(&[].into(), None).await;
     assert_eq!(fault(sum), Fault::MaybeDone);
     let named = [("partition".to_owned(), "a".to_owned())].into();
-    let room = bench.controller.capacity(&named).await.unwrap();
+    let room = bench.controller.capacity(&named, None).await.unwrap();
     assert_eq!(room.available, 60 << 30);
 }
 

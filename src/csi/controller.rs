@@ -11,6 +11,7 @@ use super::controller_parse as parse;
 use super::proto;
 use super::proto::controller_server;
 use super::proto::controller_service_capability::rpc::Type;
+use super::topology::TopologyKeys;
 use crate::controller::{Controller, ControllerError, Room, Verdict, Volume};
 use crate::fault::{Faulted, status};
 use crate::inflight::Inflight;
@@ -30,17 +31,19 @@ const CAPABILITIES: [Type; 7] = [
 #[derive(Clone, Debug)]
 pub struct ControllerService {
     controller: Controller,
+    keys: TopologyKeys,
     inflight: Inflight,
 }
 
 type Reply<T> = Result<Response<T>, Status>;
 
 impl ControllerService {
-    /// Serves `controller`.
+    /// Serves `controller`; `keys` are the driver's own.
     #[must_use]
-    pub fn new(controller: Controller) -> Self {
+    pub fn new(controller: Controller, keys: TopologyKeys) -> Self {
         Self {
             controller,
+            keys,
             inflight: Inflight::default(),
         }
     }
@@ -55,6 +58,26 @@ impl ControllerService {
         let work = work(self.controller.clone());
         let outcome = self.inflight.run(key, work).await.map_err(refused)?;
         outcome.map_err(refused)
+    }
+
+    fn volume_on_wire(&self, volume: &Volume) -> proto::Volume {
+        proto::Volume {
+            capacity_bytes: bytes(volume.size),
+            volume_id: volume.id.to_string(),
+            volume_context: volume.context().into_iter().collect(),
+            content_source: None,
+            accessible_topology: vec![self.keys.on_wire([&volume.id.san])],
+        }
+    }
+
+    fn entry_on_wire(&self, volume: &Volume) -> proto::list_volumes_response::Entry {
+        let nodes = volume.published_to.iter().map(ToString::to_string);
+        proto::list_volumes_response::Entry {
+            volume: Some(self.volume_on_wire(volume)),
+            status: Some(proto::list_volumes_response::VolumeStatus {
+                published_node_ids: nodes.collect(),
+            }),
+        }
     }
 }
 
@@ -76,12 +99,12 @@ impl controller_server::Controller for ControllerService {
         &self,
         request: Request<proto::CreateVolumeRequest>,
     ) -> Reply<proto::CreateVolumeResponse> {
-        let wanted = parse::create(request.get_ref()).map_err(refused)?;
+        let wanted = parse::create(request.get_ref(), &self.keys).map_err(refused)?;
         let key = format!("the volume named {:?}", wanted.name);
         let work = |controller: Controller| async move { controller.create(&wanted).await };
         let volume = self.own(&key, work).await?;
         Ok(Response::new(proto::CreateVolumeResponse {
-            volume: Some(volume_on_wire(&volume)),
+            volume: Some(self.volume_on_wire(&volume)),
         }))
     }
 
@@ -158,7 +181,11 @@ impl controller_server::Controller for ControllerService {
         let token = &request.get_ref().starting_token;
         let listing = self.controller.list(token, most).await.map_err(refused)?;
         Ok(Response::new(proto::ListVolumesResponse {
-            entries: listing.volumes.iter().map(entry_on_wire).collect(),
+            entries: listing
+                .volumes
+                .iter()
+                .map(|it| self.entry_on_wire(it))
+                .collect(),
             next_token: listing.next.unwrap_or_default(),
         }))
     }
@@ -167,8 +194,10 @@ impl controller_server::Controller for ControllerService {
         &self,
         request: Request<proto::GetCapacityRequest>,
     ) -> Reply<proto::GetCapacityResponse> {
-        let parameters = parse::capacity(request.get_ref()).map_err(refused)?;
-        let room = self.controller.capacity(&parameters).await;
+        let asked = parse::capacity(request.get_ref(), &self.keys);
+        let (parameters, reachable) = asked.map_err(refused)?;
+        let room = self.controller.capacity(&parameters, reachable.as_ref());
+        let room = room.await;
         Ok(Response::new(room_on_wire(room.map_err(refused)?)))
     }
 
@@ -260,26 +289,6 @@ impl controller_server::Controller for ControllerService {
 /// CSI counts bytes in signed numbers; no volume comes near the bound.
 fn bytes(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-fn volume_on_wire(volume: &Volume) -> proto::Volume {
-    proto::Volume {
-        capacity_bytes: bytes(volume.size),
-        volume_id: volume.id.to_string(),
-        volume_context: volume.context().into_iter().collect(),
-        content_source: None,
-        accessible_topology: Vec::new(),
-    }
-}
-
-fn entry_on_wire(volume: &Volume) -> proto::list_volumes_response::Entry {
-    let nodes = volume.published_to.iter().map(ToString::to_string);
-    proto::list_volumes_response::Entry {
-        volume: Some(volume_on_wire(volume)),
-        status: Some(proto::list_volumes_response::VolumeStatus {
-            published_node_ids: nodes.collect(),
-        }),
-    }
 }
 
 fn room_on_wire(room: Room) -> proto::GetCapacityResponse {

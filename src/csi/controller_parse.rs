@@ -7,7 +7,8 @@ use super::parse::{
     ParseError, accepted_capability, bounded, bounded_map, known_volume, parse_capability, required,
 };
 use super::proto;
-use crate::controller::{Claim, Wanted};
+use super::topology::TopologyKeys;
+use crate::controller::{Claim, Partitions, Wanted};
 use crate::fault::{Fault, Faulted};
 use crate::volume::{AccessType, Capability, NodeId, SizeError, SizeRange, VolumeId};
 
@@ -54,7 +55,10 @@ impl Faulted for RequestError {
 }
 
 /// CreateVolume.
-pub(super) fn create(request: &proto::CreateVolumeRequest) -> Result<Wanted, RequestError> {
+pub(super) fn create(
+    request: &proto::CreateVolumeRequest,
+    keys: &TopologyKeys,
+) -> Result<Wanted, RequestError> {
     required("name", &request.name)?;
     some("volume_capabilities", &request.volume_capabilities)?;
     let mut kinds = Vec::new();
@@ -72,15 +76,13 @@ pub(super) fn create(request: &proto::CreateVolumeRequest) -> Result<Wanted, Req
         "volume_content_source",
         request.volume_content_source.is_some(),
     )?;
-    refuse(
-        "accessibility_requirements",
-        request.accessibility_requirements.is_some(),
-    )?;
+    let accessibility = keys.requirement(request.accessibility_requirements.as_ref())?;
     Ok(Wanted {
         name: request.name.clone(),
         range,
         parameters,
         kinds,
+        accessibility,
     })
 }
 
@@ -183,15 +185,20 @@ pub(super) fn list(request: &proto::ListVolumesRequest) -> Result<usize, Request
     usize::try_from(request.max_entries).map_err(|_| RequestError::MaxEntries(request.max_entries))
 }
 
-/// GetCapacity: the parameters.
+/// GetCapacity: the parameters, and the partitions of the topology.
 pub(super) fn capacity(
     request: &proto::GetCapacityRequest,
-) -> Result<BTreeMap<String, String>, RequestError> {
+    keys: &TopologyKeys,
+) -> Result<(BTreeMap<String, String>, Option<Partitions>), RequestError> {
     for capability in &request.volume_capabilities {
         accepted_capability(Some(capability))?;
     }
-    refuse("accessible_topology", request.accessible_topology.is_some())?;
-    map("parameters", &request.parameters)
+    let topology = request.accessible_topology.as_ref();
+    let topology = topology.map(|it| keys.read("accessible_topology", it));
+    Ok((
+        map("parameters", &request.parameters)?,
+        topology.transpose()?,
+    ))
 }
 
 fn some<T>(field: &'static str, list: &[T]) -> Result<(), ParseError> {

@@ -9,6 +9,7 @@ use super::proto::controller_server::Controller as _;
 use super::proto::volume_capability::access_mode::Mode;
 use super::proto::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
 use super::proto::{self, CapacityRange, VolumeCapability};
+use super::topology::TopologyKeys;
 use crate::controller::bench::Bench;
 
 const GIB: i64 = 1 << 30;
@@ -18,7 +19,11 @@ const NEVER_ISSUED: &str = "fake-vol-id";
 
 async fn service() -> (ControllerService, Bench) {
     let bench = Bench::new(&["cluster-a"]).await;
-    (ControllerService::new(bench.controller.clone()), bench)
+    let keys = TopologyKeys::new("csi.sanpath.dev");
+    (
+        ControllerService::new(bench.controller.clone(), keys),
+        bench,
+    )
 }
 
 fn capability(access: AccessType, mode: Mode) -> VolumeCapability {
@@ -28,7 +33,7 @@ fn capability(access: AccessType, mode: Mode) -> VolumeCapability {
     }
 }
 
-fn block() -> VolumeCapability {
+pub(super) fn block() -> VolumeCapability {
     capability(AccessType::Block(BlockVolume {}), Mode::SingleNodeWriter)
 }
 
@@ -169,11 +174,6 @@ const CREATE_RULES: &[Rule<proto::CreateVolumeRequest>] = &[
         |r| r.volume_content_source = Some(Default::default()),
         BAD,
         "volume_content_source",
-    ),
-    (
-        |r| r.accessibility_requirements = Some(Default::default()),
-        BAD,
-        "accessibility",
     ),
 ];
 

@@ -7,6 +7,7 @@ use super::proto::identity_server;
 use super::proto::plugin_capability::Type as Kind;
 use super::proto::plugin_capability::service::Type;
 use super::proto::plugin_capability::volume_expansion::Type as Growth;
+use super::topology::TopologyKeys;
 
 /// CSI GetPluginInfo: at most this many characters.
 const MAX_NAME: usize = 63;
@@ -42,6 +43,12 @@ impl Identity {
             Err(NameError(name.to_owned()))
         }
     }
+
+    /// The driver's topology keys.
+    #[must_use]
+    pub fn topology_keys(&self) -> TopologyKeys {
+        TopologyKeys::new(&self.name)
+    }
 }
 
 #[tonic::async_trait]
@@ -62,13 +69,19 @@ impl identity_server::Identity for Identity {
         &self,
         _: Request<proto::GetPluginCapabilitiesRequest>,
     ) -> Result<Response<proto::GetPluginCapabilitiesResponse>, Status> {
-        let service = proto::plugin_capability::Service {
-            r#type: Type::ControllerService.into(),
+        let service = |kind: Type| {
+            Kind::Service(proto::plugin_capability::Service {
+                r#type: kind.into(),
+            })
         };
         let expansion = proto::plugin_capability::VolumeExpansion {
             r#type: Growth::Online.into(),
         };
-        let capabilities = [Kind::Service(service), Kind::VolumeExpansion(expansion)];
+        let capabilities = [
+            service(Type::ControllerService),
+            service(Type::VolumeAccessibilityConstraints),
+            Kind::VolumeExpansion(expansion),
+        ];
         Ok(Response::new(proto::GetPluginCapabilitiesResponse {
             capabilities: capabilities
                 .map(|kind| proto::PluginCapability { r#type: Some(kind) })
@@ -113,7 +126,7 @@ mod tests {
             .get_plugin_capabilities(Request::new(proto::GetPluginCapabilitiesRequest {}))
             .await
             .unwrap();
-        assert_eq!(capabilities.into_inner().capabilities.len(), 2);
+        assert_eq!(capabilities.into_inner().capabilities.len(), 3);
         let probe = identity.probe(Request::new(proto::ProbeRequest {})).await;
         assert_eq!(probe.unwrap().into_inner().ready, Some(true));
     }

@@ -12,9 +12,11 @@ mod node_tests;
 pub mod parse;
 pub mod proto;
 mod server;
+mod topology;
 mod usage;
 
 pub use controller::ControllerService;
 pub use identity::{Identity, NameError};
 pub use node::NodeService;
 pub use server::{ServeError, serve_controller, serve_node, socket_path};
+pub use topology::TopologyKeys;

@@ -10,6 +10,7 @@ use super::node_requests;
 use super::parse::ParseError;
 use super::proto;
 use super::proto::node_service_capability::{self, rpc};
+use super::topology::TopologyKeys;
 use super::usage::usage_on_wire;
 use crate::fault::{Fault, Faulted, chain, status};
 use crate::inflight::{Inflight, InflightError};
@@ -28,6 +29,7 @@ const CAPABILITIES: [rpc::Type; 4] = [
 #[derive(Clone, Debug)]
 pub struct NodeService {
     node: Node,
+    keys: TopologyKeys,
     inflight: Inflight,
 }
 
@@ -53,10 +55,14 @@ impl Faulted for CallError {
 }
 
 impl NodeService {
-    /// The service of `node`; calls for one volume are kept apart by `inflight`.
+    /// The service of `node`; calls for one volume are kept apart by `inflight`, and `keys` are the driver's own.
     #[must_use]
-    pub fn new(node: Node, inflight: Inflight) -> Self {
-        Self { node, inflight }
+    pub fn new(node: Node, inflight: Inflight, keys: TopologyKeys) -> Self {
+        Self {
+            node,
+            keys,
+            inflight,
+        }
     }
 
     /// Runs `work` as the only call for `volume` and tells the log what came of it.
@@ -247,11 +253,11 @@ impl proto::node_server::Node for NodeService {
         &self,
         _: Request<proto::NodeGetInfoRequest>,
     ) -> Result<Response<proto::NodeGetInfoResponse>, Status> {
-        let info = self.node.info();
+        let info = self.node.info().map_err(|error| status(&error))?;
         Ok(Response::new(proto::NodeGetInfoResponse {
             node_id: info.id.to_string(),
             max_volumes_per_node: info.max_volumes,
-            ..Default::default()
+            accessible_topology: Some(self.keys.on_wire(&info.partitions)),
         }))
     }
 

@@ -1,6 +1,7 @@
 //! The Node service called as a client calls it: through the generated trait, on a host that behaves.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use tonic::{Code, Request, Response, Status};
 
@@ -9,6 +10,7 @@ use super::proto;
 use super::proto::node_server::Node as _;
 use super::proto::volume_capability::access_mode::Mode;
 use super::proto::volume_capability::{AccessMode, AccessType, MountVolume};
+use super::topology::TopologyKeys;
 use crate::inflight::Inflight;
 use crate::node::rig::STAGING;
 use crate::volume::PublishContext;
@@ -29,7 +31,11 @@ impl Rig {
         let under = crate::node::rig::Rig::new();
         let inflight = Inflight::default();
         Self {
-            service: NodeService::new(under.started(), inflight.clone()),
+            service: NodeService::new(
+                under.started(),
+                inflight.clone(),
+                TopologyKeys::new("csi.sanpath.dev"),
+            ),
             inflight,
             under,
         }
@@ -350,6 +356,23 @@ async fn the_node_tells_who_it_is_and_what_it_can() {
     let info = rig.service.node_get_info(asked).await.unwrap().into_inner();
     assert_eq!(info.node_id, "n1/iqn.1993-08.org.debian:01:fake");
     assert_eq!(info.max_volumes_per_node, 255);
+    let segments = info.accessible_topology.unwrap().segments;
+    assert_eq!(segments["csi.sanpath.dev/partition.cluster-a"], "true");
+    assert_eq!(segments.len(), 1);
+    let none = rig.under.started().in_partitions(Arc::new(BTreeSet::new));
+    let none = NodeService::new(
+        none,
+        Inflight::default(),
+        TopologyKeys::new("csi.sanpath.dev"),
+    );
+    let asked = Request::new(proto::NodeGetInfoRequest {});
+    let (code, message) = told(none.node_get_info(asked).await);
+    assert_eq!(
+        code,
+        Code::Unavailable,
+        "a topology is kept for the node's life"
+    );
+    assert!(message.contains("in no partition"), "{message}");
     let asked = Request::new(proto::NodeGetVolumeHealthRequest::default());
     let health = rig.service.node_get_volume_health(asked).await;
     assert_eq!(told(health).0, Code::Unimplemented);

@@ -66,7 +66,8 @@ pub async fn serve_controller(
     controller: Controller,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let service = ControllerServer::new(ControllerService::new(controller));
+    let keys = identity.topology_keys();
+    let service = ControllerServer::new(ControllerService::new(controller, keys));
     serve(listener, with_identity(identity).add_service(service), stop).await
 }
 

@@ -13,7 +13,7 @@ use crate::config::{Config, Live};
 use crate::controller::Controller;
 use crate::csi::{Identity, serve_controller};
 use crate::host::Host;
-use crate::san::{Fleet, Settings};
+use crate::san::{Fleet, Rules, Settings};
 use crate::volume::SanName;
 
 /// The whole of a call to a SAN, over all its addresses. More than the SAN's own patience with a node that must be drained.
@@ -52,6 +52,12 @@ fn settings(config: &Config) -> BTreeMap<SanName, Settings> {
     let of = |partition: &crate::config::Partition| Settings {
         family: partition.family,
         sanhost: partition.sanhost.clone(),
+        rules: Rules {
+            prefix: partition.resource_prefix.clone(),
+            suffix: partition.resource_suffix.clone(),
+            max_volume: partition.max_volume_size,
+            max_total: partition.max_total_volume_size,
+        },
     };
     config
         .partitions

@@ -20,8 +20,8 @@ use crate::fault::chain;
 use crate::host::{Host, listen_unix};
 use crate::inflight::Inflight;
 use crate::iscsi::{find_initiator_name, known_defect, version};
-use crate::node::{Limits, Node, PathSettings};
-use crate::volume::{NodeId, VolumeId};
+use crate::node::{Limits, Node, PartitionsOf, PathSettings, PathsOf};
+use crate::volume::{NodeId, SanName, VolumeId};
 
 /// The last good config, in the state directory.
 const LAST_CONFIG: &str = "last-good-config.yaml";
@@ -53,18 +53,13 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
     .with_chap(chap_of(host.clone(), Arc::clone(&live)));
     reap_idle_sessions(engine.clone(), arguments.session_idle, stop.clone())?;
     rejoin_paths(engine.clone(), stop.clone())?;
-    let paths_of = Arc::new(move |san: &_| {
-        let config = live.current();
-        config.partitions.get(san).map(|partition| PathSettings {
-            list: partition.ncpaths.clone(),
-            min_paths: partition.min_paths,
-            deadline: partition.login_timeout,
-            ..PathSettings::default()
-        })
-    });
+    let partitions = partitions_of(Arc::clone(&live), arguments.partition.clone());
+    let paths_of = paths_of(live);
     let listener = socket::bind(plugin.endpoint.as_ref())?;
     tracing::info!(endpoint = plugin.endpoint, node.id = %id, "node serves");
     let node = Node::new(id, host.clone(), engine, paths_of, Limits::default());
+    let node = node.in_partitions(partitions);
+    let keys = identity.topology_keys();
     let inflight = Inflight::default();
     let desk = NodeDesk {
         node: node.clone(),
@@ -84,7 +79,13 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
         trim_volumes(trimmer, stop.clone())?;
     }
     answer_operators(&host, &arguments.runtime_dir, desk, stop.clone())?;
-    serve_node(listener, identity, NodeService::new(node, inflight), stop).await?;
+    serve_node(
+        listener,
+        identity,
+        NodeService::new(node, inflight, keys),
+        stop,
+    )
+    .await?;
     Ok(())
 }
 
@@ -117,6 +118,28 @@ fn watch_volumes(node: Node, inflight: Inflight, stop: CancellationToken) -> any
     let mut watch = Watch::default();
     repeat("volume watch", LOOK_EVERY, stop, move || {
         watch.look(&node, &inflight);
+    })
+}
+
+/// How a partition's volumes are reached from here, as its config file has it now.
+fn paths_of(live: Arc<Live>) -> PathsOf {
+    Arc::new(move |san| {
+        let config = live.current();
+        config.partitions.get(san).map(|partition| PathSettings {
+            list: partition.ncpaths.clone(),
+            min_paths: partition.min_paths,
+            deadline: partition.login_timeout,
+            ..PathSettings::default()
+        })
+    })
+}
+
+/// The partitions of the config file; of those only the ones named on the command line, if there are any.
+fn partitions_of(live: Arc<Live>, only: Vec<SanName>) -> PartitionsOf {
+    Arc::new(move || {
+        let config = live.current();
+        let is_ours = |name: &&SanName| only.is_empty() || only.contains(name);
+        config.partitions.keys().filter(is_ours).cloned().collect()
     })
 }
 

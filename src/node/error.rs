@@ -30,6 +30,11 @@ pub enum NodeError {
         "the config in force on this node has no partition {0}, to which the volume belongs; when its file is refused, this node's log says why"
     )]
     NoPartition(SanName),
+    /// There is nothing to tell the orchestrator's scheduler.
+    #[error(
+        "this node is in no partition: its config file, as far as it could be read, and --partition name none in common"
+    )]
+    NoPartitions,
     /// The caller made no staging directory.
     #[error("staging_target_path {} is not a directory", .0.display())]
     NoStagingDirectory(PathBuf),
@@ -360,6 +365,7 @@ impl Faulted for NodeError {
             Self::Late { .. } | Self::Unmounting { .. } => Fault::Timeout,
             Self::BeingUnmounted(_) => Fault::Busy,
             Self::NoThread(_) => Fault::Exhausted,
+            Self::NoPartitions => Fault::MaybeDone,
             Self::Joined(error) => error.fault(),
             Self::StagedOtherwise { .. } | Self::PublishedOtherwise { .. } => Fault::Conflict,
             Self::NoPartition(_)

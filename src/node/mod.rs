@@ -45,6 +45,7 @@ mod unmount;
 mod unpublish;
 mod unstage;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -157,7 +158,12 @@ pub struct NodeInfo {
     pub id: NodeId,
     /// How many volumes the orchestrator may put here.
     pub max_volumes: i64,
+    /// The partitions that it is in; never empty.
+    pub partitions: BTreeSet<SanName>,
 }
+
+/// The partitions that this node is in. Asked anew each time.
+pub type PartitionsOf = Arc<dyn Fn() -> BTreeSet<SanName> + Send + Sync>;
 
 /// How a SAN's partition is reached from this node; `None` when this node's config has no such partition. Asked anew by each stage.
 pub type PathsOf = Arc<dyn Fn(&SanName) -> Option<PathSettings> + Send + Sync>;
@@ -211,6 +217,7 @@ pub struct Node {
     host: Host,
     engine: Engine,
     paths_of: PathsOf,
+    partitions: PartitionsOf,
     limits: Limits,
     readings: Arc<stats::Readings>,
     looks: Arc<health::Looks>,
@@ -234,6 +241,7 @@ impl Node {
             host,
             engine,
             paths_of,
+            partitions: Arc::new(BTreeSet::new),
             limits,
             readings: Arc::default(),
             looks: Arc::default(),
@@ -241,13 +249,26 @@ impl Node {
         }
     }
 
-    /// NodeGetInfo.
+    /// The same node, in the partitions that `partitions` tells.
     #[must_use]
-    pub fn info(&self) -> NodeInfo {
-        NodeInfo {
+    pub fn in_partitions(self, partitions: PartitionsOf) -> Self {
+        Self { partitions, ..self }
+    }
+
+    /// NodeGetInfo.
+    ///
+    /// # Errors
+    /// [`NodeError::NoPartitions`] while it is in none: what is told here is kept for the node's life, so it is better asked again.
+    pub fn info(&self) -> Result<NodeInfo, NodeError> {
+        let partitions = (self.partitions)();
+        if partitions.is_empty() {
+            return Err(NodeError::NoPartitions);
+        }
+        Ok(NodeInfo {
             id: self.id.clone(),
             max_volumes: MAX_VOLUMES,
-        }
+            partitions,
+        })
     }
 
     /// NodeStageVolume: attaches the volume and, unless it is raw, mounts it at the staging path, making a file system on a new one.

@@ -60,7 +60,8 @@ impl Rig {
         let id = NodeId::new("n1", "iqn.1993-08.org.debian:01:fake".parse().unwrap()).unwrap();
         let engine = Engine::new(host.clone(), dirs);
         let paths_of = Arc::new(|_: &_| Some(PathSettings::default()));
-        Node::new(id, host.clone(), engine, paths_of, Limits::default())
+        let partitions = Arc::new(|| ["cluster-a".parse().unwrap()].into());
+        Node::new(id, host.clone(), engine, paths_of, Limits::default()).in_partitions(partitions)
     }
 
     pub fn started(&self) -> Node {

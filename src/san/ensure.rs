@@ -55,6 +55,18 @@ impl San {
         }
     }
 
+    /// The volume with this name on the SAN.
+    ///
+    /// # Errors
+    /// As the SAN or the way to it failed.
+    pub async fn find_named(
+        &self,
+        name: &str,
+        until: Until,
+    ) -> Result<Option<SanVolume>, SanError> {
+        self.family.find_by_name(name, until).await
+    }
+
     /// The volume with this key and WWID. Another WWID is another volume: the key was not ours.
     ///
     /// # Errors

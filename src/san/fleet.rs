@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::ensure::San;
 use super::linux::LinuxSan;
+use super::rules::Rules;
 use crate::volume::{Family, SanName};
 
 /// What it takes to reach one SAN.
@@ -14,6 +15,15 @@ pub struct Settings {
     pub family: Family,
     /// Its management addresses `host:port`, in the order in which they are tried; at least one.
     pub sanhost: Vec<String>,
+    /// What its operator rules.
+    pub rules: Rules,
+}
+
+impl Settings {
+    /// Whether they lead to the same SAN.
+    fn same_san(&self, other: &Self) -> bool {
+        self.family == other.family && self.sanhost == other.sanhost
+    }
 }
 
 /// All SANs. Cheap to clone; clones are the same fleet.
@@ -31,19 +41,17 @@ impl Fleet {
         fleet
     }
 
-    /// Takes over changed settings. A SAN whose settings are the same keeps what it knows; calls under way go on with the one they have.
+    /// Takes over changed settings. A SAN that is reached as before keeps what it knows; calls under way go on with the one they have.
     pub fn update(&self, settings: BTreeMap<SanName, Settings>) {
         let mut berths = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let mut before = std::mem::take(&mut *berths);
         *berths = settings
             .into_iter()
             .map(|(name, settings)| {
-                let kept = before.remove(&name).filter(|(old, _)| *old == settings);
-                let berth = kept.unwrap_or_else(|| {
-                    let san = Arc::new(open(&settings));
-                    (settings, san)
-                });
-                (name, berth)
+                let kept = before.remove(&name);
+                let kept = kept.filter(|(old, _)| old.same_san(&settings));
+                let san = kept.map_or_else(|| Arc::new(open(&settings)), |(_, san)| san);
+                (name, (settings, san))
             })
             .collect();
     }
@@ -52,6 +60,14 @@ impl Fleet {
     #[must_use]
     pub fn find(&self, name: &SanName) -> Option<Arc<San>> {
         self.read().get(name).map(|(_, san)| Arc::clone(san))
+    }
+
+    /// What rules in the partition of this name.
+    #[must_use]
+    pub fn rules(&self, name: &SanName) -> Rules {
+        let berths = self.read();
+        let settings = berths.get(name).map(|(settings, _)| settings);
+        settings.map(|it| it.rules.clone()).unwrap_or_default()
     }
 
     /// All names, in order.
@@ -80,6 +96,7 @@ mod tests {
             let settings = Settings {
                 family: Family::Linux,
                 sanhost: vec![address.to_owned()],
+                rules: Rules::default(),
             };
             (name.parse().unwrap(), settings)
         };

@@ -12,6 +12,7 @@ mod family;
 mod fleet;
 mod linux;
 mod nouns;
+mod rules;
 mod sanhost;
 
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub use ensure::San;
 pub use error::SanError;
 pub use fleet::{Fleet, Settings};
 pub use nouns::{Access, Capacity, Exported, NewVolume, Page, SanVolume};
+pub use rules::Rules;
 
 /// The end of a call's time, on tokio's clock. One for the whole call, whatever number of addresses it takes.
 pub type Until = tokio::time::Instant;

@@ -41,7 +41,7 @@ pub struct SanName(String);
 
 /// Why a text is not the name of a SAN or partition.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0:?} is not a name: use 1 to 32 of A-Z, a-z, 0-9 and -")]
+#[error("{0:?} is not a name: use 1 to 32 of A-Z, a-z, 0-9 and -, without - at the end")]
 pub struct SanNameError(pub String);
 
 impl SanName {
@@ -57,7 +57,9 @@ impl FromStr for SanName {
 
     fn from_str(text: &str) -> Result<Self, SanNameError> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-        let fits = (1..=32).contains(&text.len()) && text.bytes().all(allowed);
+        // It ends a topology key, and those end with a letter or digit (CSI §"Topology").
+        let ends = !text.ends_with('-');
+        let fits = (1..=32).contains(&text.len()) && text.bytes().all(allowed) && ends;
         if fits {
             Ok(Self(text.to_owned()))
         } else {
