@@ -30,7 +30,7 @@
 //! linux_san -> fabric, host, inflight: the same nouns; the kernel's target through the seam; one call per volume
 //! iscsi, multipath, scsi -> fabric, host: SAN nouns; each tool through the seam
 //! filesystem, luks, mount -> host: each tool through the seam
-//! host -> fabric: the SAN of the fake host for tests is told in the same nouns
+//! host -> fabric: names of interfaces; the SAN of the fake host for tests is told in the same nouns
 //! config -> fabric, host, volume: properties are paths and sizes; files through the seam
 //! volume -> fabric: a publish context carries an export
 //! * -> deadline, fault: every call ends in time, every error has a class

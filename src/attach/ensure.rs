@@ -147,7 +147,7 @@ impl Engine {
     ) -> Result<Path, AttachError> {
         let mut work = PathWork::of(self, want, path);
         work.claimed = Arc::clone(claimed);
-        let flight = format!("{} {} {} {}", want.key, path.portal, path.iqn, path.lun);
+        let flight = format!("{} {} {}", want.key, path.nexus(), path.lun);
         let (engine, key) = (self.clone(), want.key.clone());
         let wwid = want.export.wwid.clone();
         let listener = self
@@ -270,7 +270,7 @@ impl Path {
                 Err(error) => chain(error),
             },
         };
-        format!("{}: {reason}", self.path.portal)
+        format!("{}: {reason}", self.path.nexus().place())
     }
 
     fn fault(&self) -> Fault {

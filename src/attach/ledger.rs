@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::fabric::{Export, Iqn, NoPathRetry, Portal, WantedPath, Wwid};
+use crate::fabric::{Export, Nexus, NoPathRetry, WantedPath, Wwid};
 use crate::fault::{Fault, Faulted};
 use crate::host::Host;
 use crate::scsi::Disk;
@@ -123,7 +123,7 @@ pub(super) struct Unread {
     /// Why.
     pub(super) error: LedgerError,
     /// The sessions that it seems to need, as far as it can be understood.
-    pub(super) wanted: Vec<(Portal, Iqn)>,
+    pub(super) wanted: Vec<Nexus>,
     /// The volume and how long its I/O seems to wait, if it says so.
     pub(super) retry: Option<(Wwid, NoPathRetry)>,
 }
@@ -168,9 +168,13 @@ impl Ledger<'_> {
         let text = self.host.read(path).unwrap_or_default();
         let value: Value = serde_json::from_slice(&text).unwrap_or_default();
         let paths = value["wanted"].as_array().cloned().unwrap_or_default();
-        let name = |path: Value| -> Option<(Portal, Iqn)> {
+        let nexus = |path: Value| -> Option<Nexus> {
             let text = |key: &str| path.get(key)?.as_str();
-            Some((text("portal")?.parse().ok()?, text("iqn")?.parse().ok()?))
+            Some(Nexus {
+                portal: text("portal")?.parse().ok()?,
+                iqn: text("iqn")?.parse().ok()?,
+                iface: text("iface").and_then(|name| name.parse().ok()),
+            })
         };
         let retry = || -> Option<(Wwid, NoPathRetry)> {
             let wwid = value["export"]["wwid"].as_str()?.parse().ok()?;
@@ -178,7 +182,7 @@ impl Ledger<'_> {
         };
         Unread {
             error,
-            wanted: paths.into_iter().filter_map(name).collect(),
+            wanted: paths.into_iter().filter_map(nexus).collect(),
             retry: retry(),
         }
     }
@@ -414,7 +418,7 @@ mod tests {
         }
         let listing = ledger.list().unwrap();
         assert_eq!(listing.records, [record()]);
-        let wanted = [(record().wanted[0].portal, record().wanted[0].iqn.clone())];
+        let wanted = [record().wanted[0].nexus()];
         assert_eq!(listing.unread.len(), 2);
         for unread in &listing.unread {
             assert_eq!(unread.wanted, wanted);

@@ -42,7 +42,7 @@ pub use resize::Resized;
 pub use show::PathRow;
 
 use crate::deadline::{Deadline, Moment};
-use crate::fabric::{Chap, Export, Iqn, NoPathRetry, Portal, WantedPath, Wwid};
+use crate::fabric::{Chap, Export, Nexus, NoPathRetry, WantedPath, Wwid};
 use crate::fault::chain;
 use crate::flights::Flights;
 use crate::host::{Host, LockGuard};
@@ -150,11 +150,11 @@ struct Shared {
     chores: Flights<release::ChoreOutcome>,
     identities: Flights<verify::MemberIdentity>,
     rescans: Flights<resize::RescanOutcome>,
-    idle: Mutex<BTreeMap<(Portal, Iqn), Moment>>,
+    idle: Mutex<BTreeMap<Nexus, Moment>>,
     /// Unreadable records that the log has told of.
     told_unread: Mutex<BTreeSet<String>>,
     /// Sessions that were ended to be made anew with other credentials and are not back; when to try next.
-    renewals: Mutex<BTreeMap<(Portal, Iqn), Moment>>,
+    renewals: Mutex<BTreeMap<Nexus, Moment>>,
 }
 
 impl Engine {

@@ -94,12 +94,12 @@ impl PathWork {
     fn ensure_disk(&self) -> Result<Disk, PathError> {
         let (host, lun) = (&self.host, self.path.lun);
         let initiator = &self.engine.shared.initiator;
+        let nexus = self.path.nexus();
         let mut pause = Duration::ZERO;
         loop {
             let chap = (self.engine.chap_of)(&self.key).map_err(PathError::Credentials)?;
             let login = Login {
-                portal: self.path.portal,
-                iqn: &self.path.iqn,
+                nexus: &nexus,
                 chap: chap.as_ref(),
             };
             let session = initiator

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::Engine;
 use super::error::DetachError;
-use crate::fabric::{Iqn, Portal};
+use crate::fabric::Nexus;
 use crate::fault::chain;
-use crate::iscsi::{OwnRecord, Session, find_session};
+use crate::iscsi::{OwnRecord, Session, find_recorded_session};
 use crate::scsi;
 
 /// How long one logout may wait for its portal.
@@ -19,9 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reaped {
     /// Sessions that were ended, with their records.
-    pub ended: Vec<(Portal, Iqn)>,
+    pub ended: Vec<Nexus>,
     /// Those that could not be, and why.
-    pub failed: Vec<(Portal, String)>,
+    pub failed: Vec<(Nexus, String)>,
 }
 
 impl Engine {
@@ -43,12 +43,30 @@ impl Engine {
             };
             let deadline = self.host.deadline_in(PATIENCE);
             match initiator.remove_session(&self.host, &record, &still, deadline) {
-                Ok(true) => reaped.ended.push((record.portal, record.iqn.clone())),
+                Ok(true) => reaped.ended.push(record.nexus()),
                 Ok(false) => {}
-                Err(error) => reaped.failed.push((record.portal, chain(&error))),
+                Err(error) => reaped.failed.push((record.nexus(), chain(&error))),
             }
         }
+        self.remove_unused_interfaces();
         Ok(reaped)
+    }
+
+    /// Interface records outlive their last session by no more than a round.
+    fn remove_unused_interfaces(&self) {
+        let deadline = self.host.deadline_in(PATIENCE);
+        let initiator = &self.shared.initiator;
+        match initiator.remove_unused_interfaces(&self.host, deadline) {
+            Ok(removed) => {
+                for iface in removed {
+                    tracing::info!(%iface, "nothing is bound to the interface any more; its record is removed");
+                }
+            }
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(error, "unused interface records could not be looked for");
+            }
+        }
     }
 
     /// Those of `own` that are idle now and have been at every look for `idle`.
@@ -58,20 +76,20 @@ impl Engine {
         let mut ripe = Vec::new();
         let mut still_idle = BTreeSet::new();
         for record in own {
-            let session = find_session(&self.host, record.portal, &record.iqn);
+            let nexus = record.nexus();
+            let session = find_recorded_session(&self.host, &nexus);
             let session = session.map_err(DetachError::Read)?;
             let is_idle = self.is_idle(&record, session.as_ref(), &wanted);
             if !is_idle.map_err(DetachError::Read)? {
                 continue;
             }
-            let name = (record.portal, record.iqn.clone());
-            still_idle.insert(name.clone());
+            still_idle.insert(nexus.clone());
             let mut idle_since = self
                 .shared
                 .idle
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            if now.since(*idle_since.entry(name).or_insert(now)) >= idle {
+            if now.since(*idle_since.entry(nexus).or_insert(now)) >= idle {
                 ripe.push(record);
             }
         }
@@ -80,7 +98,7 @@ impl Engine {
             .idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        idle_since.retain(|name, _| still_idle.contains(name));
+        idle_since.retain(|nexus, _| still_idle.contains(nexus));
         Ok(ripe)
     }
 
@@ -89,12 +107,12 @@ impl Engine {
         &self,
         record: &OwnRecord,
         session: Option<&Session>,
-        wanted: &Option<BTreeSet<(Portal, Iqn)>>,
+        wanted: &Option<BTreeSet<Nexus>>,
     ) -> io::Result<bool> {
         let Some(wanted) = wanted else {
             return Ok(false);
         };
-        if wanted.contains(&(record.portal, record.iqn.clone())) {
+        if wanted.contains(&record.nexus()) {
             return Ok(false);
         }
         let Some(session) = session else {
@@ -106,7 +124,7 @@ impl Engine {
 
     /// The portals and targets that a record of this boot wants, be it leaving or not. A record that cannot be read wants what it seems to want; one
     /// that says nothing at all does not keep idle sessions for ever: a session with a disk under it is never ended anyway.
-    fn wanted_portals(&self) -> Result<BTreeSet<(Portal, Iqn)>, DetachError> {
+    fn wanted_portals(&self) -> Result<BTreeSet<Nexus>, DetachError> {
         let ledger = self.ledger();
         let boot_id = ledger.boot_id()?;
         let listing = self.list_ledger()?;
@@ -116,7 +134,7 @@ impl Engine {
             .into_iter()
             .filter(|record| record.boot_id == boot_id)
             .flat_map(|record| record.wanted)
-            .map(|path| (path.portal, path.iqn))
+            .map(|path| path.nexus())
             .chain(guessed)
             .collect())
     }

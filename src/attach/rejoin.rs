@@ -15,10 +15,10 @@ use super::error::AttachError;
 use super::ledger::Record;
 use super::{Engine, Want};
 use crate::deadline::Moment;
-use crate::fabric::{Iqn, Portal, WantedPath};
+use crate::fabric::{Nexus, WantedPath};
 use crate::fault::chain;
 use crate::flights::Look;
-use crate::iscsi::{Login, SessionState, find_session};
+use crate::iscsi::{Login, SessionState, find_session, probe};
 use crate::multipath;
 use crate::scsi::{self, DiskState};
 
@@ -89,12 +89,11 @@ impl Engine {
                 return;
             }
         };
-        for WantedPath { portal, iqn, .. } in &record.wanted {
+        for path in &record.wanted {
             let deadline = self.host.deadline_in(LOCK_PATIENCE);
             let initiator = &self.shared.initiator;
             let login = Login {
-                portal: *portal,
-                iqn,
+                nexus: &path.nexus(),
                 chap: chap.as_ref(),
             };
             initiator.keep_record_current(&self.host, login, deadline);
@@ -130,15 +129,20 @@ impl Engine {
         let initiator = &self.shared.initiator;
         let mut paths = Vec::new();
         for path in &record.wanted {
-            let Some(session) = find_session(host, path.portal, &path.iqn)? else {
+            let nexus = path.nexus();
+            let Some(session) = find_session(host, &nexus)? else {
                 if self.is_due(path) {
                     paths.push(path.clone());
                 }
                 continue;
             };
+            let login = |chap| Login {
+                nexus: &nexus,
+                chap,
+            };
             if let Some(chap) = &chap
-                && initiator.is_outdated(host, &session, chap.as_ref())
-                && host.probe_tcp(path.portal.socket_address(), PROBE).is_ok()
+                && initiator.is_outdated(host, &session, login(chap.as_ref()))
+                && probe(host, &nexus, PROBE).is_ok()
             {
                 self.note_renewal(path, Duration::ZERO);
                 paths.push(path.clone());
@@ -196,25 +200,25 @@ impl Engine {
     /// Whether the path's session was ended to be made anew, and it is time to try that again.
     fn is_due(&self, path: &WantedPath) -> bool {
         let renewals = self.renewals();
-        let due = renewals.get(&(path.portal, path.iqn.clone()));
+        let due = renewals.get(&path.nexus());
         due.is_some_and(|due| self.host.now() >= *due)
     }
 
     fn note_renewal(&self, path: &WantedPath, pause: Duration) {
-        let name = (path.portal, path.iqn.clone());
-        self.renewals().insert(name, self.host.now().after(pause));
+        let due = self.host.now().after(pause);
+        self.renewals().insert(path.nexus(), due);
     }
 
     /// A session that is up is no longer to be made anew; one that is not there is, later.
     fn judge_renewal(&self, path: &WantedPath) -> Result<(), AttachError> {
-        let name = (path.portal, path.iqn.clone());
-        if !self.renewals().contains_key(&name) {
+        let nexus = path.nexus();
+        if !self.renewals().contains_key(&nexus) {
             return Ok(());
         }
-        let session = find_session(&self.host, path.portal, &path.iqn);
+        let session = find_session(&self.host, &nexus);
         match session.map_err(AttachError::Read)? {
             Some(session) if session.state == SessionState::LoggedIn => {
-                self.renewals().remove(&name);
+                self.renewals().remove(&nexus);
             }
             Some(_) => {}
             None => self.note_renewal(path, RENEW_AGAIN),
@@ -222,7 +226,7 @@ impl Engine {
         Ok(())
     }
 
-    fn renewals(&self) -> MutexGuard<'_, BTreeMap<(Portal, Iqn), Moment>> {
+    fn renewals(&self) -> MutexGuard<'_, BTreeMap<Nexus, Moment>> {
         let renewals = self.shared.renewals.lock();
         renewals.unwrap_or_else(PoisonError::into_inner)
     }

@@ -46,7 +46,7 @@ impl Engine {
     }
 
     fn row(&self, path: &WantedPath, views: &[PathView]) -> io::Result<PathRow> {
-        let session = find_session(&self.host, path.portal, &path.iqn)?;
+        let session = find_session(&self.host, &path.nexus())?;
         let disk = match &session {
             Some(session) => scsi::find_disk(&self.host, session.scsi_host, path.lun)?,
             None => None,

@@ -1,6 +1,7 @@
 //! The engine on a host that behaves: whole sequences, faults, and a crash after every single step.
 
 mod chap;
+mod interfaces;
 mod logins;
 mod no_path_retry;
 mod reboots;

@@ -231,11 +231,11 @@ fn repeat(
 fn tell_reaped(round: Result<Reaped, DetachError>) {
     match round {
         Ok(reaped) => {
-            for (portal, iqn) in &reaped.ended {
-                tracing::info!(%portal, %iqn, "idle session logged out");
+            for nexus in &reaped.ended {
+                tracing::info!(%nexus, "idle session logged out");
             }
-            for (portal, error) in &reaped.failed {
-                tracing::warn!(%portal, error, "idle session could not be logged out");
+            for (nexus, error) in &reaped.failed {
+                tracing::warn!(%nexus, error, "idle session could not be logged out");
             }
         }
         Err(error) => {

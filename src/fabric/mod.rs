@@ -6,6 +6,7 @@ mod chap;
 mod export;
 mod interface;
 mod iqn;
+mod nexus;
 mod no_path_retry;
 mod paths;
 mod portal;
@@ -16,6 +17,7 @@ pub use chap::{Chap, ChapError, ChapUser, Secret, check_chap_text};
 pub use export::{Export, MAX_OFFERS, Offer};
 pub use interface::{IfaceKey, InterfaceError, Interfaces, Netdev};
 pub use iqn::{Iqn, IqnError};
+pub use nexus::{Nexus, Place};
 pub use no_path_retry::{NoPathRetry, NoPathRetryError};
 pub use paths::{
     ElementError, HostName, HostNameError, ListedPath, PathAddress, PathList, PathListError,

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Export, HostName, IfaceKey, Interfaces, Iqn, ListedPath, Lun, Netdev, Offer, PathAddress,
-    PathList, Portal,
+    Export, HostName, IfaceKey, Interfaces, Iqn, ListedPath, Lun, Netdev, Nexus, Offer,
+    PathAddress, PathList, Portal,
 };
 
 /// One path that a node should have to a volume.
@@ -22,6 +22,18 @@ pub struct WantedPath {
     /// The interface of this node that its session is bound to; without one the routes decide.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iface: Option<Netdev>,
+}
+
+impl WantedPath {
+    /// The session that carries it.
+    #[must_use]
+    pub fn nexus(&self) -> Nexus {
+        Nexus {
+            portal: self.portal,
+            iqn: self.iqn.clone(),
+            iface: self.iface.clone(),
+        }
+    }
 }
 
 /// What a path list refers to and only the machine can tell. Read anew before each choice.

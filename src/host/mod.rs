@@ -15,6 +15,7 @@ mod multipathd_socket;
 mod real;
 mod steps;
 mod sys;
+mod tcp;
 mod world;
 
 use std::ffi::OsString;
@@ -33,6 +34,7 @@ pub use steps::{Counts, Step, StepHook};
 pub use world::{LockGuard, MountCall, Watch, World};
 
 use crate::deadline::{Deadline, Moment};
+use crate::fabric::Netdev;
 use steps::Steps;
 
 /// The longest that a wait goes without looking again, should the kernel's event be lost.
@@ -218,12 +220,17 @@ impl Host {
         self.world.open_block(path)
     }
 
-    /// Whether something listens at `address`.
+    /// Whether something listens at `address`, asked through the interface `through`, or as the routes have it.
     ///
     /// # Errors
-    /// Why not.
-    pub fn probe_tcp(&self, address: SocketAddr, timeout: Duration) -> io::Result<()> {
-        self.world.probe_tcp(address, timeout)
+    /// Why not; `ENODEV` when there is no such interface.
+    pub fn probe_tcp(
+        &self,
+        address: SocketAddr,
+        through: Option<&Netdev>,
+        timeout: Duration,
+    ) -> io::Result<()> {
+        self.world.probe_tcp(address, through, timeout)
     }
 
     // ---- changing: each passes `step` ---------------------------------------------------------------------------------------

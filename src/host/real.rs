@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,8 +17,9 @@ use super::exec::{Command, ExecError, Output};
 use super::files::{FileKind, Space, Stat};
 use super::kernel_events::KernelEvents;
 use super::world::{LockGuard, MountCall, Watch, World};
-use super::{exec, multipathd_socket, sys};
+use super::{exec, multipathd_socket, sys, tcp};
 use crate::deadline::Moment;
+use crate::fabric::Netdev;
 
 /// Files of ours may hold secrets; nobody else reads them.
 const PRIVATE: u32 = 0o600;
@@ -105,8 +106,13 @@ impl World for Real {
         Ok(Box::new(RealBlock(file)))
     }
 
-    fn probe_tcp(&self, address: SocketAddr, timeout: Duration) -> io::Result<()> {
-        TcpStream::connect_timeout(&address, timeout).map(drop)
+    fn probe_tcp(
+        &self,
+        address: SocketAddr,
+        through: Option<&Netdev>,
+        timeout: Duration,
+    ) -> io::Result<()> {
+        tcp::probe(address, through, timeout)
     }
 
     fn write_attribute(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -12,6 +12,7 @@ use super::block::Block;
 use super::exec::{Command, ExecError, Output};
 use super::files::{Space, Stat};
 use crate::deadline::Moment;
+use crate::fabric::Netdev;
 
 /// One mount(2).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +52,12 @@ pub trait World: Send + Sync {
     fn stat(&self, path: &Path) -> io::Result<Stat>;
     fn space(&self, path: &Path) -> io::Result<Space>;
     fn open_block(&self, path: &Path) -> io::Result<Box<dyn Block>>;
-    fn probe_tcp(&self, address: SocketAddr, timeout: Duration) -> io::Result<()>;
+    fn probe_tcp(
+        &self,
+        address: SocketAddr,
+        through: Option<&Netdev>,
+        timeout: Duration,
+    ) -> io::Result<()>;
 
     fn write_attribute(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
     /// By way of `scratch`, which is on the same file system.

@@ -9,15 +9,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::interfaces::record_name;
 use crate::deadline::Deadline;
-use crate::fabric::{Iqn, Portal, Secret};
+use crate::fabric::{Nexus, Secret};
 use crate::fault::{Fault, Faulted};
 use crate::host::{FileKind, Host};
 
 /// Where open-iscsi keeps its database, by version and distribution (relative to the host's root).
-const DATABASES: [&str; 2] = ["etc/iscsi/nodes", "var/lib/iscsi/nodes"];
-/// The records of the interface that nobody bound to anything.
-const INTERFACE: &str = "default";
+pub(super) const HOMES: [&str; 2] = ["etc/iscsi", "var/lib/iscsi"];
+/// The folder of the node records there.
+pub(super) const NODES: &str = "nodes";
 /// Beside the database, on the same file system and nowhere that open-iscsi looks: what becomes a record in one rename.
 const SCRATCH: &str = "sanpath-record.new";
 /// Where open-iscsi's lock is (relative to the host's root).
@@ -44,10 +45,10 @@ pub enum DatabaseError {
         source: io::Error,
     },
     /// It holds no text.
-    #[error("{} is no node record", .0.display())]
+    #[error("{} is no record of open-iscsi", .0.display())]
     Form(PathBuf),
     /// There is no record to write to.
-    #[error("the node record is nowhere in {}", DATABASES.join(", "))]
+    #[error("the node record is nowhere in {}", HOMES.join(", "))]
     NoRecord,
     /// Somebody else kept the lock.
     #[error(
@@ -84,37 +85,38 @@ struct RecordFile {
 }
 
 impl Database<'_> {
-    /// Whether there is a record for this portal, under any tag. A wrong answer does no lasting harm: the update that follows says "not
+    /// Whether there is a record for this session, under any tag. A wrong answer does no lasting harm: the update that follows says "not
     /// found", or sets everything anew.
-    pub(super) fn has_record(&self, portal: Portal, iqn: &Iqn) -> io::Result<bool> {
-        Ok(!self.entries(portal, iqn)?.is_empty())
+    ///
+    /// # Errors
+    /// See [`DatabaseError`].
+    pub(super) fn has_record(&self, nexus: &Nexus) -> Result<bool, DatabaseError> {
+        Ok(!self.record_files(nexus)?.is_empty())
     }
 
-    /// Whether every record for this portal has these settings.
+    /// Whether every record for this session has these settings.
     ///
     /// # Errors
     /// See [`DatabaseError`].
     pub(super) fn has_settings(
         &self,
-        portal: Portal,
-        iqn: &Iqn,
+        nexus: &Nexus,
         settings: &[Setting<'_>],
     ) -> Result<bool, DatabaseError> {
-        self.have_settings(&self.record_files(portal, iqn)?, settings)
+        self.have_settings(&self.record_files(nexus)?, settings)
     }
 
-    /// Makes sure that every record for this portal has these settings. Only reads when all have.
+    /// Makes sure that every record for this session has these settings. Only reads when all have.
     ///
     /// # Errors
     /// See [`DatabaseError`].
     pub(super) fn ensure_settings(
         &self,
-        portal: Portal,
-        iqn: &Iqn,
+        nexus: &Nexus,
         settings: &[Setting<'_>],
         deadline: Deadline,
     ) -> Result<(), DatabaseError> {
-        let files = self.record_files(portal, iqn)?;
+        let files = self.record_files(nexus)?;
         if files.is_empty() {
             return Err(DatabaseError::NoRecord);
         }
@@ -161,12 +163,12 @@ impl Database<'_> {
     }
 
     /// The entries of the database for a portal: folders of records, or records of an old form.
-    fn entries(&self, portal: Portal, iqn: &Iqn) -> io::Result<Vec<PathBuf>> {
-        let untagged = format!("{},{}", portal.address(), portal.port());
+    fn entries(&self, nexus: &Nexus) -> io::Result<Vec<PathBuf>> {
+        let untagged = format!("{},{}", nexus.portal.address(), nexus.portal.port());
         let tagged = format!("{untagged},");
         let mut found = Vec::new();
-        for database in DATABASES {
-            let target = self.root.join(database).join(iqn.as_str());
+        for home in HOMES {
+            let target = self.root.join(home).join(NODES).join(nexus.iqn.as_str());
             let names = self.host.list(&target)?;
             let fits = |name: &str| name == untagged || name.starts_with(&tagged);
             let fitting = names.iter().filter_map(|name| name.to_str());
@@ -179,12 +181,15 @@ impl Database<'_> {
         Ok(found)
     }
 
-    fn record_files(&self, portal: Portal, iqn: &Iqn) -> Result<Vec<RecordFile>, DatabaseError> {
-        let entries = self.entries(portal, iqn);
+    fn record_files(&self, nexus: &Nexus) -> Result<Vec<RecordFile>, DatabaseError> {
+        let entries = self.entries(nexus);
+        let name = record_name(nexus.iface.as_ref());
         let mut files = Vec::new();
         for entry in entries.map_err(|source| failed("read", self.root, source))? {
-            let inner = entry.join(INTERFACE);
-            for path in [inner, entry.clone()] {
+            let inner = entry.join(&name);
+            // The old form knows no interface.
+            let old_form = nexus.iface.is_none().then(|| entry.clone());
+            for path in [inner].into_iter().chain(old_form) {
                 let stat = self.host.find_stat(&path);
                 let stat = stat.map_err(|source| failed("read", &path, source))?;
                 if stat.is_some_and(|stat| stat.kind == FileKind::File) {
@@ -199,13 +204,10 @@ impl Database<'_> {
         Ok(files)
     }
 
-    fn scratch_for(&self, record: &Path) -> PathBuf {
-        let home = DATABASES
-            .iter()
-            .map(|database| self.root.join(database))
-            .find(|database| record.starts_with(database));
-        let beside = home.as_deref().and_then(Path::parent);
-        beside.unwrap_or(self.root).join(SCRATCH)
+    pub(super) fn scratch_for(&self, record: &Path) -> PathBuf {
+        let homes = HOMES.map(|home| self.root.join(home));
+        let home = homes.iter().find(|home| record.starts_with(home));
+        home.map_or(self.root, PathBuf::as_path).join(SCRATCH)
     }
 
     fn text(&self, path: &Path) -> Result<Secret, DatabaseError> {
@@ -230,24 +232,32 @@ impl Database<'_> {
         deadline: Deadline,
         work: impl FnOnce() -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
+        self.alone(deadline, || self.linked(deadline, work))
+    }
+
+    /// Does `work` under the lock, for one who is alone at it.
+    pub(super) fn linked<T>(
+        &self,
+        deadline: Deadline,
+        work: impl FnOnce() -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
         let deadline = deadline.at_most(self.host.now(), PATIENCE);
         let lock = self.lock_folder().join(LOCK);
-        self.alone(deadline, || {
-            self.take(&lock, deadline)?;
-            let done = work();
-            let released = self.host.remove_file(&lock);
-            released.map_err(|source| failed("remove", &lock, source))?;
-            done
-        })
+        self.take(&lock, deadline)?;
+        let done = work();
+        let released = self.host.remove_file(&lock);
+        released.map_err(|source| failed("remove", &lock, source))?;
+        done
     }
 
     /// Does `work` while no other process of ours is at the lock.
-    fn alone<T>(
+    pub(super) fn alone<T>(
         &self,
         deadline: Deadline,
         work: impl FnOnce() -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
         let path = self.locks.join("open-iscsi.lock");
+        let deadline = deadline.at_most(self.host.now(), PATIENCE);
         let taken = self
             .host
             .ensure_directory(self.locks)
@@ -293,7 +303,7 @@ impl Database<'_> {
     }
 }
 
-fn failed(what: &'static str, path: &Path, source: io::Error) -> DatabaseError {
+pub(super) fn failed(what: &'static str, path: &Path, source: io::Error) -> DatabaseError {
     DatabaseError::File {
         what,
         path: path.to_owned(),
@@ -311,7 +321,7 @@ fn setting_in(line: &str) -> Option<(&str, &str)> {
     Some((name.trim(), value.trim()))
 }
 
-fn has_settings(text: &str, settings: &[Setting<'_>]) -> bool {
+pub(super) fn has_settings(text: &str, settings: &[Setting<'_>]) -> bool {
     settings.iter().all(|(name, wanted)| {
         let values = text
             .lines()
@@ -353,8 +363,16 @@ mod tests {
 
     const RECORD: &str = "# BEGIN RECORD 2.1.11\nnode.name = iqn.2026-11.dev.sanpath:t\nnode.session.auth.authmethod = None\nnode.conn[0].port = 3260\n# END RECORD\n";
 
-    fn iqn() -> Iqn {
+    fn iqn() -> crate::fabric::Iqn {
         "iqn.2026-11.dev.sanpath:t".parse().unwrap()
+    }
+
+    fn nexus(portal: &str, iface: Option<&str>) -> Nexus {
+        Nexus {
+            portal: portal.parse().unwrap(),
+            iqn: iqn(),
+            iface: iface.map(|name| name.parse().unwrap()),
+        }
     }
 
     struct Rig {
@@ -390,28 +408,39 @@ mod tests {
 
         fn ensure(&self, settings: &[Setting<'_>]) -> Result<(), DatabaseError> {
             let deadline = self.host.deadline_in(Duration::from_millis(50));
-            let portal = "10.0.0.1".parse().unwrap();
             self.database()
-                .ensure_settings(portal, &iqn(), settings, deadline)
+                .ensure_settings(&nexus("10.0.0.1", None), settings, deadline)
         }
     }
 
     #[test]
     fn a_record_is_found_under_any_tag_in_either_database() {
         let rig = Rig::new();
-        let has = |portal: &str| {
-            let portal: Portal = portal.parse().unwrap();
-            rig.database().has_record(portal, &iqn()).unwrap()
-        };
-        let make = |database: &str, name: &str| {
-            rig.make(&format!("{database}/{}/{name}/default", iqn()), RECORD);
+        let has = |portal: &str| rig.database().has_record(&nexus(portal, None)).unwrap();
+        let make = |home: &str, name: &str| {
+            rig.make(&format!("{home}/nodes/{}/{name}/default", iqn()), RECORD);
         };
         assert!(!has("10.0.0.1"));
-        make(DATABASES[0], "10.0.0.1,32600,1");
+        make(HOMES[0], "10.0.0.1,32600,1");
         assert!(!has("10.0.0.1"), "another port");
-        make(DATABASES[0], "10.0.0.1,3260,7");
-        make(DATABASES[1], "fd00::1,3261,1");
+        make(HOMES[0], "10.0.0.1,3260,7");
+        make(HOMES[1], "fd00::1,3261,1");
         assert!(has("10.0.0.1") && has("[FD00::1]:3261"));
+    }
+
+    #[test]
+    fn a_record_of_one_interface_is_none_of_another() {
+        let rig = Rig::new();
+        let has = |iface| {
+            let nexus = nexus("10.0.0.1", iface);
+            rig.database().has_record(&nexus).unwrap()
+        };
+        let folder = format!("etc/iscsi/nodes/{}/10.0.0.1,3260,1", iqn());
+        rig.make(&format!("{folder}/sanpath-eth0.100"), RECORD);
+        assert!(has(Some("eth0.100")) && !has(Some("eth0")) && !has(None));
+        let old = format!("var/lib/iscsi/nodes/{}/10.0.0.1,3260", iqn());
+        rig.make(&old, RECORD);
+        assert!(has(None) && !has(Some("eth0")));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use crate::fabric::{Iqn, Portal};
+use super::interfaces::record_name;
+use crate::fabric::Nexus;
 use crate::fault::{Fault, Faulted};
 use crate::host::{Command, ExecError, Host, Output};
 
@@ -13,8 +14,6 @@ use crate::host::{Command, ExecError, Host, Output};
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The portal group tag that a record of ours is filed under. Only a label: at login the target's own tag is taken.
 const RECORD_TAG: u16 = 1;
-/// Only records of the default interface; those that an administrator bound to another one are not ours.
-const INTERFACE: [&str; 2] = ["-I", "default"];
 
 /// How `iscsiadm` ended (open-iscsi `include/iscsi_err.h`), as far as it makes a difference to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,10 +158,10 @@ pub fn known_defect(version: &str) -> Option<&'static str> {
 }
 
 /// Makes the node record. An existing one is reset to defaults, so call it only when there is none, and update afterwards.
-pub(super) fn create_record(host: &Host, portal: Portal, iqn: &Iqn) -> Result<(), IscsiadmError> {
-    let tagged = format!("{portal},{RECORD_TAG}");
-    let arguments = ["-m", "node", "-T", iqn.as_str(), "-p", &tagged, "-o", "new"];
-    call(host, "make the node record", &with_interface(&arguments))
+pub(super) fn create_record(host: &Host, nexus: &Nexus) -> Result<(), IscsiadmError> {
+    let tagged = format!("{},{RECORD_TAG}", nexus.portal);
+    let what = "make the node record";
+    on_record(host, what, nexus, &tagged, &["-o", "new"])
 }
 
 /// Who looks for LUNs after a login.
@@ -175,35 +174,20 @@ pub(super) enum Scan {
 }
 
 /// Writes all our settings into the node record, or none when one is not known.
-pub(super) fn update_record(
-    host: &Host,
-    portal: Portal,
-    iqn: &Iqn,
-    scan: Scan,
-) -> Result<(), IscsiadmError> {
-    let at = portal.to_string();
-    let mut arguments = vec![
-        "-m",
-        "node",
-        "-T",
-        iqn.as_str(),
-        "-p",
-        &at,
-        "--op",
-        "update",
-    ];
+pub(super) fn update_record(host: &Host, nexus: &Nexus, scan: Scan) -> Result<(), IscsiadmError> {
+    let mut arguments = vec!["--op", "update"];
     let known = |(name, _): &(&str, &str)| scan == Scan::ByUs || *name != SCAN;
     for (name, value) in SETTINGS.into_iter().filter(known) {
         arguments.extend(["-n", name, "-v", value]);
     }
-    call(host, "update the node record", &with_interface(&arguments))
+    let at = nexus.portal.to_string();
+    on_record(host, "update the node record", nexus, &at, &arguments)
 }
 
 /// Logs in. A session that exists already is what was asked for.
-pub(super) fn login(host: &Host, portal: Portal, iqn: &Iqn) -> Result<(), IscsiadmError> {
-    let at = portal.to_string();
-    let arguments = ["-m", "node", "-T", iqn.as_str(), "-p", &at, "--login"];
-    let ended = call(host, "log in", &with_interface(&arguments));
+pub(super) fn login(host: &Host, nexus: &Nexus) -> Result<(), IscsiadmError> {
+    let at = nexus.portal.to_string();
+    let ended = on_record(host, "log in", nexus, &at, &["--login"]);
     benign(ended, Exit::Exists)
 }
 
@@ -215,15 +199,25 @@ pub(super) fn logout(host: &Host, sid: u32) -> Result<(), IscsiadmError> {
 }
 
 /// Deletes the node record. One that is gone is what was asked for.
-pub(super) fn delete_record(host: &Host, portal: Portal, iqn: &Iqn) -> Result<(), IscsiadmError> {
-    let at = portal.to_string();
-    let arguments = ["-m", "node", "-T", iqn.as_str(), "-p", &at, "-o", "delete"];
-    let ended = call(host, "delete the node record", &with_interface(&arguments));
+pub(super) fn delete_record(host: &Host, nexus: &Nexus) -> Result<(), IscsiadmError> {
+    let at = nexus.portal.to_string();
+    let what = "delete the node record";
+    let ended = on_record(host, what, nexus, &at, &["-o", "delete"]);
     benign(ended, Exit::NotFound)
 }
 
-fn with_interface<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
-    [arguments, &INTERFACE].concat()
+/// Names the interface in every call: without it all records of the portal are meant, also those that an administrator bound to one of his own.
+fn on_record(
+    host: &Host,
+    what: &'static str,
+    nexus: &Nexus,
+    at: &str,
+    arguments: &[&str],
+) -> Result<(), IscsiadmError> {
+    let interface = record_name(nexus.iface.as_ref());
+    let record = ["-m", "node", "-T", nexus.iqn.as_str(), "-p", at];
+    let last = ["-I", &interface];
+    call(host, what, &[&record, arguments, &last].concat())
 }
 
 fn benign(ended: Result<(), IscsiadmError>, fine: Exit) -> Result<(), IscsiadmError> {

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use super::authentication::{holds_other, settings_of};
 use super::database::{Database, DatabaseError};
+use super::error::{LoginError, SessionError};
+use super::interfaces::{binding, record_name};
 use super::iscsiadm::{self, Exit, IscsiadmError, Scan};
 use super::records::{self, OwnRecord, RecordError};
-use super::session::{Session, SessionState, find_session};
+use super::session::{Session, SessionState, find_recorded_session, find_session, list_sessions};
 use crate::deadline::Deadline;
-use crate::fabric::{Chap, Iqn, Portal};
-use crate::fault::{Fault, Faulted, chain};
+use crate::fabric::{Chap, Netdev, Nexus, Portal};
+use crate::fault::chain;
 use crate::host::{Host, LockGuard};
 
 /// A portal that takes longer to accept a connection is dead for the purposes of a login.
@@ -26,120 +28,11 @@ const TRIES: u32 = 4;
 /// The pause before the first repetition; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why there is no session, or why it is still there.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    /// Reading the state failed.
-    #[error("the sessions could not be read")]
-    Read(#[source] io::Error),
-    /// Nothing listens at the portal.
-    #[error("portal {portal} does not answer")]
-    Dead {
-        /// Which.
-        portal: Portal,
-        #[source]
-        source: io::Error,
-    },
-    /// The session exists and has lost its connection; iscsid is at it.
-    #[error("session {sid} to {portal} has lost its connection")]
-    Down {
-        /// Its number.
-        sid: u32,
-        /// Its portal.
-        portal: Portal,
-    },
-    /// Another login or logout holds the portal.
-    #[error("another login or logout at {0} did not end in time")]
-    Locked(Portal),
-    /// The lock file cannot be used.
-    #[error("the lock {} cannot be used", path.display())]
-    Lock {
-        /// Which.
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    /// Our note about the record failed.
-    #[error("the note about our record for {portal}")]
-    Record {
-        /// Whose.
-        portal: Portal,
-        #[source]
-        source: RecordError,
-    },
-    /// iscsiadm failed.
-    #[error("target {iqn} at {portal}")]
-    Iscsiadm {
-        /// Where.
-        portal: Portal,
-        /// Which target.
-        iqn: Iqn,
-        #[source]
-        source: IscsiadmError,
-    },
-    /// The target does not accept who we are, or is not who it should be.
-    #[error(
-        "authentication failed: target {iqn} at {portal} and this node did not accept each other {with}"
-    )]
-    Denied {
-        /// Where.
-        portal: Portal,
-        /// Which target.
-        iqn: Iqn,
-        /// With what.
-        with: String,
-        #[source]
-        source: Box<IscsiadmError>,
-    },
-    /// The login ended for good, and it is not known which side ended it.
-    #[error(
-        "target {iqn} at {portal} is not to be had; with mutual CHAP that is also what becomes of a target that does not prove itself: see node.session.auth.username_in and password_in"
-    )]
-    Unproven {
-        /// Where.
-        portal: Portal,
-        /// Which target.
-        iqn: Iqn,
-        #[source]
-        source: Box<IscsiadmError>,
-    },
-    /// open-iscsi's record of it could not be written.
-    #[error("the node record for {iqn} at {portal}")]
-    Database {
-        /// Where.
-        portal: Portal,
-        /// Which target.
-        iqn: Iqn,
-        #[source]
-        source: DatabaseError,
-    },
-    /// iscsiadm was content and yet there is no session.
-    #[error("login to {iqn} at {portal} left no session")]
-    NoSession {
-        /// Where.
-        portal: Portal,
-        /// Which target.
-        iqn: Iqn,
-    },
-}
-
-impl Faulted for SessionError {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::Iscsiadm { source, .. } => source.fault(),
-            Self::Denied { source, .. } | Self::Unproven { source, .. } => source.fault(),
-            _ => Fault::MaybeDone,
-        }
-    }
-}
-
 /// A login: where, and proven with what.
 #[derive(Clone, Copy, Debug)]
 pub struct Login<'l> {
     /// Where.
-    pub portal: Portal,
-    /// The target there.
-    pub iqn: &'l Iqn,
+    pub nexus: &'l Nexus,
     /// What both sides prove; nothing without.
     pub chap: Option<&'l Chap>,
 }
@@ -167,7 +60,7 @@ impl Initiator {
         login: Login<'_>,
         deadline: Deadline,
     ) -> Result<Session, SessionError> {
-        let Login { portal, iqn, chap } = login;
+        let Login { nexus, chap } = login;
         let outdated = match self.wait_until_usable(host, login, deadline)? {
             Looked::Up(session) => {
                 self.keep_record_current(host, login, deadline);
@@ -177,34 +70,39 @@ impl Initiator {
             Looked::Nothing => None,
         };
         // Before the lock: callers who wait for a dead portal wait at the same time, and iscsid never hears of it.
-        host.probe_tcp(portal.socket_address(), PROBE)
-            .map_err(|source| SessionError::Dead { portal, source })?;
-        let _flight = self.lock(host, portal, iqn, deadline)?;
+        probe(host, nexus, PROBE).map_err(|source| SessionError::Dead {
+            nexus: nexus.clone(),
+            source,
+        })?;
+        let _flight = self.lock(host, nexus, deadline)?;
         if let Some(sid) = outdated {
-            self.end_outdated(host, portal, iqn, sid)?;
+            self.end_outdated(host, nexus, sid, deadline)?;
         }
-        if let Some(session) = wait_until_up(host, portal, iqn, deadline)? {
+        if let Some(session) = wait_until_up(host, nexus, deadline)? {
             return Ok(session);
         }
+        refuse_elsewhere(host, nexus)?;
         self.log_in(host, login, deadline)
-            .map_err(|error| error.at(portal, iqn, chap))?;
-        wait_until_up(host, portal, iqn, deadline)?.ok_or_else(|| SessionError::NoSession {
-            portal,
-            iqn: iqn.clone(),
-        })
+            .map_err(|error| error.at(nexus, chap))?;
+        wait_until_up(host, nexus, deadline)?.ok_or_else(|| SessionError::NoSession(nexus.clone()))
     }
 
-    /// Whether the session of ours has lost its connection and cannot come back by itself, for it was logged in with something else than `chap`,
-    /// and iscsid tries that for ever.
+    /// Whether the session of ours has lost its connection and cannot come back by itself, for it was logged in with something else than
+    /// `login` says, and iscsid tries that for ever.
     #[must_use]
-    pub fn is_outdated(&self, host: &Host, session: &Session, chap: Option<&Chap>) -> bool {
+    pub fn is_outdated(&self, host: &Host, session: &Session, login: Login<'_>) -> bool {
         let own = |portal: Option<Portal>| {
-            let found = portal.map(|at| records::find_own(host, &self.own, at, &session.iqn));
+            let nexus = portal.map(|portal| Nexus {
+                portal,
+                ..login.nexus.clone()
+            });
+            let found = nexus.map(|nexus| records::find_own(host, &self.own, &nexus));
             matches!(found, Some(Ok(Some(_))))
         };
         session.state != SessionState::LoggedIn
+            && session.has_record_of(login.nexus)
             && (own(session.persistent) || own(session.current))
-            && holds_other(host, session.sid, chap)
+            && holds_other(host, session.sid, login.chap)
     }
 
     /// Waits until the session is logged in. One that cannot come back is not waited for longer than iscsid takes for those that can, provided that
@@ -215,21 +113,21 @@ impl Initiator {
         login: Login<'_>,
         deadline: Deadline,
     ) -> Result<Looked, SessionError> {
-        let Login { portal, iqn, chap } = login;
+        let nexus = login.nexus;
         let looked = |found: Option<Session>| found.map_or(Looked::Nothing, Looked::Up);
         let soon = deadline.at_most(host.now(), OUTDATED_AFTER);
-        match wait_until_up(host, portal, iqn, soon) {
+        match wait_until_up(host, nexus, soon) {
             Err(SessionError::Down { .. }) => {}
             settled => return settled.map(looked),
         }
-        let session = find_session(host, portal, iqn).map_err(SessionError::Read)?;
-        let outdated = session.filter(|session| self.is_outdated(host, session, chap));
+        let session = find_session(host, nexus).map_err(SessionError::Read)?;
+        let outdated = session.filter(|session| self.is_outdated(host, session, login));
         if let Some(session) = outdated
-            && host.probe_tcp(portal.socket_address(), PROBE).is_ok()
+            && probe(host, nexus, PROBE).is_ok()
         {
             return Ok(Looked::Outdated(session.sid));
         }
-        wait_until_up(host, portal, iqn, deadline).map(looked)
+        wait_until_up(host, nexus, deadline).map(looked)
     }
 
     /// Ends a session that cannot come back, unless it has come back or is another one by now. It serves nobody: what was under way over it fails over
@@ -237,23 +135,22 @@ impl Initiator {
     fn end_outdated(
         &self,
         host: &Host,
-        portal: Portal,
-        iqn: &Iqn,
+        nexus: &Nexus,
         sid: u32,
+        deadline: Deadline,
     ) -> Result<(), SessionError> {
-        let session = find_session(host, portal, iqn).map_err(SessionError::Read)?;
+        let session = find_session(host, nexus).map_err(SessionError::Read)?;
         let still =
             |session: &Session| session.sid == sid && session.state != SessionState::LoggedIn;
         if !session.as_ref().is_some_and(still) {
             return Ok(());
         }
-        tracing::warn!(%portal, %iqn, sid, "the session cannot come back with the CHAP settings that it has; logging in with the new ones");
-        patiently(host, || iscsiadm::logout(host, sid))
-            .map_err(|source| LoginError::Iscsiadm(source).at(portal, iqn, None))
+        tracing::warn!(%nexus, sid, "the session cannot come back with the CHAP settings that it has; logging in with the new ones");
+        self.log_out(host, nexus, sid, deadline)
+            .map_err(|error| error.at(nexus, None))
     }
 
-    /// Ends the session to `iqn` at `portal` and removes its record, both made by us, provided that `is_idle` still holds under the lock.
-    /// False when it does not.
+    /// Ends the session of `record` and removes it, both made by us, provided that `is_idle` still holds under the lock. False when it does not.
     ///
     /// # Errors
     /// See [`SessionError`].
@@ -264,22 +161,22 @@ impl Initiator {
         is_idle: &dyn Fn(Option<&Session>) -> bool,
         deadline: Deadline,
     ) -> Result<bool, SessionError> {
-        let (portal, iqn) = (record.portal, &record.iqn);
-        let _flight = self.lock(host, portal, iqn, deadline)?;
-        let session = find_session(host, portal, iqn).map_err(SessionError::Read)?;
+        let nexus = &record.nexus();
+        let _flight = self.lock(host, nexus, deadline)?;
+        let session = find_recorded_session(host, nexus).map_err(SessionError::Read)?;
         if !is_idle(session.as_ref()) {
             return Ok(false);
         }
-        let database = self.database(host);
-        let freed = database.remove_stale_lock(deadline);
-        freed.map_err(|error| LoginError::Database(error).at(portal, iqn, None))?;
-        let failed = |source| LoginError::Iscsiadm(source).at(portal, iqn, None);
-        if let Some(session) = session {
-            patiently(host, || iscsiadm::logout(host, session.sid)).map_err(failed)?;
-        }
-        patiently(host, || iscsiadm::delete_record(host, portal, iqn)).map_err(failed)?;
-        records::forget(host, &self.own, portal, iqn)
-            .map_err(|source| SessionError::Record { portal, source })?;
+        let removed = || -> Result<(), LoginError> {
+            self.database(host).remove_stale_lock(deadline)?;
+            if let Some(session) = session {
+                self.log_out(host, nexus, session.sid, deadline)?;
+            }
+            self.ensure_interface(host, nexus, deadline)?;
+            patiently(host, || iscsiadm::delete_record(host, nexus))?;
+            Ok(records::forget(host, &self.own, nexus)?)
+        };
+        removed().map_err(|error| error.at(nexus, None))?;
         Ok(true)
     }
 
@@ -294,47 +191,113 @@ impl Initiator {
     fn lock(
         &self,
         host: &Host,
-        portal: Portal,
-        iqn: &Iqn,
+        nexus: &Nexus,
         deadline: Deadline,
     ) -> Result<LockGuard, SessionError> {
         let path = self
             .locks
-            .join(format!("portal-{}.lock", records::file_stem(portal, iqn)));
+            .join(format!("portal-{}.lock", records::file_stem(nexus)));
         let taken = host
             .ensure_directory(&self.locks)
             .and_then(|()| host.lock(&path, deadline));
         taken
             .map_err(|source| SessionError::Lock { path, source })?
-            .ok_or(SessionError::Locked(portal))
+            .ok_or_else(|| SessionError::Locked(nexus.clone()))
     }
 
     /// Record, settings, login: three processes, two when the record is there.
     fn log_in(&self, host: &Host, login: Login<'_>, deadline: Deadline) -> Result<(), LoginError> {
-        let Login { portal, iqn, .. } = login;
+        let nexus = login.nexus;
         self.database(host).remove_stale_lock(deadline)?;
         // Not knowing counts as missing: the record is then set up from scratch.
-        if !self.database(host).has_record(portal, iqn).unwrap_or(false) {
-            self.make_record(host, login)?;
+        if self.database(host).has_record(nexus).unwrap_or(false) {
+            self.ensure_interface(host, nexus, deadline)?;
+        } else {
+            self.make_record(host, login, deadline)?;
         }
-        match update_record(host, portal, iqn) {
+        match update_record(host, nexus) {
             // Seen in a database that this iscsiadm does not use.
             Err(error) if error.exit() == Some(Exit::NotFound) => {
-                self.make_record(host, login)?;
-                update_record(host, portal, iqn)?;
+                self.make_record(host, login, deadline)?;
+                update_record(host, nexus)?;
             }
             updated => updated?,
         }
+        self.ensure_bound(host, nexus, deadline)?;
         self.ensure_authentication(host, login, deadline)?;
-        Ok(patiently(host, || iscsiadm::login(host, portal, iqn))?)
+        Ok(patiently(host, || iscsiadm::login(host, nexus))?)
     }
 
-    fn make_record(&self, host: &Host, login: Login<'_>) -> Result<(), LoginError> {
-        let Login { portal, iqn, chap } = login;
-        records::remember(host, &self.own, portal, iqn, chap.is_some())?;
-        Ok(patiently(host, || {
-            iscsiadm::create_record(host, portal, iqn)
-        })?)
+    /// The note comes before all else: it keeps the interface record as well.
+    fn make_record(
+        &self,
+        host: &Host,
+        login: Login<'_>,
+        deadline: Deadline,
+    ) -> Result<(), LoginError> {
+        let Login { nexus, chap } = login;
+        records::remember(host, &self.own, nexus, chap.is_some())?;
+        self.ensure_interface(host, nexus, deadline)?;
+        Ok(patiently(host, || iscsiadm::create_record(host, nexus))?)
+    }
+
+    /// iscsiadm works with no record whose interface record is not there.
+    fn ensure_interface(
+        &self,
+        host: &Host,
+        nexus: &Nexus,
+        deadline: Deadline,
+    ) -> Result<(), DatabaseError> {
+        match &nexus.iface {
+            Some(netdev) => self.database(host).ensure_interface(netdev, deadline),
+            None => Ok(()),
+        }
+    }
+
+    /// The node record has a copy of its interface record from when it was made, and that is what the session is bound by.
+    fn ensure_bound(
+        &self,
+        host: &Host,
+        nexus: &Nexus,
+        deadline: Deadline,
+    ) -> Result<(), DatabaseError> {
+        let Some(netdev) = &nexus.iface else {
+            return Ok(());
+        };
+        let name = record_name(Some(netdev));
+        let settings = binding(&name, netdev);
+        self.database(host)
+            .ensure_settings(nexus, &settings, deadline)
+    }
+
+    fn log_out(
+        &self,
+        host: &Host,
+        nexus: &Nexus,
+        sid: u32,
+        deadline: Deadline,
+    ) -> Result<(), LoginError> {
+        self.ensure_interface(host, nexus, deadline)?;
+        Ok(patiently(host, || iscsiadm::logout(host, sid))?)
+    }
+
+    /// Removes the interface records of ours that nothing needs any more, and returns their interfaces.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`].
+    pub fn remove_unused_interfaces(
+        &self,
+        host: &Host,
+        deadline: Deadline,
+    ) -> Result<Vec<Netdev>, DatabaseError> {
+        let referred = || {
+            let own = records::list_own(host, &self.own).ok()?.into_iter();
+            let noted = own.map(|record| record_name(record.iface.as_ref()));
+            let sessions = list_sessions(host).ok()?.into_iter();
+            Some(noted.chain(sessions.map(|it| it.interface)).collect())
+        };
+        self.database(host)
+            .remove_unused_interfaces(&referred, deadline)
     }
 
     /// Puts the CHAP settings of the record right. Without any to be put, only those that we put there are taken away: others came from iscsid.conf or
@@ -345,19 +308,19 @@ impl Initiator {
         login: Login<'_>,
         deadline: Deadline,
     ) -> Result<(), LoginError> {
-        let Login { portal, iqn, chap } = login;
-        let own = records::find_own(host, &self.own, portal, iqn)?;
+        let Login { nexus, chap } = login;
+        let own = records::find_own(host, &self.own, nexus)?;
         let ours = own.as_ref().is_some_and(|own| own.chap);
         if chap.is_none() && !ours {
             return Ok(());
         }
         if own.is_some() && !ours {
-            records::remember(host, &self.own, portal, iqn, true)?;
+            records::remember(host, &self.own, nexus, true)?;
         }
         self.database(host)
-            .ensure_settings(portal, iqn, &settings_of(chap), deadline)?;
+            .ensure_settings(nexus, &settings_of(chap), deadline)?;
         if ours && chap.is_none() {
-            records::remember(host, &self.own, portal, iqn, false)?;
+            records::remember(host, &self.own, nexus, false)?;
         }
         Ok(())
     }
@@ -365,29 +328,29 @@ impl Initiator {
     /// Writes new CHAP settings into the record of a session of ours that goes on with the old ones, so that the next login has them. A failure is
     /// told in the log, for it is no reason to fail what the session serves.
     pub fn keep_record_current(&self, host: &Host, login: Login<'_>, deadline: Deadline) {
-        let Login { portal, iqn, chap } = login;
+        let Login { nexus, chap } = login;
         let kept = || -> Result<(), SessionError> {
-            let own = records::find_own(host, &self.own, portal, iqn);
-            let own = own.map_err(|source| SessionError::Record { portal, source })?;
+            let own = records::find_own(host, &self.own, nexus);
+            let own = own.map_err(|source| LoginError::Record(source).at(nexus, chap))?;
             let database = self.database(host);
             let is_current = |own: &OwnRecord| {
                 (chap.is_none() && !own.chap)
                     || database
-                        .has_settings(portal, iqn, &settings_of(chap))
+                        .has_settings(nexus, &settings_of(chap))
                         .unwrap_or(false)
             };
             if own.as_ref().is_none_or(is_current) {
                 return Ok(());
             }
-            let _flight = self.lock(host, portal, iqn, deadline)?;
+            let _flight = self.lock(host, nexus, deadline)?;
             self.ensure_authentication(host, login, deadline)
-                .map_err(|error| error.at(portal, iqn, chap))?;
-            tracing::info!(%portal, %iqn, "new CHAP settings are in the node record; the session goes on");
+                .map_err(|error| error.at(nexus, chap))?;
+            tracing::info!(%nexus, "new CHAP settings are in the node record; the session goes on");
             Ok(())
         };
         if let Err(error) = kept() {
             let error = chain(&error);
-            tracing::warn!(%portal, %iqn, error, "new CHAP settings could not be put into the node record");
+            tracing::warn!(%nexus, error, "new CHAP settings could not be put into the node record");
         }
     }
 
@@ -408,6 +371,15 @@ impl Initiator {
     }
 }
 
+/// Whether something listens where the session would lead, asked the way it would go.
+///
+/// # Errors
+/// Why not.
+pub fn probe(host: &Host, nexus: &Nexus, at_most: Duration) -> io::Result<()> {
+    let address = nexus.portal.socket_address();
+    host.probe_tcp(address, nexus.iface.as_ref(), at_most)
+}
+
 /// What was found of a session.
 enum Looked {
     /// It is logged in.
@@ -418,81 +390,28 @@ enum Looked {
     Nothing,
 }
 
-/// Why a login got stuck.
-#[derive(Debug, thiserror::Error)]
-enum LoginError {
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
-    #[error(transparent)]
-    Iscsiadm(#[from] IscsiadmError),
-}
-
-impl LoginError {
-    fn at(self, portal: Portal, iqn: &Iqn, chap: Option<&Chap>) -> SessionError {
-        let iqn = iqn.clone();
-        match self {
-            Self::Record(source) => SessionError::Record { portal, source },
-            Self::Database(source) => SessionError::Database {
-                portal,
-                iqn,
-                source,
-            },
-            Self::Iscsiadm(source) if source.exit() == Some(Exit::Unauthorized) => {
-                SessionError::Denied {
-                    portal,
-                    iqn,
-                    with: credentials_text(chap),
-                    source: Box::new(source),
-                }
-            }
-            // open-iscsi 2.1 says "fatal", not "authorization", when it is the target that fails to prove itself.
-            Self::Iscsiadm(source)
-                if source.exit() == Some(Exit::Fatal)
-                    && chap.is_some_and(|chap| chap.target.is_some()) =>
-            {
-                SessionError::Unproven {
-                    portal,
-                    iqn,
-                    source: Box::new(source),
-                }
-            }
-            Self::Iscsiadm(source) => SessionError::Iscsiadm {
-                portal,
-                iqn,
-                source,
-            },
-        }
-    }
-}
-
-/// How an error calls what a login was tried with.
-fn credentials_text(chap: Option<&Chap>) -> String {
-    match chap {
-        None => {
-            "without CHAP: if the target asks for it, set credentials of the partition".to_owned()
-        }
-        Some(chap) => {
-            let mutual = if chap.target.is_some() { "mutual " } else { "" };
-            let name = &chap.initiator.name;
-            format!(
-                "with {mutual}CHAP as {name:?}: name and secrets must be those that the SAN has for this node"
-            )
-        }
-    }
-}
-
 /// Writes our settings into the record, all that this iscsiadm knows.
-fn update_record(host: &Host, portal: Portal, iqn: &Iqn) -> Result<(), IscsiadmError> {
-    let update = |scan| patiently(host, || iscsiadm::update_record(host, portal, iqn, scan));
+fn update_record(host: &Host, nexus: &Nexus) -> Result<(), IscsiadmError> {
+    let update = |scan| patiently(host, || iscsiadm::update_record(host, nexus, scan));
     match update(Scan::ByUs) {
         Err(error) if error.exit() == Some(Exit::Argument) => {
-            tracing::warn!(%portal, %iqn, %error, "this open-iscsi does not know node.session.scan: \
+            tracing::warn!(%nexus, %error, "this open-iscsi does not know node.session.scan: \
                 each login will show this node every LUN that the target has for it; upgrade it (2.0.874 or later)");
             update(Scan::ByIscsid)
         }
         updated => updated,
+    }
+}
+
+/// A session of our record that does not lead where it says: logging in once more would do nothing.
+fn refuse_elsewhere(host: &Host, nexus: &Nexus) -> Result<(), SessionError> {
+    match find_recorded_session(host, nexus).map_err(SessionError::Read)? {
+        Some(session) if !session.serves(nexus) => Err(SessionError::Elsewhere {
+            sid: session.sid,
+            nexus: nexus.clone(),
+            netdev: session.netdev,
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -518,13 +437,12 @@ fn patiently(
 /// The session, logged in. One that lost its connection is waited for, since iscsid brings it back; `None` when there is none at all.
 fn wait_until_up(
     host: &Host,
-    portal: Portal,
-    iqn: &Iqn,
+    nexus: &Nexus,
     deadline: Deadline,
 ) -> Result<Option<Session>, SessionError> {
     let mut last = None;
     let settled = host.wait_for(deadline, || {
-        last = find_session(host, portal, iqn)?;
+        last = find_session(host, nexus)?;
         Ok(match &last {
             Some(session) if session.state != SessionState::LoggedIn => None,
             settled => Some(settled.clone()),
@@ -534,7 +452,7 @@ fn wait_until_up(
         (Some(settled), _) => Ok(settled),
         (None, Some(session)) => Err(SessionError::Down {
             sid: session.sid,
-            portal,
+            nexus: nexus.clone(),
         }),
         (None, None) => Ok(None),
     }

@@ -5,15 +5,18 @@
 
 mod authentication;
 mod database;
+mod error;
 mod initiator;
+mod interfaces;
 mod iscsiadm;
 mod login;
 mod records;
 mod session;
 
 pub use database::DatabaseError;
+pub use error::SessionError;
 pub use initiator::{InitiatorError, find_initiator_name, name_in as initiator_name_in};
 pub use iscsiadm::{Exit, IscsiadmError, known_defect, version};
-pub use login::{Initiator, Login, SessionError};
+pub use login::{Initiator, Login, probe};
 pub use records::{OwnRecord, RecordError};
-pub use session::{Session, SessionState, find_session, list_sessions};
+pub use session::{Session, SessionState, find_recorded_session, find_session, list_sessions};

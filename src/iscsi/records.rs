@@ -9,11 +9,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::fabric::{Iqn, Portal};
+use crate::fabric::{Iqn, Netdev, Nexus, Portal};
 use crate::fault::{Fault, Faulted};
 use crate::host::{Host, is_gone};
 
+/// Of a record that is bound to no interface.
 const VERSION: u32 = 1;
+/// Of one that is bound: who knows only the first form would take it for another session's.
+const BOUND_VERSION: u32 = 2;
 
 /// A node record that we made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -23,12 +26,40 @@ pub struct OwnRecord {
     pub portal: Portal,
     /// The target there.
     pub iqn: Iqn,
+    /// The interface that it is bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iface: Option<Netdev>,
     /// Its CHAP settings are ours. Without that, what stands there came from iscsid.conf or an administrator.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) chap: bool,
 }
 
 impl OwnRecord {
+    fn new(nexus: &Nexus, chap: bool) -> Self {
+        let iface = nexus.iface.clone();
+        Self {
+            version: if iface.is_some() {
+                BOUND_VERSION
+            } else {
+                VERSION
+            },
+            portal: nexus.portal,
+            iqn: nexus.iqn.clone(),
+            iface,
+            chap,
+        }
+    }
+
+    /// The session that it is for.
+    #[must_use]
+    pub fn nexus(&self) -> Nexus {
+        Nexus {
+            portal: self.portal,
+            iqn: self.iqn.clone(),
+            iface: self.iface.clone(),
+        }
+    }
+
     /// Reads the durable form.
     ///
     /// # Errors
@@ -52,7 +83,7 @@ pub enum RecordError {
         source: io::Error,
     },
     /// It holds something else.
-    #[error("{} is not a session record of version {VERSION}", path.display())]
+    #[error("{} is not a session record of version {VERSION} or {BOUND_VERSION}", path.display())]
     Form {
         /// Which.
         path: PathBuf,
@@ -67,31 +98,29 @@ impl Faulted for RecordError {
     }
 }
 
-/// The name under which things of one portal and target are filed: names themselves may be too long for a file.
-pub(super) fn file_stem(portal: Portal, iqn: &Iqn) -> String {
-    let name = format!("sanpath session {portal} {iqn}");
+/// The name under which things of one session are filed: names themselves may be too long for a file.
+pub(super) fn file_stem(nexus: &Nexus) -> String {
+    let Nexus { portal, iqn, iface } = nexus;
+    let mut name = format!("sanpath session {portal} {iqn}");
+    if let Some(iface) = iface {
+        name.push_str(&format!(" {iface}"));
+    }
     Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string()
 }
 
-fn path_of(dir: &Path, portal: Portal, iqn: &Iqn) -> PathBuf {
-    dir.join(format!("{}.json", file_stem(portal, iqn)))
+fn path_of(dir: &Path, nexus: &Nexus) -> PathBuf {
+    dir.join(format!("{}.json", file_stem(nexus)))
 }
 
 /// Remembers that we make the record, before we do, and whether its CHAP settings will be ours.
 pub(super) fn remember(
     host: &Host,
     dir: &Path,
-    portal: Portal,
-    iqn: &Iqn,
+    nexus: &Nexus,
     chap: bool,
 ) -> Result<(), RecordError> {
-    let path = path_of(dir, portal, iqn);
-    let record = OwnRecord {
-        version: VERSION,
-        portal,
-        iqn: iqn.clone(),
-        chap,
-    };
+    let path = path_of(dir, nexus);
+    let record = OwnRecord::new(nexus, chap);
     let form = |source| RecordError::Form {
         path: path.clone(),
         source,
@@ -108,13 +137,8 @@ pub(super) fn remember(
 }
 
 /// Forgets a record that is gone.
-pub(super) fn forget(
-    host: &Host,
-    dir: &Path,
-    portal: Portal,
-    iqn: &Iqn,
-) -> Result<(), RecordError> {
-    let path = path_of(dir, portal, iqn);
+pub(super) fn forget(host: &Host, dir: &Path, nexus: &Nexus) -> Result<(), RecordError> {
+    let path = path_of(dir, nexus);
     host.remove_file(&path).map_err(|source| RecordError::File {
         what: "remove",
         path,
@@ -126,10 +150,9 @@ pub(super) fn forget(
 pub(super) fn find_own(
     host: &Host,
     dir: &Path,
-    portal: Portal,
-    iqn: &Iqn,
+    nexus: &Nexus,
 ) -> Result<Option<OwnRecord>, RecordError> {
-    let path = path_of(dir, portal, iqn);
+    let path = path_of(dir, nexus);
     match host.read(&path) {
         Err(error) if is_gone(&error) => Ok(None),
         Err(source) => Err(RecordError::File {
@@ -176,7 +199,8 @@ pub(super) fn list_own(host: &Host, dir: &Path) -> Result<Vec<OwnRecord>, Record
 fn parse(text: &[u8]) -> Result<OwnRecord, serde_json::Error> {
     use serde::de::Error;
     let record: OwnRecord = serde_json::from_slice(text)?;
-    if record.version == VERSION {
+    let known = [VERSION, BOUND_VERSION];
+    if known.contains(&record.version) {
         Ok(record)
     } else {
         Err(serde_json::Error::custom(format!(
@@ -200,17 +224,34 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("sessions");
         let host = Host::real(Path::new("/"));
-        let portal: Portal = "10.0.0.1".parse().unwrap();
+        let unbound = Nexus {
+            portal: "10.0.0.1".parse().unwrap(),
+            iqn: iqn(),
+            iface: None,
+        };
         assert!(list_own(&host, &dir).unwrap().is_empty());
-        assert_eq!(find_own(&host, &dir, portal, &iqn()).unwrap(), None);
-        remember(&host, &dir, portal, &iqn(), false).unwrap();
-        remember(&host, &dir, portal, &iqn(), true).unwrap();
-        let found = find_own(&host, &dir, portal, &iqn()).unwrap();
+        assert_eq!(find_own(&host, &dir, &unbound).unwrap(), None);
+        remember(&host, &dir, &unbound, false).unwrap();
+        remember(&host, &dir, &unbound, true).unwrap();
+        let found = find_own(&host, &dir, &unbound).unwrap();
         assert!(found.is_some_and(|own| own.chap));
-        let own = list_own(&host, &dir).unwrap();
-        assert_eq!((own[0].portal, &own[0].iqn), (portal, &iqn()));
-        forget(&host, &dir, portal, &iqn()).unwrap();
-        forget(&host, &dir, portal, &iqn()).unwrap();
+        let bound = Nexus {
+            iface: "br0".parse().ok(),
+            ..unbound.clone()
+        };
+        assert_eq!(find_own(&host, &dir, &bound).unwrap(), None);
+        remember(&host, &dir, &bound, false).unwrap();
+        let mut own: Vec<Nexus> = list_own(&host, &dir)
+            .unwrap()
+            .iter()
+            .map(OwnRecord::nexus)
+            .collect();
+        own.sort();
+        assert_eq!(own, [unbound.clone(), bound.clone()]);
+        forget(&host, &dir, &unbound).unwrap();
+        forget(&host, &dir, &unbound).unwrap();
+        assert!(find_own(&host, &dir, &bound).unwrap().is_some());
+        forget(&host, &dir, &bound).unwrap();
         assert!(list_own(&host, &dir).unwrap().is_empty());
     }
 
@@ -227,8 +268,17 @@ mod tests {
         let golden_chap = br#"{"version":1,"portal":"10.0.0.1:3260","iqn":"iqn.2026-11.dev.sanpath:t","chap":true}"#;
         assert_eq!(serde_json::to_vec(&with_chap).unwrap(), golden_chap);
         assert_eq!(parse(golden_chap).unwrap(), with_chap);
-        let newer = String::from_utf8_lossy(golden).replace(":1,", ":2,");
+        let newer = String::from_utf8_lossy(golden).replace(":1,", ":3,");
         assert!(parse(newer.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn the_form_of_version_2_stays_readable() {
+        let golden = br#"{"version":2,"portal":"10.0.0.1:3260","iqn":"iqn.2026-11.dev.sanpath:t","iface":"br0"}"#;
+        let record = parse(golden).unwrap();
+        assert_eq!(record.iface, "br0".parse().ok());
+        assert_eq!(serde_json::to_vec(&record).unwrap(), golden);
+        assert_eq!(OwnRecord::new(&record.nexus(), false), record);
     }
 
     proptest! {
@@ -237,14 +287,15 @@ mod tests {
             address in any::<std::net::IpAddr>(),
             port in 1..=u16::MAX,
             iqn in "iqn[.][-.:a-z0-9]{1,60}",
+            iface in proptest::option::of("[a-z][-a-z0-9.]{0,14}"),
             chap in any::<bool>(),
         ) {
-            let written = OwnRecord {
-                version: VERSION,
+            let nexus = Nexus {
                 portal: Portal::new(address, port),
                 iqn: iqn.parse().unwrap(),
-                chap,
+                iface: iface.map(|name| name.parse().unwrap()),
             };
+            let written = OwnRecord::new(&nexus, chap);
             let text = serde_json::to_vec(&written).unwrap();
             prop_assert_eq!(parse(&text).unwrap(), written);
         }

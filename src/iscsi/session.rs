@@ -4,13 +4,13 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-use crate::fabric::{Iqn, Portal};
+use super::interfaces::{UNBOUND, record_name};
+use crate::fabric::{Iqn, Nexus, Portal};
 use crate::host::Host;
 
 pub(super) const SESSIONS: &str = "/sys/class/iscsi_session";
 const CONNECTIONS: &str = "/sys/class/iscsi_connection";
-/// The interface of a session that nobody bound to one: routing decides.
-const DEFAULT_INTERFACE: &str = "default";
+const HOSTS: &str = "/sys/class/iscsi_host";
 
 /// What the kernel says of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +34,10 @@ pub struct Session {
     pub iqn: Iqn,
     /// Its state.
     pub state: SessionState,
-    /// The open-iscsi interface it is bound to.
+    /// The interface record of open-iscsi that it was logged in with.
     pub interface: String,
+    /// The interface of this machine that it is bound to, as far as the kernel was told.
+    pub netdev: Option<String>,
     /// Where the login was asked for. It stays when the target redirects.
     pub persistent: Option<Portal>,
     /// Where it is connected.
@@ -43,13 +45,25 @@ pub struct Session {
 }
 
 impl Session {
-    /// Whether it is the session to `iqn` that a login at `portal` gives, over the default interface.
+    /// Whether it does for `nexus`, whoever made it. Where an interface is asked for it is bound to that one; where none is, to none.
     #[must_use]
-    pub fn serves(&self, portal: Portal, iqn: &Iqn) -> bool {
-        let at = |known: Option<Portal>| known == Some(portal);
-        self.iqn == *iqn
-            && self.interface == DEFAULT_INTERFACE
-            && (at(self.persistent) || at(self.current))
+    pub fn serves(&self, nexus: &Nexus) -> bool {
+        let bound = match (&nexus.iface, &self.netdev) {
+            (Some(wanted), Some(netdev)) => wanted.as_str() == netdev,
+            (Some(_), None) => self.has_record_of(nexus),
+            (None, netdev) => self.has_record_of(nexus) && netdev.is_none(),
+        };
+        bound && self.leads_to(nexus)
+    }
+
+    /// Whether it was logged in with the record that we would log in with.
+    pub(super) fn has_record_of(&self, nexus: &Nexus) -> bool {
+        self.interface == record_name(nexus.iface.as_ref())
+    }
+
+    fn leads_to(&self, nexus: &Nexus) -> bool {
+        let at = |known: Option<Portal>| known == Some(nexus.portal);
+        self.iqn == nexus.iqn && (at(self.persistent) || at(self.current))
     }
 }
 
@@ -70,15 +84,28 @@ pub fn list_sessions(host: &Host) -> io::Result<Vec<Session>> {
     Ok(sessions)
 }
 
-/// The best session to `iqn` at `portal`: one that is logged in, else any.
+/// The best session for `nexus`: one that is logged in, else any.
 ///
 /// # Errors
 /// When sysfs cannot be read.
-pub fn find_session(host: &Host, portal: Portal, iqn: &Iqn) -> io::Result<Option<Session>> {
-    let mut fitting: Vec<Session> = list_sessions(host)?
-        .into_iter()
-        .filter(|session| session.serves(portal, iqn))
-        .collect();
+pub fn find_session(host: &Host, nexus: &Nexus) -> io::Result<Option<Session>> {
+    find_best(host, |session| session.serves(nexus))
+}
+
+/// The same of the sessions that were logged in with the record that ours are logged in with: an administrator's own, bound to the same interface by
+/// another record, is none of them.
+///
+/// # Errors
+/// When sysfs cannot be read.
+pub fn find_recorded_session(host: &Host, nexus: &Nexus) -> io::Result<Option<Session>> {
+    find_best(host, |session| {
+        session.has_record_of(nexus) && session.leads_to(nexus)
+    })
+}
+
+fn find_best(host: &Host, fits: impl Fn(&Session) -> bool) -> io::Result<Option<Session>> {
+    let mut fitting = list_sessions(host)?;
+    fitting.retain(fits);
     fitting.sort_by_key(|session| (session.state != SessionState::LoggedIn, session.sid));
     Ok(fitting.into_iter().next())
 }
@@ -93,12 +120,16 @@ fn read_session(host: &Host, sid: u32) -> io::Result<Option<Session>> {
     let (Ok(iqn), Some(scsi_host)) = (name.parse(), scsi_host_of(host, &session)) else {
         return Ok(None);
     };
+    let netdev = Path::new(HOSTS).join(format!("host{scsi_host}/netdev"));
     Ok(Some(Session {
         sid,
         scsi_host,
         iqn,
         state: parse_state(&state),
-        interface: read("ifacename")?.map_or_else(|| DEFAULT_INTERFACE.to_owned(), interface_name),
+        interface: read("ifacename")?
+            .and_then(told)
+            .unwrap_or_else(|| UNBOUND.to_owned()),
+        netdev: find_attribute(host, &netdev)?.and_then(told),
         persistent: read_portal(host, &connection, "persistent_address", "persistent_port")?,
         current: read_portal(host, &connection, "address", "port")?,
     }))
@@ -132,12 +163,8 @@ fn parse_state(text: &str) -> SessionState {
 }
 
 /// The kernel prints what it was never told as `(null)` or `<NULL>`.
-fn interface_name(text: String) -> String {
-    if text.is_empty() || text.starts_with(['(', '<']) {
-        DEFAULT_INTERFACE.to_owned()
-    } else {
-        text
-    }
+fn told(text: String) -> Option<String> {
+    (!text.is_empty() && !text.starts_with(['(', '<'])).then_some(text)
 }
 
 fn read_portal(
@@ -175,39 +202,63 @@ mod tests {
         assert_eq!(host_in(Path::new("/sys/hosted/hostx")), None);
     }
 
-    #[test]
-    fn a_session_serves_the_portal_it_was_asked_for_or_is_at() {
-        let session = Session {
+    fn session(interface: &str, netdev: Option<&str>) -> Session {
+        Session {
             sid: 1,
             scsi_host: 2,
             iqn: "iqn.2026-11.dev.sanpath:a".parse().unwrap(),
             state: SessionState::LoggedIn,
-            interface: DEFAULT_INTERFACE.to_owned(),
+            interface: interface.to_owned(),
+            netdev: netdev.map(str::to_owned),
             persistent: "[fd00::1]:3260".parse().ok(),
             current: "[fd00::2]:3260".parse().ok(),
-        };
-        for portal in ["[FD00:0::1]:3260", "fd00::2"] {
-            assert!(
-                session.serves(portal.parse().unwrap(), &session.iqn),
-                "{portal}"
-            );
         }
-        assert!(!session.serves("fd00::3".parse().unwrap(), &session.iqn));
-        let bound = Session {
-            interface: "iface0".to_owned(),
-            ..session.clone()
-        };
-        assert!(
-            !bound.serves("fd00::1".parse().unwrap(), &session.iqn),
-            "an administrator's session over an interface of its own"
-        );
+    }
+
+    fn nexus(portal: &str, iface: Option<&str>) -> Nexus {
+        Nexus {
+            portal: portal.parse().unwrap(),
+            iqn: "iqn.2026-11.dev.sanpath:a".parse().unwrap(),
+            iface: iface.map(|name| name.parse().unwrap()),
+        }
     }
 
     #[test]
-    fn an_interface_that_was_never_told_is_the_default() {
-        for text in ["", "(null)", "<NULL>", "default"] {
-            assert_eq!(interface_name(text.to_owned()), "default");
+    fn a_session_serves_the_portal_it_was_asked_for_or_is_at() {
+        let session = session("default", None);
+        for portal in ["[FD00:0::1]:3260", "fd00::2"] {
+            assert!(session.serves(&nexus(portal, None)), "{portal}");
         }
-        assert_eq!(interface_name("bond0".to_owned()), "bond0");
+        assert!(!session.serves(&nexus("fd00::3", None)));
+    }
+
+    #[test]
+    fn a_session_serves_its_own_interface_and_no_other() {
+        let unbound = nexus("fd00::1", None);
+        let bound = nexus("fd00::1", Some("br0"));
+        for (interface, netdev, serves_unbound, serves_bound) in [
+            ("default", None, true, false),
+            ("sanpath-br0", Some("br0"), false, true),
+            ("sanpath-br0", None, false, true),
+            // Somebody changed our record.
+            ("sanpath-br0", Some("eth1"), false, false),
+            ("sanpath-eth1", Some("eth1"), false, false),
+            // An administrator's own: bound to the same interface, or by its hardware address.
+            ("admin", Some("br0"), false, true),
+            ("admin", None, false, false),
+            ("default", Some("br0"), false, true),
+        ] {
+            let session = session(interface, netdev);
+            assert_eq!(session.serves(&unbound), serves_unbound, "{session:?}");
+            assert_eq!(session.serves(&bound), serves_bound, "{session:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_was_never_told_is_nothing() {
+        for text in ["", "(null)", "<NULL>"] {
+            assert_eq!(told(text.to_owned()), None);
+        }
+        assert_eq!(told("bond0".to_owned()).as_deref(), Some("bond0"));
     }
 }

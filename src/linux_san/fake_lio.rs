@@ -11,6 +11,7 @@ use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use crate::deadline::Moment;
+use crate::fabric::Netdev;
 use crate::host::{
     Block, Command, ExecError, LockGuard, MountCall, Output, Real, Space, Stat, Watch, World,
 };
@@ -321,8 +322,13 @@ impl World for FakeLio {
     fn open_block(&self, path: &Path) -> io::Result<Box<dyn Block>> {
         self.real.open_block(path)
     }
-    fn probe_tcp(&self, address: SocketAddr, timeout: Duration) -> io::Result<()> {
-        self.real.probe_tcp(address, timeout)
+    fn probe_tcp(
+        &self,
+        address: SocketAddr,
+        through: Option<&Netdev>,
+        timeout: Duration,
+    ) -> io::Result<()> {
+        self.real.probe_tcp(address, through, timeout)
     }
     fn replace_file(&self, path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()> {
         self.real.replace_file(path, scratch, bytes)

@@ -169,6 +169,44 @@ impl FakeWorld {
         self.state().set_portal(portal, answer);
     }
 
+    /// Only these interfaces lead to a portal from now on.
+    pub fn set_ways(&self, portal: Portal, netdevs: &[&str]) {
+        let mut state = self.state();
+        let netdevs = netdevs.iter().map(|netdev| (*netdev).to_owned());
+        state.san.ways.insert(portal, netdevs.collect());
+        state.ways_changed(|session| session.portal == portal);
+    }
+
+    /// An interface appears, or goes.
+    pub fn set_netdev(&self, netdev: &str, present: bool) {
+        let mut state = self.state();
+        let path = Path::new("/sys/class/net").join(netdev);
+        if present {
+            state.tree.put(path, Node::Directory);
+        } else {
+            state.tree.clear(path);
+        }
+        state.ways_changed(|session| session.netdev.as_deref() == Some(netdev));
+    }
+
+    /// What each session is bound to, by portal; the administrator's own as well.
+    #[must_use]
+    pub fn bindings(&self) -> Vec<(Portal, String, Option<String>)> {
+        let state = self.state();
+        let sessions = state.sessions.values();
+        let mut bindings: Vec<_> = sessions
+            .map(|session| {
+                (
+                    session.portal,
+                    session.iface.clone(),
+                    session.netdev.clone(),
+                )
+            })
+            .collect();
+        bindings.sort();
+        bindings
+    }
+
     /// Gives a disk another size. The host learns it by rescanning.
     pub fn resize_disk(&self, disk: DiskId, size: u64) {
         self.state().san.disk_mut(disk).size = size;
@@ -280,12 +318,18 @@ impl FakeWorld {
 
     /// An administrator's own session, with every LUN of its target.
     pub fn add_foreign_session(&self, iqn: &Iqn, portal: Portal) {
+        self.add_foreign_session_on(iqn, portal, None);
+    }
+
+    /// The same, bound to an interface by a record of the administrator's.
+    pub fn add_foreign_session_on(&self, iqn: &Iqn, portal: Portal, netdev: Option<&str>) {
         let mut state = self.state();
         let session = state.open_session(&Login {
             iqn: iqn.clone(),
             portal,
             tpgt: 1,
             iface: "admin".into(),
+            netdev: netdev.map(str::to_owned),
             recovery: Duration::from_secs(120),
             scan_all: false,
             chap: None,

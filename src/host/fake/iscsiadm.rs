@@ -1,7 +1,7 @@
 //! iscsiadm and iscsid: records as files, logins and logouts with the exit codes of open-iscsi (`include/iscsi_err.h`).
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::san::PortalState;
@@ -13,10 +13,12 @@ use crate::fabric::{Chap, ChapUser, Iqn, Portal};
 use crate::host::Output;
 
 const RECORDS: &str = "/etc/iscsi/nodes";
+pub(super) const INTERFACES: &str = "/etc/iscsi/ifaces";
 
 /// The exit codes that the fake gives.
 mod code {
     pub(super) const NO_SESSION: i32 = 2;
+    pub(super) const NO_INTERFACE: i32 = 3;
     pub(super) const TRANSPORT: i32 = 4;
     pub(super) const RECORDS_BUSY: i32 = 6;
     pub(super) const INVALID: i32 = 7;
@@ -85,11 +87,14 @@ pub(super) struct Record {
     portal: Portal,
     tpgt: u16,
     iface: String,
-    settings: BTreeMap<String, String>,
+    settings: Settings,
 }
 
+type Settings = BTreeMap<String, String>;
+
 impl Record {
-    fn fresh(iqn: &Iqn, portal: Portal, tpgt: u16, iface: &str) -> Self {
+    /// With a copy of what the interface record says.
+    fn fresh(iqn: &Iqn, portal: Portal, tpgt: u16, iface: &str, binding: Settings) -> Self {
         let address = format!("{},{},{tpgt}", portal.address(), portal.port());
         let settings = [
             ("node.name", iqn.to_string()),
@@ -116,7 +121,9 @@ impl Record {
             iface: iface.to_owned(),
             settings: settings
                 .map(|(name, value)| (name.to_owned(), value))
-                .into(),
+                .into_iter()
+                .chain(binding)
+                .collect(),
         }
     }
 
@@ -163,7 +170,8 @@ impl Record {
             iqn: self.iqn.clone(),
             portal: self.portal,
             tpgt: self.tpgt,
-            iface: self.iface.clone(),
+            iface: setting("iface.iscsi_ifacename").unwrap_or_else(|| self.iface.clone()),
+            netdev: setting("iface.net_ifacename"),
             recovery: Duration::from_secs(seconds),
             scan_all: setting("node.session.scan").is_none_or(|value| value != "manual"),
             chap: user("").filter(|_| chap).map(|initiator| Chap {
@@ -208,13 +216,7 @@ impl State {
             return None;
         };
         let portal = Portal::new(address.parse().ok()?, port.parse().ok()?);
-        let settings = self.tree.text(&path)?;
-        let settings = settings
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .filter_map(|line| line.split_once(" = "))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
+        let settings = self.read_settings(&path)?;
         Some(Record {
             iqn: iqn.parse().ok()?,
             portal,
@@ -223,6 +225,25 @@ impl State {
             settings,
             path,
         })
+    }
+
+    fn read_settings(&self, path: &Path) -> Option<Settings> {
+        let text = self.tree.text(path)?;
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let settings = lines.filter_map(|line| line.split_once(" = "));
+        Some(
+            settings
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+        )
+    }
+
+    /// What an interface record says; nothing for the one that need not be there.
+    fn interface(&self, name: &str) -> Option<Settings> {
+        if name == "default" {
+            return Some(Settings::new());
+        }
+        self.read_settings(&Path::new(INTERFACES).join(name))
     }
 
     fn matching(&self, request: &Request) -> Vec<Record> {
@@ -252,6 +273,12 @@ impl State {
         let Some(request) = Request::parse(arguments) else {
             return Work::Done(ended(code::INVALID, "", "iscsiadm: invalid option"));
         };
+        let sid = request.sid.and_then(|sid| self.sessions.get(&sid));
+        let iface = request.iface.as_ref().or(sid.map(|session| &session.iface));
+        if iface.is_some_and(|iface| self.interface(iface).is_none()) {
+            let text = "iscsiadm: Could not read iface info";
+            return Work::Done(ended(code::NO_INTERFACE, "", text));
+        }
         match request.mode.as_str() {
             "node" if request.login => self.login(&request),
             "node" if request.logout => Work::Done(self.logout_node(&request)),
@@ -286,7 +313,8 @@ impl State {
             self.violation("iscsiadm -o new without a tpgt makes an old-style record");
         }
         let iface = request.iface.as_deref().unwrap_or("default");
-        let record = Record::fresh(iqn, portal, tpgt.unwrap_or(1), iface);
+        let binding = self.interface(iface).unwrap_or_default();
+        let record = Record::fresh(iqn, portal, tpgt.unwrap_or(1), iface, binding);
         self.tree.put_text(&record.path, record.text());
         ended(0, &format!("New iSCSI node {portal} {iqn} added\n"), "")
     }
@@ -348,7 +376,7 @@ impl State {
         let silent = records.iter().filter(|record| {
             self.find_session(&record.login()).is_none()
                 && matches!(
-                    self.san.portal(record.portal),
+                    self.answer(record.portal, record.login().netdev.as_deref()),
                     PortalState::BlackHoled | PortalState::Mute
                 )
         });
@@ -380,7 +408,7 @@ impl State {
         if self.find_session(login).is_some() {
             return code::SESSION_EXISTS;
         }
-        match self.san.portal(login.portal) {
+        match self.answer(login.portal, login.netdev.as_deref()) {
             PortalState::Refusing => return code::TRANSPORT,
             PortalState::BlackHoled | PortalState::Mute => return code::TIMED_OUT,
             PortalState::Up => {}

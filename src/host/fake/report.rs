@@ -10,7 +10,7 @@ use super::state::State;
 pub struct Leftovers {
     /// iSCSI sessions, the administrator's own left out.
     pub sessions: Vec<String>,
-    /// Node records.
+    /// Node records and interface records.
     pub records: Vec<String>,
     /// SCSI disks that are not on the administrator's sessions.
     pub disks: Vec<String>,
@@ -101,6 +101,7 @@ impl State {
                 .records()
                 .iter()
                 .map(super::iscsiadm::Record::name)
+                .chain(self.new_interfaces())
                 .collect(),
             disks: disks
                 .map(|sd| format!("{} {}", sd.name(), sd.hctl()))
@@ -114,6 +115,15 @@ impl State {
             held: locks.chain(open.map(|map| map.name.clone())).collect(),
             files: self.new_files(),
         }
+    }
+
+    fn new_interfaces(&self) -> Vec<String> {
+        let interfaces = self.tree.below(super::iscsiadm::INTERFACES.as_ref());
+        let new = interfaces.into_iter().filter(|path| {
+            let is_file = matches!(self.tree.find(path), Some(super::tree::Node::File(_)));
+            is_file && !self.baseline.contains(path)
+        });
+        new.map(|path| path.display().to_string()).collect()
     }
 
     fn mount_points(&self) -> Vec<String> {
@@ -133,6 +143,7 @@ impl State {
             "/proc",
             "/dev",
             "/etc/iscsi/nodes",
+            super::iscsiadm::INTERFACES,
             "/run/udev",
             "/run/lock",
         ];

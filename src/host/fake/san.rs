@@ -32,6 +32,8 @@ pub struct DiskId(pub(super) usize);
 #[derive(Default)]
 pub(super) struct San {
     pub(super) portals: BTreeMap<Portal, PortalState>,
+    /// The interfaces that lead to a portal; without an entry all do.
+    pub(super) ways: BTreeMap<Portal, BTreeSet<String>>,
     pub(super) targets: BTreeMap<Iqn, Target>,
     pub(super) disks: Vec<Disk>,
     /// Where logins are sent on to.

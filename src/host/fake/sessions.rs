@@ -21,6 +21,8 @@ pub(super) struct Session {
     pub(super) portal: Portal,
     pub(super) tpgt: u16,
     pub(super) iface: String,
+    /// What it is bound to.
+    pub(super) netdev: Option<String>,
     pub(super) state: SessionState,
     pub(super) recovery: Duration,
     /// What iscsid logs in with for as long as the session lives, whatever becomes of the record.
@@ -63,6 +65,7 @@ pub(super) struct Login {
     pub(super) portal: Portal,
     pub(super) tpgt: u16,
     pub(super) iface: String,
+    pub(super) netdev: Option<String>,
     pub(super) recovery: Duration,
     pub(super) scan_all: bool,
     pub(super) chap: Option<Chap>,
@@ -86,6 +89,7 @@ impl State {
             portal: login.portal,
             tpgt: login.tpgt,
             iface: login.iface.clone(),
+            netdev: login.netdev.clone(),
             state: SessionState::LoggedIn,
             recovery: login.recovery,
             chap: login.chap.clone(),
@@ -93,6 +97,7 @@ impl State {
             failures: 0,
         };
         self.show_session(&session);
+        self.show_netdev(&session);
         self.sessions.insert(id, session);
         self.event();
         if login.scan_all {
@@ -166,6 +171,14 @@ impl State {
         tree.put_text(scsi_host.join("proc_name"), "iscsi_tcp\n");
     }
 
+    fn show_netdev(&mut self, session: &Session) {
+        let host = session.host();
+        let netdev = session.netdev.as_deref().unwrap_or("(null)");
+        let class = format!("/sys/devices/platform/host{host}/iscsi_host/host{host}");
+        self.tree
+            .put_text(format!("{class}/netdev"), format!("{netdev}\n"));
+    }
+
     /// Ends a session: its disks go at once.
     pub(super) fn close_session(&mut self, id: u32) {
         let disks: Vec<u64> = self.disks_of(id);
@@ -204,13 +217,19 @@ impl State {
 
     pub(super) fn set_portal(&mut self, portal: Portal, answer: PortalState) {
         self.san.portals.insert(portal, answer);
-        let through: Vec<u32> = self
-            .sessions
-            .values()
-            .filter(|session| session.portal == portal)
-            .map(|session| session.id)
+        self.ways_changed(|session| session.portal == portal);
+    }
+
+    /// Interfaces come, go, or lead elsewhere: the sessions among `these` fail or return.
+    pub(super) fn ways_changed(&mut self, these: impl Fn(&Session) -> bool) {
+        let concerned = self.sessions.values().filter(|session| these(session));
+        let answers: Vec<(u32, PortalState)> = concerned
+            .map(|session| {
+                let netdev = session.netdev.as_deref();
+                (session.id, self.answer(session.portal, netdev))
+            })
             .collect();
-        for id in through {
+        for (id, answer) in answers {
             if answer == PortalState::Up {
                 let pause = self.delays.reconnect;
                 self.later(pause, move |state| state.session_returns(id));
@@ -219,6 +238,24 @@ impl State {
             }
         }
         self.event();
+    }
+
+    pub(super) fn has_netdev(&self, netdev: &str) -> bool {
+        let path = PathBuf::from("/sys/class/net").join(netdev);
+        self.tree.find(&path).is_some()
+    }
+
+    /// How a portal answers one who asks through an interface, or as the routes have it.
+    pub(super) fn answer(&self, portal: Portal, netdev: Option<&str>) -> PortalState {
+        let ways = self.san.ways.get(&portal);
+        let leads = |netdev: &str| {
+            let way = ways.is_none_or(|ways| ways.contains(netdev));
+            way && self.has_netdev(netdev)
+        };
+        match self.san.portal(portal) {
+            PortalState::Up if !netdev.is_none_or(leads) => PortalState::BlackHoled,
+            answer => answer,
+        }
     }
 
     fn session_fails(&mut self, id: u32) {
@@ -249,7 +286,8 @@ impl State {
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
-        if self.san.portal(session.portal) != PortalState::Up {
+        let netdev = session.netdev.as_deref();
+        if self.answer(session.portal, netdev) != PortalState::Up {
             return;
         }
         let Some(target) = self.san.targets.get_mut(&session.iqn) else {

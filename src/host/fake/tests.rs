@@ -188,7 +188,7 @@ fn portals_fail_in_their_own_ways() {
         let start = rig.host.now();
         let answer = rig
             .host
-            .probe_tcp(portal.socket_address(), Duration::from_secs(2));
+            .probe_tcp(portal.socket_address(), None, Duration::from_secs(2));
         (
             answer.unwrap_err().kind(),
             rig.host.now().since(start).as_secs(),

@@ -16,7 +16,7 @@ use super::tools::Work;
 use super::tree::Node;
 use super::{FakeWorld, Held};
 use crate::deadline::Moment;
-use crate::fabric::Portal;
+use crate::fabric::{Netdev, Portal};
 use crate::host::world::{LockGuard, MountCall, Watch, World};
 use crate::host::{Block, Command, ExecError, FileKind, OnDeadline, Output, Space, Stat};
 
@@ -110,9 +110,20 @@ impl World for FakeWorld {
         Ok(Box::new(FakeBlock::open(self, path)?))
     }
 
-    fn probe_tcp(&self, address: SocketAddr, timeout: Duration) -> io::Result<()> {
+    fn probe_tcp(
+        &self,
+        address: SocketAddr,
+        through: Option<&Netdev>,
+        timeout: Duration,
+    ) -> io::Result<()> {
         let portal = Portal::new(address.ip(), address.port());
-        let answer = self.enter()?.san.portal(portal);
+        let netdev = through.map(Netdev::as_str);
+        let state = self.enter()?;
+        if netdev.is_some_and(|netdev| !state.has_netdev(netdev)) {
+            return Err(Errno::ENODEV.into());
+        }
+        let answer = state.answer(portal, netdev);
+        drop(state);
         match answer {
             PortalState::Up | PortalState::Mute => Ok(()),
             PortalState::Refusing => Err(Errno::ECONNREFUSED.into()),

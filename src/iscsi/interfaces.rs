@@ -1,0 +1,339 @@
+//! open-iscsi's interface records: they bind a session to an interface of this machine.
+//!
+//! A record of ours is named after its interface, in a name space of our own; those of others are never touched. It is written as a file, for iscsiadm
+//! would take two processes for it. Without it iscsiadm logs neither in nor out, so it stays for as long as anything refers to it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::database::{Database, DatabaseError, HOMES, NODES, Setting, failed, has_settings};
+use crate::deadline::Deadline;
+use crate::fabric::Netdev;
+use crate::host::{FileKind, is_gone};
+
+/// The record of a session that nobody bound to an interface: the routes decide.
+pub(super) const UNBOUND: &str = "default";
+/// How the names of ours begin. open-iscsi takes any file name of at most 64 characters.
+const PREFIX: &str = "sanpath-";
+/// The folder of interface records in a home of open-iscsi.
+const FOLDER: &str = "ifaces";
+
+/// The name of the record for sessions from `iface`.
+pub(super) fn record_name(iface: Option<&Netdev>) -> String {
+    match iface {
+        Some(netdev) => format!("{PREFIX}{netdev}"),
+        None => UNBOUND.to_owned(),
+    }
+}
+
+/// What an interface record says, and each node record that was made with it: iscsid goes by the latter alone. A hardware address would take precedence
+/// over the interface's name, and another initiator's name would be another initiator.
+pub(super) fn binding<'s>(name: &'s str, netdev: &'s Netdev) -> [Setting<'s>; 6] {
+    [
+        ("iface.iscsi_ifacename", Some(name)),
+        ("iface.net_ifacename", Some(netdev.as_str())),
+        ("iface.transport_name", Some("tcp")),
+        ("iface.hwaddress", None),
+        ("iface.ipaddress", None),
+        ("iface.initiatorname", None),
+    ]
+}
+
+impl Database<'_> {
+    /// Makes sure that the record for `netdev` is there and says what it should, wherever open-iscsi may look for it. Only reads when it does.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`].
+    pub(super) fn ensure_interface(
+        &self,
+        netdev: &Netdev,
+        deadline: Deadline,
+    ) -> Result<(), DatabaseError> {
+        let name = record_name(Some(netdev));
+        let settings = binding(&name, netdev);
+        // Whoever removes unused ones is kept out meanwhile.
+        self.alone(deadline, || {
+            let mut amiss = Vec::new();
+            for home in self.homes()? {
+                let text = self.find_text(&home.join(FOLDER).join(&name))?;
+                if !text.is_some_and(|text| has_settings(&text, &settings)) {
+                    amiss.push(home);
+                }
+            }
+            if amiss.is_empty() {
+                return Ok(());
+            }
+            self.linked(deadline, || {
+                let write = |home: &PathBuf| self.write_interface(home, &name, &settings);
+                amiss.iter().try_for_each(write)
+            })
+        })
+    }
+
+    fn write_interface(
+        &self,
+        home: &Path,
+        name: &str,
+        settings: &[Setting<'_>],
+    ) -> Result<(), DatabaseError> {
+        let folder = home.join(FOLDER);
+        let path = folder.join(name);
+        let mut text = String::from("# BEGIN RECORD\n");
+        for (setting, value) in settings {
+            if let Some(value) = value {
+                text.push_str(&format!("{setting} = {value}\n"));
+            }
+        }
+        text.push_str("# END RECORD\n");
+        let scratch = self.scratch_for(&path);
+        self.host
+            .ensure_directory(&folder)
+            .and_then(|()| {
+                self.host
+                    .replace_file_through(&path, &scratch, text.as_bytes())
+            })
+            .map_err(|source| failed("write", &path, source))
+    }
+
+    /// Removes the records of ours that nothing refers to: no node record, nor what `referred` tells of. Not knowing is a reference to all. Returns
+    /// their interfaces.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`].
+    pub(super) fn remove_unused_interfaces(
+        &self,
+        referred: &dyn Fn() -> Option<BTreeSet<String>>,
+        deadline: Deadline,
+    ) -> Result<Vec<Netdev>, DatabaseError> {
+        let own = self.own_interfaces()?;
+        if own.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.alone(deadline, || {
+            let Some(mut used) = referred() else {
+                return Ok(Vec::new());
+            };
+            used.extend(self.referring_records()?);
+            let unused = own
+                .into_iter()
+                .filter(|(_, netdev)| !used.contains(&record_name(Some(netdev))));
+            let unused: Vec<(PathBuf, Netdev)> = unused.collect();
+            for (path, _) in &unused {
+                let removed = self.host.remove_file(path);
+                removed.map_err(|source| failed("remove", path, source))?;
+            }
+            Ok(unused.into_iter().map(|(_, netdev)| netdev).collect())
+        })
+    }
+
+    /// Records that carry a name of ours and bind what it says. Another than we would write is not ours, whatever its name.
+    fn own_interfaces(&self) -> Result<Vec<(PathBuf, Netdev)>, DatabaseError> {
+        let mut own = Vec::new();
+        for folder in HOMES.map(|home| self.root.join(home).join(FOLDER)) {
+            for name in self.names_in(&folder)? {
+                let netdev: Option<Netdev> = name
+                    .strip_prefix(PREFIX)
+                    .and_then(|netdev| netdev.parse().ok());
+                let Some(netdev) = netdev else { continue };
+                let path = folder.join(&name);
+                let text = self.find_text(&path)?;
+                let settings = binding(&name, &netdev);
+                if text.is_some_and(|text| has_settings(&text, &settings)) {
+                    own.push((path, netdev));
+                }
+            }
+        }
+        Ok(own)
+    }
+
+    /// The interface records that node records refer to by their own names: `nodes/IQN/PORTAL/INTERFACE`.
+    fn referring_records(&self) -> Result<BTreeSet<String>, DatabaseError> {
+        let mut names = BTreeSet::new();
+        for nodes in HOMES.map(|home| self.root.join(home).join(NODES)) {
+            for target in self.names_in(&nodes)? {
+                let target = nodes.join(target);
+                for portal in self.names_in(&target)? {
+                    names.extend(self.names_in(&target.join(portal))?);
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    /// Where open-iscsi may look: its homes that hold node records, or before there are any, all that are there.
+    fn homes(&self) -> Result<Vec<PathBuf>, DatabaseError> {
+        let is_directory = |path: &Path| {
+            let stat = self.host.find_stat(path);
+            let stat = stat.map_err(|source| failed("read", path, source))?;
+            Ok(stat.is_some_and(|stat| stat.kind == FileKind::Directory))
+        };
+        let (mut holding, mut present) = (Vec::new(), Vec::new());
+        for home in HOMES.map(|home| self.root.join(home)) {
+            if is_directory(&home.join(NODES))? {
+                holding.push(home.clone());
+            }
+            if is_directory(&home)? {
+                present.push(home);
+            }
+        }
+        Ok(if holding.is_empty() { present } else { holding })
+    }
+
+    fn names_in(&self, folder: &Path) -> Result<Vec<String>, DatabaseError> {
+        let names = match self.host.list(folder) {
+            // A record of the old form is a file where a folder is now.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Vec::new(),
+            names => names.map_err(|source| failed("read", folder, source))?,
+        };
+        let names = names.into_iter();
+        Ok(names.filter_map(|name| name.into_string().ok()).collect())
+    }
+
+    fn find_text(&self, path: &Path) -> Result<Option<String>, DatabaseError> {
+        match self.host.read(path) {
+            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(source) => Err(failed("read", path, source)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Host;
+    use std::time::Duration;
+
+    struct Rig {
+        root: tempfile::TempDir,
+        host: Host,
+        locks: PathBuf,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let root = tempfile::tempdir().unwrap();
+            Self {
+                locks: root.path().join("run/sanpath"),
+                root,
+                host: Host::real(Path::new("/")),
+            }
+        }
+
+        fn put(&self, path: &str, text: &str) {
+            let path = self.root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+
+        fn text(&self, path: &str) -> Option<String> {
+            std::fs::read_to_string(self.root.path().join(path)).ok()
+        }
+
+        fn ensure(&self, netdev: &str) {
+            let soon = self.host.deadline_in(Duration::from_secs(5));
+            let netdev = netdev.parse().unwrap();
+            self.database().ensure_interface(&netdev, soon).unwrap();
+        }
+
+        fn remove_unused(&self, referred: Option<&[&str]>) -> Vec<String> {
+            let soon = self.host.deadline_in(Duration::from_secs(5));
+            let referred = || {
+                let names = referred?.iter().map(|name| (*name).to_owned());
+                Some(names.collect())
+            };
+            let removed = self.database().remove_unused_interfaces(&referred, soon);
+            let removed = removed.unwrap().into_iter();
+            removed.map(|netdev| netdev.to_string()).collect()
+        }
+
+        fn database(&self) -> Database<'_> {
+            Database {
+                host: &self.host,
+                root: self.root.path(),
+                locks: &self.locks,
+            }
+        }
+    }
+
+    const OURS: &str = "# BEGIN RECORD\niface.iscsi_ifacename = sanpath-eth0.100\niface.net_ifacename = eth0.100\niface.transport_name = tcp\n# END RECORD\n";
+
+    #[test]
+    fn a_record_is_written_where_node_records_are() {
+        let rig = Rig::new();
+        rig.put("etc/iscsi/initiatorname.iscsi", "");
+        rig.put("var/lib/iscsi/nodes/iqn.a/10.0.0.1,3260,1/default", "");
+        rig.ensure("eth0.100");
+        let written = rig.text("var/lib/iscsi/ifaces/sanpath-eth0.100");
+        assert_eq!(written.as_deref(), Some(OURS));
+        assert_eq!(rig.text("etc/iscsi/ifaces/sanpath-eth0.100"), None);
+        let steps = rig.host.counts().steps;
+        rig.ensure("eth0.100");
+        assert_eq!(rig.host.counts().steps, steps, "only looks");
+    }
+
+    #[test]
+    fn before_there_are_node_records_it_is_written_to_every_home() {
+        let rig = Rig::new();
+        rig.put("etc/iscsi/initiatorname.iscsi", "");
+        std::fs::create_dir_all(rig.root.path().join("var/lib/iscsi")).unwrap();
+        rig.ensure("br0");
+        for home in HOMES {
+            let path = format!("{home}/ifaces/sanpath-br0");
+            assert!(rig.text(&path).is_some(), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_somebody_changed_in_ours_is_put_right() {
+        let rig = Rig::new();
+        rig.put("etc/iscsi/initiatorname.iscsi", "");
+        for spoilt in [
+            OURS.replace("eth0.100\niface.t", "eth1\niface.t"),
+            OURS.replace("= tcp", "= iser"),
+            OURS.replace("# END", "iface.hwaddress = 00:11:22:33:44:55\n# END"),
+            OURS.replace("# END", "iface.initiatorname = iqn.other\n# END"),
+            String::new(),
+        ] {
+            rig.put("etc/iscsi/ifaces/sanpath-eth0.100", &spoilt);
+            rig.ensure("eth0.100");
+            let found = rig.text("etc/iscsi/ifaces/sanpath-eth0.100");
+            assert_eq!(found.as_deref(), Some(OURS), "{spoilt}");
+        }
+        // What iscsiadm adds of its own does no harm.
+        let more = OURS.replace("# END", "iface.vlan_id = 0\n# END");
+        rig.put("etc/iscsi/ifaces/sanpath-eth0.100", &more);
+        rig.ensure("eth0.100");
+        let found = rig.text("etc/iscsi/ifaces/sanpath-eth0.100");
+        assert_eq!(found.as_deref(), Some(more.as_str()));
+    }
+
+    #[test]
+    fn only_ours_that_nothing_refers_to_are_removed() {
+        let rig = Rig::new();
+        rig.put("etc/iscsi/initiatorname.iscsi", "");
+        for netdev in ["br0", "br1", "eth0.100", "eth1"] {
+            rig.ensure(netdev);
+        }
+        let admins = OURS.replace("sanpath-eth0.100", "admin");
+        rig.put("etc/iscsi/ifaces/admin", &admins);
+        let strange = OURS.replace("net_ifacename = eth0.100", "net_ifacename = eth7");
+        rig.put("etc/iscsi/ifaces/sanpath-eth8", &strange);
+        let record = "etc/iscsi/nodes/iqn.a/10.0.0.1,3260,1/sanpath-br0";
+        rig.put(record, "");
+        rig.put("etc/iscsi/nodes/iqn.b/10.0.0.1,3260", "of the old form");
+        assert_eq!(rig.remove_unused(None), [""; 0], "nobody knows");
+        let used = ["sanpath-br1", "default"];
+        assert_eq!(rig.remove_unused(Some(&used)), ["eth0.100", "eth1"]);
+        let left = std::fs::read_dir(rig.root.path().join("etc/iscsi/ifaces")).unwrap();
+        let mut left: Vec<_> = left
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(
+            left,
+            ["admin", "sanpath-br0", "sanpath-br1", "sanpath-eth8"]
+        );
+    }
+}
