@@ -109,8 +109,9 @@ fn is_gone_by(host: &Host, wwid: &Wwid, until: Deadline) -> Result<bool, RemoveM
 }
 
 fn last_word(host: &Host, map: Map, reply: Reply) -> RemoveMapError {
-    if reply.says_in_use() {
-        let openers = processes_on(host, &map, &[]);
+    let openers = processes_on(host, &map, &[]);
+    // multipath-tools before 0.10 say no more than "fail".
+    if reply.says_in_use() || !openers.is_empty() {
         let name = map.name;
         RemoveMapError::Busy { name, openers }
     } else {
