@@ -10,7 +10,7 @@ use sanpath::iscsi::{OwnRecord, initiator_name_in};
 use sanpath::mount::{MountOptions, MountTable};
 use sanpath::multipath::{PathView, Reply, find_configured_retry};
 use sanpath::node::Intent;
-use sanpath::scsi::{Identity, parse_designators, parse_serial};
+use sanpath::scsi::{Identity, parse_serial};
 use sanpath::volume::{FileSystemKind, MkfsOptions, NodeId, PublishContext, VolumeId};
 
 /// A parser under its target's name.
@@ -180,9 +180,9 @@ pub fn session_record(bytes: &[u8]) -> bool {
 /// A disk's pages 0x83 and 0x80.
 pub fn vpd(bytes: &[u8]) -> bool {
     let serial = parse_serial(bytes).is_ok();
-    let Ok(designators) = parse_designators(bytes) else {
+    let Ok(identity) = Identity::parse(bytes.to_vec()) else {
         return serial;
     };
-    let _ = Identity { designators }.wwid();
+    let _ = identity.wwid();
     true
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use super::error::AttachError;
+use super::error::{AttachError, PathError};
 use super::ledger::{Learned, Member, Record};
 use super::path::{PathOutcome, PathWork};
 use super::release::Care;
@@ -32,7 +32,8 @@ impl Engine {
     /// Makes sure that the volume is attached: a verified map with all wanted paths, or with enough of them once the grace has passed. Only reads
     /// when everything is in place.
     ///
-    /// When it fails, what this call began is undone; sessions stay, for the reaper. Threads on dead paths are left behind; they take away what
+    /// When it fails, what this call began is undone; sessions stay, for the reaper. Disks that wait for a busy udev stay as well: taken away and found anew by the next
+    /// call they would never get through, where many volumes come at once. Threads on dead paths are left behind; they take away what
     /// they find when nobody wants it any more.
     ///
     /// # Errors
@@ -62,6 +63,11 @@ impl Engine {
             .and_then(|attached| engine.verify_retry(&want).map(|()| attached));
         match attached {
             Ok((map, gathered)) => engine.conclude(&want, map, gathered),
+            Err(
+                error @ AttachError::TooFew {
+                    awaits_udev: true, ..
+                },
+            ) => Err(error),
             Err(error) if begun == Begun::Fresh => Err(engine.undo(&want, error)),
             Err(error) => Err(error),
         }
@@ -273,6 +279,13 @@ impl Path {
         format!("{}: {reason}", self.path.nexus().place())
     }
 
+    fn awaits_udev(&self) -> bool {
+        matches!(
+            self.error().as_deref(),
+            Some(Err(PathError::UdevAtWork { .. }))
+        )
+    }
+
     fn fault(&self) -> Fault {
         match self.error().as_deref() {
             Some(Err(error)) => error.fault(),
@@ -381,6 +394,7 @@ impl Gathering<'_> {
             needed: self.want.min_paths.max(1),
             reasons: missing().map(Path::reason).collect(),
             fault: gravest(&faults),
+            awaits_udev: missing().any(Path::awaits_udev),
         }
     }
 }

@@ -80,6 +80,12 @@ pub enum PathError {
         /// Which disk.
         disk: String,
     },
+    /// Nothing is amiss with it; the host has more to do than there was time for.
+    #[error("{disk} is in no map yet: udev is still at work; repeat the call")]
+    UdevAtWork {
+        /// Which disk.
+        disk: String,
+    },
     /// multipathd did not take it.
     #[error("{disk} is in no map: {why}")]
     NotMember {
@@ -175,6 +181,8 @@ pub enum AttachError {
         reasons: Vec<String>,
         /// The gravest of the reasons, as a class.
         fault: Fault,
+        /// A verified disk waits for udev alone. Taking it away would only give udev more to do.
+        awaits_udev: bool,
     },
     /// The map is not there or not right.
     #[error("the map of {wwid}: {why}")]

@@ -22,8 +22,8 @@ const LONGEST_RESCAN: Duration = Duration::from_secs(8);
 const NUDGE_AFTER: Duration = Duration::from_secs(2);
 /// Where udev's database cannot be seen, this long after the disk was verified.
 const BLIND_NUDGE_AFTER: Duration = Duration::from_secs(6);
-/// Where it can be seen and udev is not done, it has lost the event or is slow. multipathd cannot use a disk that udev has not named, and being told of it keeps both
-/// busy: 32 paths that told it every 2 s while udev worked through them kept it from its work for good.
+/// Where it can be seen and udev is not done though it has no event before it, it has lost this one. While it works it is only slow: multipathd cannot use a disk that
+/// udev has not named, and when it is told of one it has udev look at it once more, so that both get ever more to do.
 const LOST_NUDGE_AFTER: Duration = Duration::from_secs(30);
 /// The pause between two words to multipathd doubles up to this.
 const LONGEST_NUDGE_PAUSE: Duration = Duration::from_secs(16);
@@ -195,8 +195,27 @@ impl PathWork {
         let noted = disk.noted_wwid(&self.host).map_err(PathError::Read)?;
         match noted.filter(|noted| *noted != self.export.wwid) {
             Some(before) => Ok(Found::Other(format!("noted as {before}"))),
-            None => Ok(Found::Right),
+            None => {
+                self.ensure_noted(disk, &found)?;
+                Ok(Found::Right)
+            }
         }
+    }
+
+    /// A disk that appeared while its LUN was being made is noted with half of its names. The kernel is told to ask once more; what it makes of it shows in the map.
+    fn ensure_noted(&self, disk: &Disk, identity: &Identity) -> Result<(), PathError> {
+        if !identity
+            .is_noted(&self.host, disk)
+            .map_err(PathError::Read)?
+        {
+            let rescanned = disk.rescan(&self.host);
+            tracing::debug!(
+                disk = disk.name,
+                ?rescanned,
+                "what the kernel noted of it is old"
+            );
+        }
+        Ok(())
     }
 
     fn silent(&self, disk: &Disk, refusal: Option<IdentityError>) -> PathError {
@@ -323,6 +342,10 @@ impl PathWork {
             Some(Membership::NoDaemon) | None => {}
         }
         let users = users_of(&self.host, disk).map_err(PathError::Read)?;
+        if users.is_empty() && scsi::is_udev_at_work(&self.host).map_err(PathError::Read)? {
+            let disk = disk.name.clone();
+            return Err(PathError::UdevAtWork { disk });
+        }
         let why = if users.is_empty() {
             nudge.last_word
         } else {
@@ -383,7 +406,10 @@ impl Nudge {
             BLIND_NUDGE_AFTER
         };
         let due = self.is_overdue || seen || elapsed(self.begun, blind_after);
-        Ok(due && self.given.is_none_or(|at| elapsed(at, self.pause)))
+        if !due || self.given.is_some_and(|at| !elapsed(at, self.pause)) {
+            return Ok(false);
+        }
+        Ok(self.is_overdue || seen || !scsi::is_udev_at_work(host)?)
     }
 
     /// Tells multipathd. Only a refusal, or that it does not run, ends the waiting: an `ok` is looked for, and anything else may pass.

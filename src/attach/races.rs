@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Attached, Dirs, Engine, Outcome, Want};
 use crate::fabric::{Iqn, LocalView, Lun, PathList, Portal, Wwid, select};
-use crate::fault::{Fault, Faulted};
+use crate::fault::{Fault, Faulted, chain};
 use crate::host::Host;
 use crate::host::fake::{Delays, DiskId, FakeWorld, FindMultipaths, Leftovers, PortalState};
 
@@ -71,13 +71,13 @@ impl Rig {
         let want = self.want(&self.fake.host(), volume);
         engine
             .ensure(&want)
-            .unwrap_or_else(|error| panic!("{}", crate::fault::chain(&error)))
+            .unwrap_or_else(|error| panic!("{}", chain(&error)))
     }
 
     fn detach(&self, engine: &Engine, volume: &Volume) -> Outcome {
         let deadline = self.fake.host().deadline_in(DEADLINE);
         let detached = engine.detach(&volume.key, deadline);
-        detached.unwrap_or_else(|error| panic!("{}", crate::fault::chain(&error)))
+        detached.unwrap_or_else(|error| panic!("{}", chain(&error)))
     }
 
     /// What stays beside the sessions and the notes about them.
@@ -346,6 +346,49 @@ fn slow_daemons_are_waited_for() {
     assert_eq!(told, 0, "udev and multipathd work; a word only delays them");
     rig.detach(&engine, &volume);
     rig.assert_nothing_left("with slow daemons");
+}
+
+/// A disk that appears while its LUN is still being made is noted by the kernel without its port groups, and dm-multipath refuses it until the kernel asks again.
+#[test]
+fn a_disk_that_was_noted_too_early_is_asked_again() {
+    let rig = Rig::new();
+    rig.fake.cut_notes();
+    let (engine, volume) = (rig.engine(), rig.volume(5));
+    let attached = rig.attach(&engine, &volume);
+    assert_eq!(attached.map.members, ["sda", "sdb"]);
+    let rescans = || rig.fake.history().matches("rescan").count();
+    assert_eq!(rescans(), 2);
+    rig.attach(&engine, &volume);
+    assert_eq!(rescans(), 2, "once is enough");
+    rig.detach(&engine, &volume);
+    rig.assert_nothing_left("after cut notes");
+}
+
+/// A host that has more to do than a call has time. What is there stays, and is not asked about by words that give it more to do, so that repeated calls get through.
+#[test]
+fn disks_that_wait_for_a_busy_udev_stay_for_the_next_call() {
+    for repeated in [true, false] {
+        let rig = Rig::new();
+        rig.fake.set_delays(Delays {
+            udev: Duration::from_secs(100),
+            ..Delays::default()
+        });
+        let (engine, volume) = (rig.engine(), rig.volume(5));
+        let want = rig.want(&rig.fake.host(), &volume);
+        let error = engine.ensure(&want).unwrap_err();
+        assert_eq!(error.fault(), Fault::MaybeDone);
+        assert!(chain(&error).contains("udev is still at work"), "{error}");
+        let scans = || rig.fake.history().matches("/scan").count();
+        let before = scans();
+        if repeated {
+            let attached = rig.attach(&engine, &volume);
+            assert_eq!(attached.map.members, ["sda", "sdb"]);
+            assert_eq!(scans(), before, "the disks are there");
+        }
+        assert_eq!(rig.fake.history().matches("add path").count(), 0);
+        rig.detach(&engine, &volume);
+        rig.assert_nothing_left("after a busy udev");
+    }
 }
 
 /// What was attached is asked by what it holds: the map and each path under it.

@@ -12,6 +12,8 @@ use crate::host::Host;
 
 const BLOCK: &str = "/sys/block";
 const UDEV_DATA: &str = "/run/udev/data";
+/// There while udevd has events before it (systemd-udevd(8) makes it with the first and removes it with the last).
+const UDEV_QUEUE: &str = "/run/udev/queue";
 /// sysfs gives sizes in these, whatever the device's own block is.
 const SECTOR: u64 = 512;
 
@@ -240,6 +242,14 @@ pub fn list_disks(host: &Host) -> io::Result<Vec<Disk>> {
 /// When `/run` cannot be read.
 pub fn sees_udev(host: &Host) -> io::Result<bool> {
     Ok(host.find_stat(Path::new(UDEV_DATA))?.is_some())
+}
+
+/// Whether udev has events before it. Where it cannot be seen it seems to have none.
+///
+/// # Errors
+/// When `/run` cannot be read.
+pub fn is_udev_at_work(host: &Host) -> io::Result<bool> {
+    Ok(host.find_stat(Path::new(UDEV_QUEUE))?.is_some())
 }
 
 /// The disk with this LUN under a SCSI host.

@@ -42,9 +42,22 @@ pub enum Designator {
 pub struct Identity {
     /// The names of the logical unit, in the order of the page.
     pub designators: Vec<Designator>,
+    /// Where they stand, beside the names of port and target.
+    page: Vec<u8>,
 }
 
 impl Identity {
+    /// What page 0x83 says.
+    ///
+    /// # Errors
+    /// When it is another page, is cut short, or no disk is connected.
+    pub fn parse(page: Vec<u8>) -> Result<Self, IdentityError> {
+        Ok(Self {
+            designators: parse_designators(&page)?,
+            page,
+        })
+    }
+
     /// The identity that dm-multipath and udev give the disk: NAA-6 before NAA-5 before NAA-2. A locally assigned NAA-3 proves nothing; neither
     /// do names that are not NAA.
     #[must_use]
@@ -60,6 +73,24 @@ impl Identity {
                 })
         };
         [6, 5, 2].into_iter().find_map(of_format)
+    }
+
+    /// Whether the kernel has noted the same page of the disk, when it appeared or was rescanned. Its drivers go by that: without the port groups of a LUN that was
+    /// being made just then, its ALUA handler and with it dm-multipath refuse the disk. A kernel that shows no note is taken at its word.
+    ///
+    /// # Errors
+    /// When sysfs cannot be read.
+    pub fn is_noted(&self, host: &Host, disk: &Disk) -> io::Result<bool> {
+        match host.read(&disk.attribute("device/vpd_pg83")) {
+            Ok(noted) => {
+                let body = |page| body_of(page, DEVICE_IDENTIFICATION).ok();
+                Ok(body(&noted) == body(&self.page))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            // It could not read the page then.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -114,16 +145,11 @@ pub fn read_identity(
             disk: disk.name.clone(),
             source,
         })?;
-    Ok(Identity {
-        designators: parse_designators(&page)?,
-    })
+    Identity::parse(page)
 }
 
 /// The logical unit's designators in page 0x83.
-///
-/// # Errors
-/// When it is another page, is cut short, or no disk is connected.
-pub fn parse_designators(page: &[u8]) -> Result<Vec<Designator>, IdentityError> {
+fn parse_designators(page: &[u8]) -> Result<Vec<Designator>, IdentityError> {
     let malformed = |what| IdentityError::Malformed {
         page: DEVICE_IDENTIFICATION,
         what,
@@ -195,6 +221,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn named(designators: Vec<Designator>) -> Identity {
+        let page = Vec::new();
+        Identity { designators, page }
+    }
+
     const NAA_6: [u8; 16] = [
         0x60, 0x01, 0x40, 0x50, 0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0, 0x12, 0x34, 0x56,
         0x78,
@@ -232,7 +263,7 @@ mod tests {
     fn only_names_of_the_logical_unit_count() {
         let designators = parse_designators(&page_of_lio()).unwrap();
         assert_eq!(designators.len(), 2, "{designators:?}");
-        let wwid = Identity { designators }.wwid().unwrap();
+        let wwid = named(designators).wwid().unwrap();
         assert_eq!(wwid.as_str(), "360014050123456789abcdef012345678");
     }
 
@@ -247,7 +278,7 @@ mod tests {
         ]
         .concat();
         let designators = parse_designators(&page(DEVICE_IDENTIFICATION, &body)).unwrap();
-        assert_eq!(Identity { designators }.wwid(), Wwid::from_naa(&NAA_6).ok());
+        assert_eq!(named(designators).wwid(), Wwid::from_naa(&NAA_6).ok());
     }
 
     #[test]
@@ -263,7 +294,7 @@ mod tests {
         let designators = parse_designators(&page(DEVICE_IDENTIFICATION, &body)).unwrap();
         assert_eq!(designators[1], Designator::Eui64(vec![1; 8]));
         assert_eq!(designators[4], Designator::Other(3), "a NAA without a byte");
-        assert_eq!(Identity { designators }.wwid(), None);
+        assert_eq!(named(designators).wwid(), None);
     }
 
     #[test]
@@ -308,7 +339,7 @@ mod tests {
         fn a_page_cut_anywhere_never_gives_another_identity(cut in 0_usize..140) {
             let whole = page_of_lio();
             if let Ok(designators) = parse_designators(&whole[..cut.min(whole.len())]) {
-                prop_assert_eq!(Identity { designators }.wwid(), Wwid::from_naa(&NAA_6).ok());
+                prop_assert_eq!(named(designators).wwid(), Wwid::from_naa(&NAA_6).ok());
             }
         }
 
@@ -320,7 +351,7 @@ mod tests {
                 page[at] = byte;
             }
             if let Ok(designators) = parse_designators(&page) {
-                let _ = Identity { designators }.wwid();
+                let _ = named(designators).wwid();
             }
         }
     }

@@ -8,9 +8,9 @@ mod identity;
 mod nascent;
 mod removal;
 
-pub use disk::{Disk, DiskState, Hctl, ScanError, find_disk, list_disks, scan_lun, sees_udev};
-pub use identity::{
-    Designator, Identity, IdentityError, parse_designators, parse_serial, read_identity,
+pub use disk::{
+    Disk, DiskState, Hctl, ScanError, find_disk, is_udev_at_work, list_disks, scan_lun, sees_udev,
 };
+pub use identity::{Designator, Identity, IdentityError, parse_serial, read_identity};
 pub use nascent::remove_nascent;
 pub use removal::{RemoveDiskError, remove_disk};

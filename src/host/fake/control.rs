@@ -274,6 +274,11 @@ impl FakeWorld {
         self.state().delays = delays;
     }
 
+    /// From now on disks appear while their LUN is still being made: what the kernel notes of them lacks their names until they are rescanned.
+    pub fn cut_notes(&self) {
+        self.state().notes_are_cut = true;
+    }
+
     /// The host has an old open-iscsi, which knows no login without a scan.
     pub fn set_old_iscsi(&self) {
         self.state().iscsi_scans_always = true;

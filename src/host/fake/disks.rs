@@ -27,6 +27,8 @@ pub(super) struct Sd {
     pub(super) state: String,
     /// The block device is there.
     pub(super) ready: bool,
+    /// The noted names are not all that it has.
+    pub(super) note_is_cut: bool,
 }
 
 impl Sd {
@@ -94,6 +96,7 @@ impl State {
             size: backing.size,
             state: "running".into(),
             ready: false,
+            note_is_cut: self.notes_are_cut,
         };
         self.show_scsi_device(&sd);
         self.sds.insert(id, sd);
@@ -133,10 +136,12 @@ impl State {
         let at = sd.device();
         self.tree
             .put_text(at.join("wwid"), format!("naa.{}\n", &sd.wwid.as_str()[1..]));
-        let pages = [
-            ("vpd_pg80", page_80(&sd.wwid)),
-            ("vpd_pg83", page_83(&sd.wwid)),
-        ];
+        let noted = if sd.note_is_cut {
+            vec![0, 0x83, 0, 0]
+        } else {
+            page_83(&sd.wwid)
+        };
+        let pages = [("vpd_pg80", page_80(&sd.wwid)), ("vpd_pg83", noted)];
         for (name, page) in pages {
             self.tree.put(at.join(name), Node::File(page));
         }
@@ -175,8 +180,7 @@ impl State {
         tree.put_link(format!("/sys/dev/block/{major}:{minor}"), at);
         tree.put(format!("/dev/{name}"), Node::Device(major, minor));
         self.event();
-        let pause = self.delays.udev;
-        self.later(pause, move |state| state.udev_done(id));
+        self.udev(move |state| state.udev_done(id));
     }
 
     fn udev_done(&mut self, id: u64) {
@@ -258,6 +262,7 @@ impl State {
         let sd = self.sds.get_mut(&id).expect("found above");
         sd.wwid = wwid;
         sd.size = size;
+        sd.note_is_cut = false;
         let sd = sd.clone();
         self.show_identity(&sd);
         let text = (size / 512).to_string();

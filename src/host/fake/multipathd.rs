@@ -139,7 +139,11 @@ impl State {
             return;
         };
         self.multipathd.paths.insert(id, sd.wwid.clone());
-        if !self.would_claim(&sd.wwid) || self.maps.values().any(|map| map.paths.contains(&id)) {
+        // The kernel's ALUA handler refuses such a disk, and with it the table.
+        if sd.note_is_cut
+            || !self.would_claim(&sd.wwid)
+            || self.maps.values().any(|map| map.paths.contains(&id))
+        {
             return;
         }
         match self.maps.values_mut().find(|map| map.wwid == sd.wwid) {
@@ -157,7 +161,11 @@ impl State {
         let known = self.multipathd.paths.iter().filter(|(_, w)| *w == wwid);
         let paths: Vec<u64> = known
             .map(|(&id, _)| id)
-            .filter(|id| self.sds.get(id).is_some_and(|sd| sd.size > 0))
+            .filter(|id| {
+                self.sds
+                    .get(id)
+                    .is_some_and(|sd| sd.size > 0 && !sd.note_is_cut)
+            })
             .collect();
         let Some(first) = paths.first() else {
             return;
@@ -235,8 +243,7 @@ impl State {
         tree.put_link(format!("/sys/dev/block/{DM}:{minor}"), at);
         tree.put(map.node(), Node::Device(DM, minor));
         let id = map.id;
-        let pause = self.delays.udev;
-        self.later(pause, move |state| state.map_gets_names(id));
+        self.udev(move |state| state.map_gets_names(id));
     }
 
     /// udev has run its rules for the new map.

@@ -54,6 +54,9 @@ impl Default for Delays {
     }
 }
 
+/// There while udev has events before it.
+const UDEV_QUEUE: &str = "/run/udev/queue";
+
 pub(super) struct State {
     pub(super) clock: Clock,
     pub(super) delays: Delays,
@@ -77,11 +80,15 @@ pub(super) struct State {
     pub(super) boots: u32,
     /// iscsiadm knows no `node.session.scan`.
     pub(super) iscsi_scans_always: bool,
+    /// Disks appear while their LUN is still being made.
+    pub(super) notes_are_cut: bool,
     pub(super) violations: Vec<String>,
     /// What processes did to the host, for the message of a failing test.
     pub(super) history: Vec<String>,
     faults: Vec<(String, Fault)>,
     serial: u64,
+    /// Events that udev has before it.
+    udev_events: usize,
     /// The paths that were there before anybody did anything.
     pub(super) baseline: BTreeSet<PathBuf>,
 }
@@ -107,9 +114,11 @@ impl State {
             boots: 0,
             violations: Vec::new(),
             iscsi_scans_always: false,
+            notes_are_cut: false,
             history: Vec::new(),
             faults: Vec::new(),
             serial: 0,
+            udev_events: 0,
             baseline: BTreeSet::new(),
         };
         state.install();
@@ -136,6 +145,7 @@ impl State {
     /// What the kernel and the daemons make at boot.
     pub(super) fn boot(&mut self) {
         self.boots += 1;
+        self.udev_events = 0;
         let tree = &mut self.tree;
         for directory in ["/sys", "/proc", "/dev", "/run"] {
             tree.clear(directory);
@@ -170,6 +180,23 @@ impl State {
         tree.put("/dev/mapper/control", Node::Device(10, 236));
         self.mounts = Mounts::at_boot();
         self.multipathd.running = true;
+    }
+
+    /// udev has `work` done when it gets to it.
+    pub(super) fn udev(&mut self, work: impl FnOnce(&mut Self) + Send + 'static) {
+        self.udev_events += 1;
+        self.tree.put_text(UDEV_QUEUE, "");
+        let boots = self.boots;
+        self.later(self.delays.udev, move |state| {
+            if state.boots != boots {
+                return;
+            }
+            state.udev_events -= 1;
+            if state.udev_events == 0 {
+                state.tree.clear(UDEV_QUEUE);
+            }
+            work(state);
+        });
     }
 
     /// A number that was never used before.
