@@ -58,6 +58,11 @@ impl Sd {
         format!("{}:0:0:{}", self.host, self.lun)
     }
 
+    /// Without all of its names the kernel's ALUA handler refuses it, and with it the whole table.
+    pub(super) fn can_be_a_path(&self) -> bool {
+        self.size > 0 && !self.note_is_cut
+    }
+
     /// Its directory in `/sys/devices`.
     pub(super) fn device(&self) -> PathBuf {
         let (host, session) = (self.host, self.session);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::disks::Trouble;
+use super::disks::{Sd, Trouble};
 use super::san::DiskId;
 use super::state::{Fault, State};
 use super::tree::Node;
@@ -139,11 +139,8 @@ impl State {
             return;
         };
         self.multipathd.paths.insert(id, sd.wwid.clone());
-        // The kernel's ALUA handler refuses such a disk, and with it the table.
-        if sd.note_is_cut
-            || !self.would_claim(&sd.wwid)
-            || self.maps.values().any(|map| map.paths.contains(&id))
-        {
+        let is_taken = self.maps.values().any(|map| map.paths.contains(&id));
+        if is_taken || !sd.can_be_a_path() || !self.would_claim(&sd.wwid) {
             return;
         }
         match self.maps.values_mut().find(|map| map.wwid == sd.wwid) {
@@ -161,11 +158,7 @@ impl State {
         let known = self.multipathd.paths.iter().filter(|(_, w)| *w == wwid);
         let paths: Vec<u64> = known
             .map(|(&id, _)| id)
-            .filter(|id| {
-                self.sds
-                    .get(id)
-                    .is_some_and(|sd| sd.size > 0 && !sd.note_is_cut)
-            })
+            .filter(|id| self.sds.get(id).is_some_and(Sd::can_be_a_path))
             .collect();
         let Some(first) = paths.first() else {
             return;
