@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use sanpath::attach::Record;
+use sanpath::config::find_interfaces;
 use sanpath::fabric::{Iqn, NoPathRetry, PathList, Portal, Wwid};
 use sanpath::filesystem::Content;
 use sanpath::iscsi::{OwnRecord, initiator_name_in};
@@ -21,7 +22,7 @@ pub type Target = (&'static str, fn(&[u8]) -> bool);
     dead_code,
     reason = "a single fuzz target uses one of them, the test all"
 )]
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     ("blkid", blkid),
     ("config", config),
     ("initiator_name", initiator_name),
@@ -33,6 +34,7 @@ pub const TARGETS: [Target; 12] = [
     ("options", options),
     ("publish_context", publish_context),
     ("session_record", session_record),
+    ("storage_interfaces", storage_interfaces),
     ("vpd", vpd),
 ];
 
@@ -50,6 +52,17 @@ pub fn config(bytes: &[u8]) -> bool {
 pub fn initiator_name(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
     initiator_name_in(&text).is_some_and(|name| name.parse::<Iqn>().is_ok())
+}
+
+/// The line of a host's file that says what interfaces are called.
+pub fn storage_interfaces(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let Some((_, Ok(found))) = find_interfaces(&text) else {
+        return false;
+    };
+    let again = find_interfaces(&format!("STORAGE_INTERFACES=\"{found}\"\n"));
+    assert_eq!(again, Some((1, Ok(found))));
+    true
 }
 
 /// The node's notes in a record of the ledger.

@@ -10,16 +10,14 @@ use sanpath::{cli, daemon};
     reason = "the last word of a program that may have no log yet"
 )]
 fn main() -> ExitCode {
-    let outcome = match cli::Arguments::parse() {
-        cli::Arguments {
-            role:
-                cli::Role::Node(cli::NodeArguments {
-                    command: Some(command),
-                    ..
-                }),
-            ..
-        } => cli::run_node_command(command),
-        arguments => daemon::run(arguments).map(|()| ExitCode::SUCCESS),
+    let mut arguments = cli::Arguments::parse();
+    let command = match &mut arguments.role {
+        cli::Role::Node(node) => node.command.take(),
+        _ => None,
+    };
+    let outcome = match command {
+        Some(command) => cli::run_node_command(command),
+        None => daemon::run(arguments).map(|()| ExitCode::SUCCESS),
     };
     match outcome {
         Ok(code) => code,

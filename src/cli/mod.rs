@@ -44,7 +44,7 @@ pub enum Role {
     /// Serve CSI's Identity and Controller services: manages volumes on the SANs of the config file.
     Controller(ControllerArguments),
     /// Serve CSI's Identity and Node services: stages and publishes volumes on this machine.
-    Node(NodeArguments),
+    Node(Box<NodeArguments>),
     /// Be a SAN: serve volumes of a pool directory through this machine's kernel target (LIO).
     San(SanArguments),
 }
@@ -100,6 +100,14 @@ pub struct NodeArguments {
     /// How often the unused space of each staged file system is given back to the SAN (fstrim), for example `24h`. Without it, never.
     #[arg(long, value_parser = trim_period)]
     pub trim_every: Option<Duration>,
+    /// Which interface of this machine each key of a path list means, for example `iface0=br0,iface1=eth1`. A key that is not here, or whose interface
+    /// is not there, disables its paths alone.
+    #[arg(long, env = "STORAGE_INTERFACES")]
+    pub storage_interfaces: Option<String>,
+    /// The same from the line `STORAGE_INTERFACES="…"` of a file of the host, such as /etc/eucalyptus/eucalyptus.conf; looked for below --host-root
+    /// and read anew at each use.
+    #[arg(long, conflicts_with = "storage_interfaces")]
+    pub storage_interfaces_file: Option<PathBuf>,
 }
 
 /// Arguments of `sanpath san`.

@@ -5,6 +5,7 @@
 
 mod credentials;
 mod file;
+mod interfaces;
 mod live;
 mod partition;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 pub use credentials::{CredentialsError, read_chap};
 pub use file::{ConfigError, Read, Remark, parse, read};
+pub use interfaces::{InterfaceLineError, InterfaceSource, InterfaceSourceError, find_interfaces};
 pub use live::{Live, LoadError};
 
 use crate::fabric::PathList;

@@ -1,7 +1,7 @@
 //! `sanpath node`, put together.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use super::{crash, socket};
 use crate::admin;
 use crate::attach::{ChapOf, DetachError, Dirs, Engine, Reaped};
 use crate::cli::NodeArguments;
-use crate::config::{Live, read_chap};
+use crate::config::{InterfaceSource, Live, read_chap};
 use crate::csi::{Identity, NodeService, serve_node};
 use crate::fault::chain;
 use crate::host::{Host, listen_unix};
 use crate::inflight::Inflight;
 use crate::iscsi::{find_initiator_name, known_defect, version};
-use crate::node::{Limits, Node, PartitionsOf, PathSettings, PathsOf};
+use crate::node::{Limits, Node, PartitionsOf, PathSettings, PathsOf, Surroundings};
 use crate::volume::{NodeId, SanName, VolumeId};
 
 /// The last good config, in the state directory.
@@ -54,7 +54,7 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
     reap_idle_sessions(engine.clone(), arguments.session_idle, stop.clone())?;
     rejoin_paths(engine.clone(), stop.clone())?;
     let partitions = partitions_of(Arc::clone(&live), arguments.partition.clone());
-    let paths_of = paths_of(live);
+    let paths_of = paths_of(live, surroundings(&host, arguments));
     let listener = socket::bind(plugin.endpoint.as_ref())?;
     tracing::info!(endpoint = plugin.endpoint, node.id = %id, "node serves");
     let node = Node::new(id, host.clone(), engine, paths_of, Limits::default());
@@ -122,16 +122,40 @@ fn watch_volumes(node: Node, inflight: Inflight, stop: CancellationToken) -> any
 }
 
 /// How a partition's volumes are reached from here, as its config file has it now.
-fn paths_of(live: Arc<Live>) -> PathsOf {
+fn paths_of(live: Arc<Live>, surroundings: Surroundings) -> PathsOf {
     Arc::new(move |san| {
         let config = live.current();
-        config.partitions.get(san).map(|partition| PathSettings {
+        let partition = config.partitions.get(san)?;
+        Some(PathSettings {
+            local: surroundings.view(&partition.ncpaths),
             list: partition.ncpaths.clone(),
             min_paths: partition.min_paths,
             deadline: partition.login_timeout,
-            ..PathSettings::default()
         })
     })
+}
+
+/// What the keys of path lists mean on this machine. A setting that says nothing usable is told at start; it may be mended while we run.
+fn surroundings(host: &Host, arguments: &NodeArguments) -> Surroundings {
+    let below_root = |path: &PathBuf| {
+        let path = path.strip_prefix("/").unwrap_or(path);
+        InterfaceSource::File(arguments.host_root.join(path))
+    };
+    let file = arguments.storage_interfaces_file.as_ref().map(below_root);
+    let value = arguments.storage_interfaces.clone();
+    let source = file.or(value.map(InterfaceSource::Value));
+    let source = source.unwrap_or_default();
+    match source.read(host) {
+        Ok(interfaces) => tracing::info!(%interfaces, "STORAGE_INTERFACES"),
+        Err(error) => {
+            let error = chain(&error);
+            tracing::warn!(
+                error,
+                "STORAGE_INTERFACES cannot be used; paths with an interface are disabled"
+            );
+        }
+    }
+    Surroundings::new(host.clone(), source)
 }
 
 /// The partitions of the config file; of those only the ones named on the command line, if there are any.

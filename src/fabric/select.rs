@@ -41,6 +41,8 @@ impl WantedPath {
 pub struct LocalView {
     /// `STORAGE_INTERFACES`.
     pub interfaces: Interfaces,
+    /// Why there are none, should what says them be broken.
+    pub unreadable: Option<String>,
     /// Interfaces of those that this machine does not have.
     pub absent: BTreeSet<Netdev>,
     /// What the names of the list mean; one that is not here, or means nothing, could not be resolved.
@@ -76,6 +78,9 @@ pub enum Why {
     /// The machine does not say what the key means.
     #[error("{0} is not in STORAGE_INTERFACES of this node; add {0}=INTERFACE there")]
     UnknownIface(IfaceKey),
+    /// What should say it is broken.
+    #[error("STORAGE_INTERFACES of this node cannot be used: {0}")]
+    Unreadable(String),
     /// The machine does not have what the key means.
     #[error("{key} is {netdev} in STORAGE_INTERFACES, and this node has no such interface")]
     NoNetdev {
@@ -163,6 +168,9 @@ fn portals(address: &PathAddress, local: &LocalView) -> Result<Vec<Portal>, Why>
 }
 
 fn netdev<'l>(key: &IfaceKey, local: &'l LocalView) -> Result<&'l Netdev, Why> {
+    if let Some(why) = &local.unreadable {
+        return Err(Why::Unreadable(why.clone()));
+    }
     let netdev = local.interfaces.find(key);
     let netdev = netdev.ok_or_else(|| Why::UnknownIface(key.clone()))?;
     if local.absent.contains(netdev) {
@@ -205,6 +213,7 @@ mod tests {
     fn local() -> LocalView {
         LocalView {
             interfaces: "iface0=br0,iface1=eth1,iface2=eth9".parse().unwrap(),
+            unreadable: None,
             absent: BTreeSet::from(["eth9".parse().unwrap()]),
             names: BTreeMap::from([(
                 "san".parse().unwrap(),
@@ -270,6 +279,20 @@ mod tests {
             "{whys:?}"
         );
         assert_eq!(selection.expected(), 3);
+    }
+
+    #[test]
+    fn a_broken_line_disables_bound_paths_alone() {
+        let local = LocalView {
+            unreadable: Some("line 3: no quotes".to_owned()),
+            ..LocalView::default()
+        };
+        let list = "iface0:10.101.1.1,10.102.1.1".parse().unwrap();
+        let selection = select(&export(), &list, &local);
+        assert_eq!(netdevs(&selection), [None]);
+        let why = selection.left_out[0].why.to_string();
+        assert!(why.contains("cannot be used: line 3"), "{why}");
+        assert_eq!(selection.expected(), 2);
     }
 
     #[test]

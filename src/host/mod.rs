@@ -20,7 +20,7 @@ mod world;
 
 use std::ffi::OsString;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub use steps::{Counts, Step, StepHook};
 pub use world::{LockGuard, MountCall, Watch, World};
 
 use crate::deadline::{Deadline, Moment};
-use crate::fabric::Netdev;
+use crate::fabric::{HostName, Netdev};
 use steps::Steps;
 
 /// The longest that a wait goes without looking again, should the kernel's event be lost.
@@ -231,6 +231,14 @@ impl Host {
         timeout: Duration,
     ) -> io::Result<()> {
         self.world.probe_tcp(address, through, timeout)
+    }
+
+    /// The addresses that a name means, as the system's resolver has it. May hang: call it where nobody waits without a deadline.
+    ///
+    /// # Errors
+    /// As the resolver reports it.
+    pub fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>> {
+        self.world.resolve(name)
     }
 
     // ---- changing: each passes `step` ---------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use super::kernel_events::KernelEvents;
 use super::world::{LockGuard, MountCall, Watch, World};
 use super::{exec, multipathd_socket, sys, tcp};
 use crate::deadline::Moment;
-use crate::fabric::Netdev;
+use crate::fabric::{HostName, Netdev};
 
 /// Files of ours may hold secrets; nobody else reads them.
 const PRIVATE: u32 = 0o600;
@@ -113,6 +113,10 @@ impl World for Real {
         timeout: Duration,
     ) -> io::Result<()> {
         tcp::probe(address, through, timeout)
+    }
+
+    fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>> {
+        tcp::resolve(name)
     }
 
     fn write_attribute(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -1,8 +1,8 @@
-//! Whether something listens at an address, asked the way that a session would go.
+//! Whether something listens at an address, asked the way that a session would go; and which address a name means.
 
 use std::ffi::OsString;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use nix::sys::socket::{
     sockopt,
 };
 
-use crate::fabric::Netdev;
+use crate::fabric::{HostName, Netdev};
 
 /// Connects and lets go again. `through` an interface the packets leave there alone, whatever the routes say (SO_BINDTODEVICE), which is how iscsid
 /// binds a session.
@@ -42,6 +42,17 @@ pub(super) fn probe(
     }
 }
 
+/// Each address once, in the resolver's order.
+pub(super) fn resolve(name: &HostName) -> io::Result<Vec<IpAddr>> {
+    let mut found = Vec::new();
+    for address in (name.as_str(), 0).to_socket_addrs()? {
+        if !found.contains(&address.ip()) {
+            found.push(address.ip());
+        }
+    }
+    Ok(found)
+}
+
 fn bound_socket(address: SocketAddr, netdev: &Netdev) -> io::Result<OwnedFd> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::Inet,
@@ -61,6 +72,13 @@ fn bound_socket(address: SocketAddr, netdev: &Netdev) -> io::Result<OwnedFd> {
 mod tests {
     use super::*;
     use std::net::TcpListener;
+
+    #[test]
+    fn a_name_means_addresses() {
+        let found = resolve(&"localhost".parse().unwrap()).unwrap();
+        assert!(found.iter().all(IpAddr::is_loopback) && !found.is_empty());
+        assert!(resolve(&"no-such-host.invalid".parse().unwrap()).is_err());
+    }
 
     #[test]
     fn a_port_is_asked_through_the_interface_alone() {

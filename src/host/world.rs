@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::block::Block;
 use super::exec::{Command, ExecError, Output};
 use super::files::{Space, Stat};
 use crate::deadline::Moment;
-use crate::fabric::Netdev;
+use crate::fabric::{HostName, Netdev};
 
 /// One mount(2).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,7 @@ pub trait World: Send + Sync {
         through: Option<&Netdev>,
         timeout: Duration,
     ) -> io::Result<()>;
+    fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>>;
 
     fn write_attribute(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
     /// By way of `scratch`, which is on the same file system.

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use crate::deadline::Moment;
-use crate::fabric::Netdev;
+use crate::fabric::{HostName, Netdev};
 use crate::host::{
     Block, Command, ExecError, LockGuard, MountCall, Output, Real, Space, Stat, Watch, World,
 };
@@ -329,6 +329,10 @@ impl World for FakeLio {
         timeout: Duration,
     ) -> io::Result<()> {
         self.real.probe_tcp(address, through, timeout)
+    }
+
+    fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>> {
+        self.real.resolve(name)
     }
     fn replace_file(&self, path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()> {
         self.real.replace_file(path, scratch, bytes)

@@ -34,6 +34,7 @@ mod stats;
 mod stats_tests;
 #[cfg(test)]
 mod stories;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 mod trim;
@@ -55,6 +56,7 @@ pub use health::{Condition, Health, Stage};
 pub use intent::{Formatting, Intent, TargetMode};
 pub use outage::GivenUp;
 pub use recover::Recovered;
+pub use surroundings::Surroundings;
 pub use trim::Trimmed;
 
 pub use crate::host::Space;

@@ -1,6 +1,7 @@
 //! What a test does to the fake host: it is the SAN's administrator, the network, the power switch and the crash.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -187,6 +188,20 @@ impl FakeWorld {
             state.tree.clear(path);
         }
         state.ways_changed(|session| session.netdev.as_deref() == Some(netdev));
+    }
+
+    /// A name means these addresses from now on, or nothing.
+    pub fn set_name(&self, name: &str, addresses: Option<&[IpAddr]>) {
+        let names = &mut self.state().names;
+        match addresses {
+            Some(addresses) => names.insert(name.to_owned(), Some(addresses.to_vec())),
+            None => names.remove(name),
+        };
+    }
+
+    /// Whoever asks for the name waits.
+    pub fn hang_name(&self, name: &str) {
+        self.state().names.insert(name.to_owned(), None);
     }
 
     /// What each session is bound to, by portal; the administrator's own as well.

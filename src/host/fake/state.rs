@@ -1,6 +1,7 @@
 //! Everything that the fake host is, in one place behind one lock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -74,6 +75,8 @@ pub(super) struct State {
     pub(super) frozen: BTreeSet<PathBuf>,
     /// Their places in `/proc`.
     pub(super) opener_processes: BTreeMap<PathBuf, PathBuf>,
+    /// What names mean; with `None` the resolver hangs.
+    pub(super) names: BTreeMap<String, Option<Vec<IpAddr>>>,
     /// Lock files that are held, and the process that holds each.
     pub(super) locks: BTreeMap<PathBuf, u64>,
     pub(super) dead: BTreeSet<u64>,
@@ -109,6 +112,7 @@ impl State {
             openers: BTreeMap::new(),
             frozen: BTreeSet::new(),
             opener_processes: BTreeMap::new(),
+            names: BTreeMap::new(),
             locks: BTreeMap::new(),
             dead: BTreeSet::new(),
             boots: 0,

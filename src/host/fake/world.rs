@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::tools::Work;
 use super::tree::Node;
 use super::{FakeWorld, Held};
 use crate::deadline::Moment;
-use crate::fabric::{Netdev, Portal};
+use crate::fabric::{HostName, Netdev, Portal};
 use crate::host::world::{LockGuard, MountCall, Watch, World};
 use crate::host::{Block, Command, ExecError, FileKind, OnDeadline, Output, Space, Stat};
 
@@ -129,6 +129,18 @@ impl World for FakeWorld {
             PortalState::Refusing => Err(Errno::ECONNREFUSED.into()),
             PortalState::BlackHoled => {
                 self.pass(timeout, None)?;
+                Err(io::ErrorKind::TimedOut.into())
+            }
+        }
+    }
+
+    fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>> {
+        let found = self.enter()?.names.get(name.as_str()).cloned();
+        match found {
+            None => Err(io::Error::other("Name or service not known")),
+            Some(Some(addresses)) => Ok(addresses),
+            Some(None) => {
+                self.pass(super::HUNG, None)?;
                 Err(io::ErrorKind::TimedOut.into())
             }
         }

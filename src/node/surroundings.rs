@@ -1,0 +1,205 @@
+//! What this machine makes of a path list: which interface a key means and whether it is there, and where a name leads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::config::InterfaceSource;
+use crate::fabric::{HostName, LocalView, Netdev, PathAddress, PathList};
+use crate::fault::chain;
+use crate::flights::{Flights, Listener, Look};
+use crate::host::Host;
+
+const NETDEVS: &str = "/sys/class/net";
+/// A resolver that takes longer is not waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+type Answer = io::Result<Vec<IpAddr>>;
+
+/// This machine's side of path lists. Cheap to clone; clones share what they learned.
+#[derive(Clone)]
+pub struct Surroundings {
+    host: Host,
+    source: InterfaceSource,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// A resolver may hang: whoever asks for the same name again joins.
+    lookups: Flights<Answer>,
+    /// What names meant when they were last resolved.
+    known: Mutex<BTreeMap<HostName, Vec<IpAddr>>>,
+}
+
+impl Surroundings {
+    /// The surroundings of `host`, whose interfaces are called as `source` has it.
+    #[must_use]
+    pub fn new(host: Host, source: InterfaceSource) -> Self {
+        Self {
+            host,
+            source,
+            shared: Arc::default(),
+        }
+    }
+
+    /// What the machine makes of `list` now. Blocks for as long as names take to resolve, a few seconds at most.
+    #[must_use]
+    pub fn view(&self, list: &PathList) -> LocalView {
+        let mut view = LocalView {
+            names: self.resolve(list),
+            ..LocalView::default()
+        };
+        match self.source.read(&self.host) {
+            Ok(interfaces) => view.interfaces = interfaces,
+            Err(error) => view.unreadable = Some(chain(&error)),
+        }
+        let netdevs: BTreeSet<&Netdev> = view.interfaces.iter().map(|(_, it)| it).collect();
+        let absent = netdevs.into_iter().filter(|netdev| self.is_absent(netdev));
+        view.absent = absent.cloned().collect();
+        view
+    }
+
+    /// Not knowing is no absence: the login will tell.
+    fn is_absent(&self, netdev: &Netdev) -> bool {
+        let path = Path::new(NETDEVS).join(netdev.as_str());
+        matches!(self.host.find_stat(&path), Ok(None))
+    }
+
+    fn resolve(&self, list: &PathList) -> BTreeMap<HostName, Vec<IpAddr>> {
+        let name_of = |address: &PathAddress| match address {
+            PathAddress::Name(name, _) => Some(name.clone()),
+            PathAddress::Portal(_) => None,
+        };
+        let names: BTreeSet<HostName> = list
+            .listed()
+            .iter()
+            .filter_map(|path| name_of(&path.address))
+            .collect();
+        let lookups: Vec<_> = names
+            .into_iter()
+            .map(|name| (self.look_up(&name), name))
+            .collect();
+        let deadline = self.host.deadline_in(PATIENCE);
+        let ended = |lookup: &Option<Listener<Answer>>| {
+            let look = lookup.as_ref().map(Listener::look);
+            !matches!(look, Some(Look::Flying))
+        };
+        let all = || {
+            let all = lookups.iter().all(|(lookup, _)| ended(lookup));
+            Ok::<_, std::convert::Infallible>(all.then_some(()))
+        };
+        let Ok(_) = self.host.wait_for(deadline, all);
+        let settled = lookups.into_iter();
+        settled
+            .map(|(lookup, name)| (name.clone(), self.settle(lookup, name)))
+            .collect()
+    }
+
+    fn look_up(&self, name: &HostName) -> Option<Listener<Answer>> {
+        let (host, asked) = (self.host.clone(), name.clone());
+        let work = move || host.resolve(&asked);
+        let joined = self.shared.lookups.join(name.as_str(), work, || {});
+        joined.ok()
+    }
+
+    /// What the name means; what it meant before when nobody says.
+    fn settle(&self, lookup: Option<Listener<Answer>>, name: HostName) -> Vec<IpAddr> {
+        let known = self.shared.known.lock();
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        let why = match lookup.map(|lookup| lookup.look()) {
+            Some(Look::Ended(answer)) => match &*answer {
+                Ok(found) => {
+                    known.insert(name, found.clone());
+                    return found.clone();
+                }
+                Err(error) => error.to_string(),
+            },
+            _ => format!("no answer within {} s", PATIENCE.as_secs()),
+        };
+        let before = known.get(&name).cloned().unwrap_or_default();
+        tracing::warn!(%name, why, ?before, "the name was not resolved; what it meant before goes on");
+        before
+    }
+}
+
+impl std::fmt::Debug for Surroundings {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Surroundings")
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fake::FakeWorld;
+
+    const LIST: &str = "iface0:10.1.0.1,iface1:san,iface2:san:3261,san2";
+
+    fn view(fake: &FakeWorld, source: InterfaceSource) -> LocalView {
+        let surroundings = Surroundings::new(fake.host(), source);
+        surroundings.view(&LIST.parse().unwrap())
+    }
+
+    fn value(text: &str) -> InterfaceSource {
+        InterfaceSource::Value(text.to_owned())
+    }
+
+    #[test]
+    fn interfaces_are_told_and_missing_ones_too() {
+        let fake = FakeWorld::new();
+        let view = view(&fake, value("iface0=eth0,iface1=eth0.100,iface2=eth9"));
+        assert_eq!(view.interfaces.iter().count(), 3);
+        let absent: Vec<&str> = view.absent.iter().map(Netdev::as_str).collect();
+        assert_eq!(absent, ["eth0.100", "eth9"]);
+        assert_eq!(view.unreadable, None);
+    }
+
+    #[test]
+    fn a_broken_line_is_told_and_makes_no_interface() {
+        let fake = FakeWorld::new();
+        let path = Path::new("/etc/eucalyptus.conf");
+        let source = InterfaceSource::File(path.to_owned());
+        let absent = view(&fake, source.clone()).unreadable;
+        assert!(absent.is_some_and(|told| told.contains("cannot be read")));
+        fake.write_file(path, "STORAGE_INTERFACES=\"iface0\"\n");
+        let broken = view(&fake, source.clone());
+        assert_eq!(broken.interfaces.iter().count(), 0);
+        let told = broken.unreadable.unwrap();
+        assert!(told.contains("eucalyptus.conf line 1: element 1"), "{told}");
+        // Read anew at each use.
+        fake.write_file(path, "STORAGE_INTERFACES=\"iface0=eth0\"\n");
+        assert_eq!(view(&fake, source).interfaces.iter().count(), 1);
+    }
+
+    #[test]
+    fn names_are_resolved_and_one_that_hangs_holds_nobody_up() {
+        let fake = FakeWorld::new();
+        let host = fake.host();
+        let surroundings = Surroundings::new(host.clone(), InterfaceSource::Unset);
+        let list: PathList = LIST.parse().unwrap();
+        let of = |view: &LocalView, name: &str| view.names[&name.parse().unwrap()].clone();
+        let address: IpAddr = "10.1.0.1".parse().unwrap();
+        fake.set_name("san", Some(&[address]));
+        let first = surroundings.view(&list);
+        assert_eq!(of(&first, "san"), [address]);
+        assert_eq!(of(&first, "san2"), [] as [IpAddr; 0]);
+        fake.hang_name("san");
+        let begun = host.now();
+        let hanging = surroundings.view(&list);
+        assert!(host.now().since(begun) < Duration::from_secs(7));
+        assert_eq!(of(&hanging, "san"), [address], "what it meant before");
+        let again = surroundings.view(&list);
+        assert_eq!(of(&again, "san"), [address]);
+        assert_eq!(
+            surroundings.shared.lookups.count(),
+            1,
+            "who comes again joins"
+        );
+    }
+}
