@@ -98,6 +98,13 @@ impl Engine {
             payload: known.payload.clone(),
             ..Record::begin(&want, boot_id)
         };
+        if known.boot_id == revived.boot_id {
+            // What is there and not wanted any more stays known until it is gone.
+            let more = known.wanted.iter();
+            let more = more.filter(|path| !revived.wanted.contains(path)).cloned();
+            let more: Vec<WantedPath> = more.collect();
+            revived.wanted.extend(more);
+        }
         if !known.leaving && known.boot_id == revived.boot_id {
             revived.export.size = known.export.size;
         }
@@ -151,26 +158,37 @@ impl Engine {
         path: &WantedPath,
         claimed: &Arc<Mutex<bool>>,
     ) -> Result<Path, AttachError> {
-        let mut work = PathWork::of(self, want, path);
-        work.claimed = Arc::clone(claimed);
-        let flight = format!("{} {} {}", want.key, path.nexus(), path.lun);
-        let (engine, key) = (self.clone(), want.key.clone());
-        let wwid = want.export.wwid.clone();
-        let listener = self
-            .shared
-            .paths
-            .join(
-                &flight,
-                move || work.ensure_path(),
-                move || engine.settle_late(&key, &wwid),
-            )
-            .map_err(AttachError::Thread)?;
+        let listener = self.launch_with(want, path, claimed, |_| {})?;
         Ok(Path {
             path: path.clone(),
             listener,
             ended: false,
             disk: None,
         })
+    }
+
+    /// The same; `learn` hears of the outcome first, unless the work is an earlier call's.
+    pub(super) fn launch_with(
+        &self,
+        want: &Want,
+        path: &WantedPath,
+        claimed: &Arc<Mutex<bool>>,
+        learn: impl FnOnce(&PathOutcome) + Send + 'static,
+    ) -> Result<Listener<PathOutcome>, AttachError> {
+        let mut work = PathWork::of(self, want, path);
+        work.claimed = Arc::clone(claimed);
+        let flight = format!("{} {} {}", want.key, path.nexus(), path.lun);
+        let (engine, key) = (self.clone(), want.key.clone());
+        let wwid = want.export.wwid.clone();
+        let work = move || {
+            let outcome = work.ensure_path();
+            learn(&outcome);
+            outcome
+        };
+        self.shared
+            .paths
+            .join(&flight, work, move || engine.settle_late(&key, &wwid))
+            .map_err(AttachError::Thread)
     }
 
     /// Writes down what was learned and tells it.
@@ -239,10 +257,6 @@ pub(super) struct Path {
 }
 
 impl Path {
-    pub(super) fn look(&self) -> Look<PathOutcome> {
-        self.listener.look()
-    }
-
     fn error(&self) -> Option<Arc<PathOutcome>> {
         match self.listener.look() {
             Look::Ended(outcome) if outcome.is_err() => Some(outcome),

@@ -11,14 +11,17 @@
 mod detach;
 mod ensure;
 mod error;
+mod heal;
 mod ledger;
 mod no_path_retry;
+mod observe;
 mod outage;
+mod pace;
 mod path;
+mod plan;
 #[cfg(test)]
 mod races;
 mod reap;
-mod rejoin;
 mod release;
 mod resize;
 mod show;
@@ -35,6 +38,7 @@ use serde_json::Value;
 
 pub use detach::Outcome;
 pub use error::{AttachError, DetachError, PathError};
+pub use heal::Healed;
 pub use ledger::{Learned, LedgerError, Member, Record};
 pub use outage::Standing;
 pub use reap::Reaped;
@@ -42,7 +46,7 @@ pub use resize::Resized;
 pub use show::PathRow;
 
 use crate::deadline::{Deadline, Moment};
-use crate::fabric::{Chap, Export, Nexus, NoPathRetry, WantedPath, Wwid};
+use crate::fabric::{Chap, Export, Nexus, NoPathRetry, Selection, WantedPath, Wwid};
 use crate::fault::chain;
 use crate::flights::Flights;
 use crate::host::{Host, LockGuard};
@@ -135,11 +139,15 @@ pub type ChapOf = Arc<dyn Fn(&str) -> Result<Option<Chap>, ChapRefused> + Send +
 /// Why the owner of a key cannot tell.
 pub type ChapRefused = Box<dyn std::error::Error + Send + Sync>;
 
+/// Which paths the owner of a record wants it to have now, and what of its list cannot be had; `None` when it cannot say, and then the record tells.
+pub type DesiredOf = Arc<dyn Fn(&Record) -> Option<Selection> + Send + Sync>;
+
 /// The attach engine. Cheap to clone; clones share their flights.
 #[derive(Clone)]
 pub struct Engine {
     host: Host,
     chap_of: ChapOf,
+    desired_of: DesiredOf,
     shared: Arc<Shared>,
 }
 
@@ -153,8 +161,7 @@ struct Shared {
     idle: Mutex<BTreeMap<Nexus, Moment>>,
     /// Unreadable records that the log has told of.
     told_unread: Mutex<BTreeSet<String>>,
-    /// Sessions that were ended to be made anew with other credentials and are not back; when to try next.
-    renewals: Mutex<BTreeMap<Nexus, Moment>>,
+    healing: Mutex<pace::Healing>,
 }
 
 impl Engine {
@@ -169,6 +176,7 @@ impl Engine {
         Self {
             host,
             chap_of: Arc::new(|_| Ok(None)),
+            desired_of: Arc::new(|_| None),
             shared: Arc::new(Shared {
                 dirs,
                 initiator,
@@ -178,7 +186,7 @@ impl Engine {
                 rescans: Flights::default(),
                 idle: Mutex::default(),
                 told_unread: Mutex::default(),
-                renewals: Mutex::default(),
+                healing: Mutex::default(),
             }),
         }
     }
@@ -189,12 +197,19 @@ impl Engine {
         Self { chap_of, ..self }
     }
 
+    /// The same engine, which keeps each volume at the paths that `desired_of` tells.
+    #[must_use]
+    pub fn with_desired(self, desired_of: DesiredOf) -> Self {
+        Self { desired_of, ..self }
+    }
+
     /// The same engine acting through `host`: a tallied clone, so that one call's processes can be counted.
     #[must_use]
     pub fn acting_on(&self, host: Host) -> Self {
         Self {
             host,
             chap_of: Arc::clone(&self.chap_of),
+            desired_of: Arc::clone(&self.desired_of),
             shared: Arc::clone(&self.shared),
         }
     }

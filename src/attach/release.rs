@@ -132,7 +132,7 @@ impl Engine {
     }
 
     /// All at once: each delete waits for its own disk.
-    fn remove_disks(
+    pub(super) fn remove_disks(
         &self,
         wwid: &Wwid,
         disks: &[Disk],
@@ -222,6 +222,10 @@ impl Engine {
 
     /// For a thread that ended when nobody waited for it any more: what it made stays only if somebody wants it now.
     pub(super) fn settle_late(&self, key: &str, wwid: &Wwid) {
+        // What we made is there by now: whoever takes the volume away after this look removes it with the rest.
+        if self.ledger().is_wanted(key).unwrap_or(false) {
+            return;
+        }
         // Whoever holds the volume may join or undo what we made; after him the ledger tells.
         let locked = loop {
             match self.lock_volume(key, self.host.deadline_in(LATE_PATIENCE)) {

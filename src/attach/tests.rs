@@ -1,6 +1,7 @@
 //! The engine on a host that behaves: whole sequences, faults, and a crash after every single step.
 
 mod chap;
+mod heal;
 mod interfaces;
 mod logins;
 mod no_path_retry;
@@ -22,6 +23,8 @@ use crate::multipath;
 
 const GIB: u64 = 1 << 30;
 const PATIENCE: Duration = Duration::from_secs(60);
+/// More than the work on a path takes that can be mended.
+const ROUND: Duration = Duration::from_secs(15);
 
 struct Rig {
     fake: FakeWorld,

@@ -20,7 +20,9 @@ use crate::fault::chain;
 use crate::host::{Host, listen_unix};
 use crate::inflight::Inflight;
 use crate::iscsi::{find_initiator_name, known_defect, version};
-use crate::node::{Limits, Node, PartitionsOf, PathSettings, PathsOf, Surroundings};
+use crate::node::{
+    Limits, Node, PartitionsOf, PathSettings, PathsOf, Surroundings, desired_of,
+};
 use crate::volume::{NodeId, SanName, VolumeId};
 
 /// The last good config, in the state directory.
@@ -29,8 +31,12 @@ const LAST_CONFIG: &str = "last-good-config.yaml";
 /// The least pause between two looks for idle sessions.
 const REAPER_LOOK: Duration = Duration::from_secs(1);
 
-/// How often paths are looked for that their maps do not have.
-const REJOIN_EVERY: Duration = Duration::from_secs(10);
+/// How often the paths are looked at without an event: for a portal that answers again tells nobody.
+const HEAL_EVERY: Duration = Duration::from_secs(10);
+/// The same while something is amiss.
+const HEAL_AMISS_EVERY: Duration = Duration::from_secs(4);
+/// The least pause between two looks, however many events there are.
+const HEAL_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> anyhow::Result<()> {
     let plugin = &arguments.plugin;
@@ -52,9 +58,10 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
     )
     .with_chap(chap_of(host.clone(), Arc::clone(&live)));
     reap_idle_sessions(engine.clone(), arguments.session_idle, stop.clone())?;
-    rejoin_paths(engine.clone(), stop.clone())?;
     let partitions = partitions_of(Arc::clone(&live), arguments.partition.clone());
     let paths_of = paths_of(live, surroundings(&host, arguments));
+    let engine = engine.with_desired(desired_of(Arc::clone(&paths_of)));
+    heal_paths(host.clone(), engine.clone(), stop.clone())?;
     let listener = socket::bind(plugin.endpoint.as_ref())?;
     tracing::info!(endpoint = plugin.endpoint, node.id = %id, "node serves");
     let node = Node::new(id, host.clone(), engine, paths_of, Limits::default());
@@ -215,18 +222,38 @@ fn reap_idle_sessions(
     repeat("session reaper", pause, stop, round)
 }
 
-/// Gives maps their paths back that lost them to a growth, on a thread of its own.
-fn rejoin_paths(engine: Engine, stop: CancellationToken) -> anyhow::Result<()> {
-    repeat("path keeper", REJOIN_EVERY, stop, move || {
-        match engine.rejoin() {
-            Ok(paths) => {
-                for path in paths {
-                    tracing::info!(portal = %path.portal, lun = %path.lun, "a path is in its map again");
+/// Keeps the paths of attached volumes as they should be, on a thread of its own: woken by the kernel's events, and now and then without any.
+fn heal_paths(host: Host, engine: Engine, stop: CancellationToken) -> anyhow::Result<()> {
+    let heal = move || {
+        // Watched from before the look: what happens during it wakes the next.
+        let mut watch = host.watch();
+        while !stop.is_cancelled() {
+            let begun = host.now();
+            let pause = match engine.heal(Duration::ZERO) {
+                Ok(healed) if healed.amiss => HEAL_AMISS_EVERY,
+                Ok(_) => HEAL_EVERY,
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "the paths could not be looked after");
+                    HEAL_EVERY
                 }
+            };
+            let elapsed = || host.now().since(begun);
+            let mut is_woken = false;
+            while !stop.is_cancelled()
+                && elapsed() < pause
+                && !(is_woken && elapsed() >= HEAL_PAUSE)
+            {
+                let before = host.now();
+                let at_most = HEAL_PAUSE.min(pause.saturating_sub(elapsed()));
+                watch.wait(at_most);
+                is_woken |= host.now().since(before) < at_most;
             }
-            Err(error) => tracing::warn!(error = chain(&error), "paths could not be looked for"),
         }
-    })
+    };
+    std::thread::Builder::new()
+        .name("healer".to_owned())
+        .spawn(heal)?;
+    Ok(())
 }
 
 /// Does `round` on a thread of its own until `stop`, with a pause before each.

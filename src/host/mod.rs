@@ -139,6 +139,12 @@ impl Host {
         self.world.watch().wait(at_most);
     }
 
+    /// Watches the kernel's events from now on: one that comes between two waits ends the next at once.
+    #[must_use]
+    pub fn watch(&self) -> Box<dyn Watch> {
+        self.world.watch()
+    }
+
     // ---- looking --------------------------------------------------------------------------------------------------------
 
     /// The whole content of a file.

@@ -159,10 +159,12 @@ pub struct PathView {
     pub dm_state: String,
     /// What the checker found: `ready`, `faulty`, `ghost` …
     pub checker: String,
+    /// Its priority; `None` when it is not known.
+    pub priority: Option<i32>,
 }
 
 /// With a sign between the fields that none of them holds.
-const PATHS: &str = "show paths raw format %d|%w|%m|%t|%T";
+const PATHS: &str = "show paths raw format %d|%w|%m|%t|%T|%p";
 const QUEUEING: &str = "show maps raw format %n|%Q";
 
 /// All paths that multipathd knows, orphans included.
@@ -212,6 +214,12 @@ impl PathView {
     pub fn parse(line: &str) -> Option<Self> {
         parse_path(line)
     }
+
+    /// Whether I/O goes over it.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.dm_state == "active" && self.checker != "faulty"
+    }
 }
 
 fn parse_path(line: &str) -> Option<PathView> {
@@ -219,12 +227,14 @@ fn parse_path(line: &str) -> Option<PathView> {
     let mut next = || fields.next().map(str::to_owned);
     let (disk, wwid, map) = (next()?, next()?, next()?);
     let (dm_state, checker) = (next()?, next()?);
+    let priority = next().and_then(|text| text.parse().ok());
     (!disk.is_empty()).then(|| PathView {
         disk,
         wwid,
         map: (map != "[orphan]").then_some(map),
         dm_state,
         checker,
+        priority,
     })
 }
 
@@ -257,13 +267,14 @@ mod tests {
 
     #[test]
     fn paths_are_read_and_orphans_told() {
-        let text = "sda|36001405a|mpatha|active|ready\nsdb||[orphan]|undef|i/o pending\nno\n";
+        let text = "sda|36001405a|mpatha|active|ready|50\nsdb||[orphan]|undef|i/o pending\nno\n";
         let paths: Vec<PathView> = text.lines().filter_map(parse_path).collect();
         assert_eq!(paths.len(), 2);
         assert_eq!(
             (paths[0].map.as_deref(), paths[0].checker.as_str()),
             (Some("mpatha"), "ready")
         );
+        assert_eq!((paths[0].priority, paths[1].priority), (Some(50), None));
         assert_eq!(
             (paths[1].map.as_deref(), paths[1].checker.as_str()),
             (None, "i/o pending")
@@ -290,11 +301,13 @@ mod tests {
             map in proptest::option::of("[a-zA-Z0-9_.: -]{1,20}[a-z]"),
             dm_state in "active|failed|undef",
             checker in "ready|faulty|ghost|i/o pending",
+            priority in proptest::option::of(-1..1000),
         ) {
             let map = map.map(|name| name.trim().to_owned());
             let shown = map.as_deref().unwrap_or("[orphan]");
-            let line = format!("{disk} |{wwid}|{shown} |{dm_state}|{checker}");
-            let path = PathView { disk, wwid, map, dm_state, checker };
+            let known = priority.map_or("[undef]".to_owned(), |priority: i32| priority.to_string());
+            let line = format!("{disk} |{wwid}|{shown} |{dm_state}|{checker}|{known}");
+            let path = PathView { disk, wwid, map, dm_state, checker, priority };
             prop_assert_eq!(parse_path(&line), Some(path));
         }
     }

@@ -75,8 +75,7 @@ impl Reaches {
     #[must_use]
     pub fn of(&self, map: &Map) -> Reach {
         let is_its = |path: &&daemon::PathView| path.map.as_deref() == Some(map.name.as_str());
-        let serves =
-            |path: &&daemon::PathView| path.dm_state == "active" && path.checker != "faulty";
+        let serves = |path: &&daemon::PathView| path.serves();
         let queueing = self.queueing.iter().find(|(name, _)| *name == map.name);
         Reach {
             paths: self.paths.iter().filter(is_its).count(),

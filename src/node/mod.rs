@@ -61,8 +61,8 @@ pub use trim::Trimmed;
 
 pub use crate::host::Space;
 
-use crate::attach::Engine;
-use crate::fabric::{Export, LocalView, NoPathRetry, PathList};
+use crate::attach::{DesiredOf, Engine};
+use crate::fabric::{Export, LocalView, NoPathRetry, PathList, select};
 use crate::host::{Counts, Host};
 use crate::volume::{Capability, MkfsOptions, NodeId, Passphrases, SanName, SizeRange, VolumeId};
 
@@ -170,6 +170,16 @@ pub type PartitionsOf = Arc<dyn Fn() -> BTreeSet<SanName> + Send + Sync>;
 /// How a SAN's partition is reached from this node; `None` when this node's config has no such partition. Asked anew by each stage.
 pub type PathsOf = Arc<dyn Fn(&SanName) -> Option<PathSettings> + Send + Sync>;
 
+/// What attached volumes should have, by the same word: for the engine, which knows nothing of partitions.
+#[must_use]
+pub fn desired_of(paths_of: PathsOf) -> DesiredOf {
+    Arc::new(move |record| {
+        let volume = VolumeId::find(&record.key)?;
+        let settings = paths_of(&volume.san)?;
+        Some(select(&record.export, &settings.list, &settings.local))
+    })
+}
+
 /// How the volumes of one partition are reached from this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathSettings {
@@ -238,6 +248,7 @@ impl Node {
     /// The node `id` on `host`.
     #[must_use]
     pub fn new(id: NodeId, host: Host, engine: Engine, paths_of: PathsOf, limits: Limits) -> Self {
+        let engine = engine.with_desired(desired_of(Arc::clone(&paths_of)));
         Self {
             id,
             host,

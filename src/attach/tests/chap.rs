@@ -241,7 +241,7 @@ fn rotated() -> (Rig, Told, Engine, DiskId) {
     let new = one_way("hunter2-number-2");
     rig.fake.set_chap(&rig.iqn, Some(&new));
     told.set(Some(&new));
-    assert!(engine.rejoin().unwrap().is_empty());
+    assert!(engine.heal(ROUND).unwrap().joined.is_empty());
     (rig, told, engine, disk)
 }
 
@@ -262,13 +262,16 @@ fn a_changed_secret_waits_in_the_records_and_serves_when_a_session_drops() {
     for portal in rig.portals {
         drop_connection(&rig, portal);
         assert!(rig.fake.refused_logins(&rig.iqn, portal) > 0);
-        let back = engine.rejoin().unwrap();
+        let back = engine.heal(ROUND).unwrap().joined;
         assert_eq!(back.len(), 1, "{portal}");
         assert_eq!(back[0].portal, portal);
         let verified = engine.verify(&rig.want(&engine, disk).key).unwrap();
         assert_eq!(verified.members.len(), 2);
         drop_connection(&rig, portal);
-        assert!(engine.rejoin().unwrap().is_empty(), "it holds the new one");
+        assert!(
+            engine.heal(ROUND).unwrap().joined.is_empty(),
+            "it holds the new one"
+        );
         assert_eq!(rig.fake.paths_of(&wwid(5)), Some(2));
     }
     rig.detach(&engine, disk).unwrap();
@@ -283,15 +286,15 @@ fn a_session_that_the_san_still_accepts_is_not_ended() {
     rig.ensure(&engine, disk).unwrap();
     // The Secret was changed before the SAN.
     told.set(Some(&one_way("hunter2-number-2")));
-    engine.rejoin().unwrap();
+    engine.heal(ROUND).unwrap();
     drop_connection(&rig, rig.portals[0]);
-    engine.rejoin().unwrap();
+    engine.heal(ROUND).unwrap();
     assert!(!rig.fake.history().contains("--logout"));
     // Nor is one whose portal is dead: no login would help.
     rig.fake.set_portal(rig.portals[0], PortalState::BlackHoled);
     rig.fake.sleep(Duration::from_secs(20));
     let begun = engine.host.now();
-    engine.rejoin().unwrap();
+    engine.heal(ROUND).unwrap();
     assert!(engine.host.now().since(begun) < Duration::from_secs(3));
     assert!(!rig.fake.history().contains("--logout"));
     rig.fake.set_portal(rig.portals[0], PortalState::Up);
@@ -308,14 +311,14 @@ fn a_secret_that_is_refused_is_not_tried_again_and_again() {
     drop_connection(&rig, portal);
     let before = rig.fake.refused_logins(&rig.iqn, portal);
     for _ in 0..5 {
-        assert!(engine.rejoin().unwrap().is_empty());
+        assert!(engine.heal(ROUND).unwrap().joined.is_empty());
         rig.fake.sleep(Duration::from_secs(5));
     }
     assert_eq!(rig.fake.refused_logins(&rig.iqn, portal), before + 1);
     assert_eq!(rig.fake.session_count(), 1, "the working one stays");
     told.set(Some(&one_way("hunter2-number-2")));
     rig.fake.sleep(Duration::from_secs(60));
-    assert_eq!(engine.rejoin().unwrap().len(), 1);
+    assert_eq!(engine.heal(ROUND).unwrap().joined.len(), 1);
     assert_eq!(rig.fake.paths_of(&wwid(5)), Some(2));
     rig.detach(&engine, disk).unwrap();
     rig.assert_clean();

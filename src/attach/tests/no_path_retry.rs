@@ -69,7 +69,7 @@ fn a_map_waits_as_its_volume_says_and_its_neighbour_as_the_host_does() {
         rig.fake.stop_multipathd();
         rig.fake.start_multipathd();
         assert_eq!(word(&engine, 5), said, "started anew");
-        engine.rejoin().unwrap();
+        engine.heal(ROUND).unwrap();
 
         for portal in rig.portals {
             rig.fake.set_portal(portal, PortalState::Refusing);
@@ -177,7 +177,7 @@ fn a_crash_after_any_step_leaves_what_the_next_process_makes_good() {
             engine.ensure(&want).map(drop)
         });
         let engine = engine_on(rig.fake.new_process().host());
-        engine.rejoin().unwrap();
+        engine.heal(ROUND).unwrap();
         let want = waiting(&rig, &engine, disk, NoPathRetry::Fail);
         engine.ensure(&want).unwrap();
         assert_eq!(word(&engine, 5), "off", "after step {step}");
@@ -202,7 +202,7 @@ fn the_file_follows_the_ledger_again_by_itself() {
     engine.host.remove_file(Path::new(DROP_IN)).unwrap();
     reconfigure(&rig, &engine);
     assert_eq!(word(&engine, 5), "12 chk");
-    engine.rejoin().unwrap();
+    engine.heal(ROUND).unwrap();
     rig.fake.settle();
     assert_eq!(drop_in(&engine).unwrap(), right);
     assert_eq!(word(&engine, 5), "off");
@@ -211,14 +211,14 @@ fn the_file_follows_the_ledger_again_by_itself() {
     rig.fake
         .write_file(Path::new(DROP_IN), &format!("{right}{}", entry(9, "queue")));
     let steps = engine.host.counts().steps;
-    engine.rejoin().unwrap();
+    engine.heal(ROUND).unwrap();
     assert_eq!(drop_in(&engine).unwrap(), right);
     assert_eq!(
         engine.host.counts().steps,
         steps + 1,
         "multipathd is not asked"
     );
-    engine.rejoin().unwrap();
+    engine.heal(ROUND).unwrap();
     assert_eq!(engine.host.counts().steps, steps + 1);
 
     // The ledger is lost, and the volume leaves without it.
@@ -229,7 +229,7 @@ fn the_file_follows_the_ledger_again_by_itself() {
         .unwrap();
     let deadline = engine.host.deadline_in(PATIENCE);
     engine.detach_unrecorded(&wwid(5), deadline).unwrap();
-    engine.rejoin().unwrap();
+    engine.heal(ROUND).unwrap();
     assert_eq!(drop_in(&engine), None);
     rig.assert_clean();
 }
@@ -244,7 +244,7 @@ fn a_file_that_cannot_be_written_stops_a_stage_and_no_detach() {
     rig.fake.fail_next("unlink", full());
     rig.detach(&engine, disk).unwrap();
     assert!(drop_in(&engine).is_some(), "it stays");
-    engine.rejoin().unwrap();
+    engine.heal(ROUND).unwrap();
     assert_eq!(drop_in(&engine), None, "for a while");
 
     // A directory in its place.

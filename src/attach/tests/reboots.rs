@@ -26,11 +26,11 @@ fn power_lost_at_any_step_of_a_detach_and_the_lun_given_to_another_volume() {
         rig.fake.map_lun(&rig.iqn, Lun(5), heir);
 
         let engine = engine_on(rig.fake.new_process().host());
-        engine.rejoin().unwrap();
+        engine.heal(ROUND).unwrap();
         engine.reap_idle(Duration::ZERO).unwrap();
         assert_eq!(rig.fake.session_count(), 0, "after step {step}");
         rig.ensure(&engine, kept).unwrap();
-        engine.rejoin().unwrap();
+        engine.heal(ROUND).unwrap();
         for number in [5, 7] {
             engine.detach(&key(number), patience(&engine)).unwrap();
         }

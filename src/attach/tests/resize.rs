@@ -268,19 +268,19 @@ fn a_path_that_was_left_out_is_brought_back() {
     rig.fake.settle();
     rig.fake.resize_disk(disk, 2 * GIB);
     rig.resize(&engine, disk, 2 * GIB).unwrap();
-    assert_eq!(engine.rejoin().unwrap(), [], "it is still away");
+    assert_eq!(engine.heal(ROUND).unwrap().joined, [], "it is still away");
     rig.fake.set_portal(rig.portals[1], PortalState::Up);
     rig.fake.settle();
     assert_eq!(rig.fake.paths_of(&wwid(5)), Some(1), "not by itself");
-    let back = engine.rejoin().unwrap();
+    let back = engine.heal(ROUND).unwrap().joined;
     assert_eq!(back.len(), 1);
     assert_eq!(back[0].portal, rig.portals[1]);
     assert_eq!(rig.fake.paths_of(&wwid(5)), Some(2));
     let steps = engine.host.counts().steps;
-    assert_eq!(engine.rejoin().unwrap(), []);
+    assert_eq!(engine.heal(ROUND).unwrap().joined, []);
     assert_eq!(engine.host.counts().steps, steps, "only looks");
     rig.detach(&engine, disk).unwrap();
-    assert_eq!(engine.rejoin().unwrap(), []);
+    assert_eq!(engine.heal(ROUND).unwrap().joined, []);
     rig.assert_clean();
 }
 
@@ -297,9 +297,11 @@ fn a_crash_after_any_step_of_bringing_back_converges() {
         rig.fake.set_portal(rig.portals[1], PortalState::Up);
         rig.fake.settle();
         let process = rig.fake.new_process();
-        let ended = process.crash_after(step, |host| engine_on(host.clone()).rejoin().unwrap());
+        let ended = process.crash_after(step, |host| {
+            engine_on(host.clone()).heal(ROUND).unwrap().joined
+        });
         let engine = engine_on(rig.fake.new_process().host());
-        engine.rejoin().unwrap();
+        engine.heal(ROUND).unwrap();
         assert_eq!(rig.fake.paths_of(&wwid(5)), Some(2), "step {step}");
         rig.detach(&engine, disk).unwrap();
         rig.assert_clean();

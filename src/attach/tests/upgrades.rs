@@ -59,7 +59,7 @@ fn a_record_of_a_newer_plugin_is_refused_for_its_own_volume_alone() {
         assert_eq!(rig.fake.paths_of(&wwid(6)), Some(2));
 
         assert_eq!(engine.list_records().unwrap().len(), 1);
-        engine.rejoin().unwrap();
+        engine.heal(ROUND).unwrap();
         rig.ensure(&engine, mine).unwrap();
         rig.detach(&engine, mine).unwrap();
         assert_eq!(rig.fake.paths_of(&wwid(5)), None);

@@ -402,6 +402,12 @@ impl FakeWorld {
         state.break_file_system(layer, broken);
     }
 
+    /// The kernel shows another value in an attribute.
+    pub fn show_attribute(&self, path: &Path, value: &str) {
+        let path = path.to_string_lossy().into_owned();
+        self.state().set_attribute(&path, value);
+    }
+
     /// Makes a directory, as the orchestrator does.
     pub fn make_directory(&self, path: &Path) {
         let mut state = self.state();

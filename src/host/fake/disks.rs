@@ -293,7 +293,11 @@ impl State {
         if sd.state == "blocked" {
             return Err(Trouble::Held);
         }
-        let serves = self.san.portal(session.portal) == PortalState::Up;
+        let answer = self.san.portal(session.portal);
+        if answer == PortalState::Stalled && session.state == SessionState::LoggedIn {
+            return Err(Trouble::Held);
+        }
+        let serves = answer == PortalState::Up;
         if sd.state != "running" || session.state != SessionState::LoggedIn || !serves {
             return Err(Trouble::Failed(Errno::EIO));
         }

@@ -377,7 +377,7 @@ impl State {
             self.find_session(&record.login()).is_none()
                 && matches!(
                     self.answer(record.portal, record.login().netdev.as_deref()),
-                    PortalState::BlackHoled | PortalState::Mute
+                    PortalState::BlackHoled | PortalState::Mute | PortalState::Stalled
                 )
         });
         let span = silent.map(Record::patience).max();
@@ -410,7 +410,9 @@ impl State {
         }
         match self.answer(login.portal, login.netdev.as_deref()) {
             PortalState::Refusing => return code::TRANSPORT,
-            PortalState::BlackHoled | PortalState::Mute => return code::TIMED_OUT,
+            PortalState::BlackHoled | PortalState::Mute | PortalState::Stalled => {
+                return code::TIMED_OUT;
+            }
             PortalState::Up => {}
         }
         let Some(target) = self.san.targets.get_mut(&login.iqn) else {

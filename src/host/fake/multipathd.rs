@@ -37,6 +37,8 @@ pub(super) struct Multipathd {
     /// The same for single maps, as it last read it.
     pub(super) retries: BTreeMap<Wwid, NoPathRetry>,
     pub(super) blacklist: BTreeSet<Wwid>,
+    /// The disks that somebody failed by hand.
+    failed: BTreeSet<u64>,
     /// The disks it knows, with the WWID that udev told it.
     paths: BTreeMap<u64, Wwid>,
 }
@@ -50,6 +52,7 @@ impl Default for Multipathd {
             no_path_retry: Some(Duration::from_secs(60)),
             retries: BTreeMap::new(),
             blacklist: BTreeSet::new(),
+            failed: BTreeSet::new(),
             paths: BTreeMap::new(),
         }
     }
@@ -58,6 +61,7 @@ impl Default for Multipathd {
 impl Multipathd {
     /// What it keeps in memory dies with it.
     pub(super) fn forget(&mut self) {
+        self.failed.clear();
         self.paths.clear();
     }
 }
@@ -369,7 +373,7 @@ impl State {
     }
 
     pub(super) fn path_works(&self, path: u64) -> bool {
-        self.disk_behind(path).is_ok()
+        !self.multipathd.failed.contains(&path) && self.disk_behind(path).is_ok()
     }
 
     // ---- I/O through a map ---------------------------------------------------------------------------------------------------
@@ -382,6 +386,7 @@ impl State {
         let ways: Vec<_> = map
             .paths
             .iter()
+            .filter(|path| !self.multipathd.failed.contains(path))
             .map(|&path| self.disk_behind(path))
             .collect();
         let disks: BTreeSet<DiskId> = ways.iter().filter_map(|way| way.ok()).collect();
@@ -424,6 +429,8 @@ impl State {
             ["show" | "list", rest @ ..] => self.show(rest),
             ["add", "path", disk] => self.tell_add_path(disk),
             ["del" | "remove", "path", disk] => self.tell_del_path(disk),
+            ["fail", "path", disk] => self.tell_fail(disk, true),
+            ["reinstate", "path", disk] => self.tell_fail(disk, false),
             ["add", "map", name] => self.tell_add_map(name),
             ["del" | "remove", "map", name] => self.tell_del_map(name),
             ["resize", "map" | "multipath", name] => self.tell_resize(name),
@@ -466,6 +473,22 @@ impl State {
             return "fail\ndevice not found\n".into();
         };
         self.drop_path(id);
+        "ok\n".into()
+    }
+
+    /// By hand: it stays so until it is taken back.
+    fn tell_fail(&mut self, disk: &str, failed: bool) -> String {
+        let Some(id) = self.sds.values().find(|sd| sd.name() == disk) else {
+            return "fail\ndevice not found\n".into();
+        };
+        let id = id.id;
+        if failed {
+            self.multipathd.failed.insert(id);
+        } else {
+            self.multipathd.failed.remove(&id);
+        }
+        self.maps_changed();
+        self.event();
         "ok\n".into()
     }
 

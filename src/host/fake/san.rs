@@ -23,6 +23,8 @@ pub enum PortalState {
     BlackHoled,
     /// It takes the connection and never answers the login.
     Mute,
+    /// It answers nothing any more, and nobody has noticed: sessions through it are logged in, and what is asked over them does not end.
+    Stalled,
 }
 
 /// One backing disk. Two disks may carry the same WWID, as badly made arrays let them.

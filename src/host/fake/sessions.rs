@@ -233,7 +233,7 @@ impl State {
             if answer == PortalState::Up {
                 let pause = self.delays.reconnect;
                 self.later(pause, move |state| state.session_returns(id));
-            } else {
+            } else if answer != PortalState::Stalled {
                 self.session_fails(id);
             }
         }
@@ -256,6 +256,18 @@ impl State {
             PortalState::Up if !netdev.is_none_or(leads) => PortalState::BlackHoled,
             answer => answer,
         }
+    }
+
+    /// Whether a write to this `scan` attribute would wait for a portal that does not answer.
+    pub(super) fn is_stalled_scan(&self, path: &std::path::Path) -> bool {
+        let is_on = |session: &&Session| {
+            path == PathBuf::from(format!("/sys/class/scsi_host/host{}/scan", session.host()))
+        };
+        let session = self.sessions.values().find(is_on);
+        session.is_some_and(|session| {
+            session.state == SessionState::LoggedIn
+                && self.san.portal(session.portal) == PortalState::Stalled
+        })
     }
 
     fn session_fails(&mut self, id: u32) {

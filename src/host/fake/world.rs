@@ -127,7 +127,7 @@ impl World for FakeWorld {
         match answer {
             PortalState::Up | PortalState::Mute => Ok(()),
             PortalState::Refusing => Err(Errno::ECONNREFUSED.into()),
-            PortalState::BlackHoled => {
+            PortalState::BlackHoled | PortalState::Stalled => {
                 self.pass(timeout, None)?;
                 Err(io::ErrorKind::TimedOut.into())
             }
@@ -147,6 +147,11 @@ impl World for FakeWorld {
     }
 
     fn write_attribute(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        if self.enter()?.is_stalled_scan(path) {
+            self.until(super::HUNG, |state| {
+                (!state.is_stalled_scan(path)).then_some(())
+            })?;
+        }
         let held = self.enter()?.blocked_delete(path);
         if let Some(sd) = held {
             // The kernel's SYNCHRONIZE CACHE waits for the device to unblock.
