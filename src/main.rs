@@ -15,9 +15,16 @@ fn main() -> ExitCode {
         cli::Role::Node(node) => node.command.take(),
         _ => None,
     };
-    let outcome = match command {
-        Some(command) => cli::run_node_command(command),
-        None => daemon::run(arguments).map(|()| ExitCode::SUCCESS),
+    let outcome = match (command, arguments) {
+        (Some(command), _) => cli::run_node_command(command),
+        (
+            None,
+            cli::Arguments {
+                role: cli::Role::Paths(asked),
+                ..
+            },
+        ) => cli::run_paths(&asked),
+        (None, arguments) => daemon::run(arguments).map(|()| ExitCode::SUCCESS),
     };
     match outcome {
         Ok(code) => code,

@@ -9,7 +9,7 @@ mod wire;
 
 pub use client::{AskError, ask};
 pub use server::{Desk, MODE, serve};
-pub use wire::{Answer, Question, VolumeRow};
+pub use wire::{Answer, PathShown, PathsShown, Question, VolumePathsRow, VolumeRow};
 
 use std::path::{Path, PathBuf};
 

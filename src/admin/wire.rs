@@ -15,6 +15,16 @@ pub(super) const ANSWER_BYTES: usize = 4 << 20;
 pub enum Question {
     /// All volumes of the node, and how they stand.
     Volumes {},
+    /// The paths of the volumes.
+    #[serde(rename_all = "camelCase")]
+    Paths {
+        /// Of this one alone: its id, its WWID or its name on the SAN.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        volume: Option<String>,
+        /// The mark of the answer that the asker has: another one is waited for, a few seconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seen: Option<u64>,
+    },
     /// Mount the file system of a volume anew.
     Recover {
         /// Its id, its WWID or its name on the SAN.
@@ -36,6 +46,8 @@ pub enum Question {
 pub enum Answer {
     /// The volumes.
     Volumes(Vec<VolumeRow>),
+    /// The paths.
+    Paths(PathsShown),
     /// It was done; what, in lines for people.
     Done(Vec<String>),
     /// It was not done, or not to its end; why, and what to do.
@@ -64,6 +76,66 @@ pub struct VolumeRow {
     pub places: Vec<String>,
     /// What to do, when something is amiss.
     pub to_do: Option<String>,
+}
+
+/// The paths of volumes at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PathsShown {
+    /// Differs from that of any answer that says something else; how long something has been so does not count.
+    pub mark: u64,
+    /// The volumes.
+    pub volumes: Vec<VolumePathsRow>,
+}
+
+/// The paths of one volume as an operator sees them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumePathsRow {
+    /// Its id.
+    pub volume: String,
+    /// The dm name of its map.
+    pub map: Option<String>,
+    /// The paths that serve.
+    pub active: usize,
+    /// The paths that it should have.
+    pub expected: usize,
+    /// Its paths.
+    pub paths: Vec<PathShown>,
+}
+
+/// One path as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PathShown {
+    /// The element of `ncpaths` that it is there for; `None` without a list and for what is listed no more.
+    pub element: Option<String>,
+    /// The interface that its session is bound to.
+    pub iface: Option<String>,
+    /// `address:port`; `None` for an element that means none.
+    pub portal: Option<String>,
+    /// The target there.
+    pub target: Option<String>,
+    /// The volume's number there.
+    pub lun: Option<u16>,
+    /// `logged in`, `down`, `free`; `None` without a session.
+    pub session: Option<String>,
+    /// `sdX`.
+    pub disk: Option<String>,
+    /// How the path is, in a word or two.
+    pub state: String,
+    /// What dm does with it: `active`, `failed`.
+    pub dm: Option<String>,
+    /// What multipathd's checker found.
+    pub checker: Option<String>,
+    /// Its priority.
+    pub priority: Option<i32>,
+    /// Commands to its disk that failed.
+    pub errors: Option<u64>,
+    /// For how many seconds `state` has been so, as far as the daemon has seen.
+    pub since: u64,
+    /// What keeps it away, or is to be done.
+    pub note: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -148,6 +220,34 @@ mod tests {
         }
     }
 
+    fn paths() -> PathsShown {
+        PathsShown {
+            mark: 7,
+            volumes: vec![VolumePathsRow {
+                volume: row().volume,
+                map: None,
+                active: 1,
+                expected: 2,
+                paths: vec![PathShown {
+                    element: Some("iface0:10.1.0.1".to_owned()),
+                    iface: Some("br0".to_owned()),
+                    portal: Some("10.1.0.1:3260".to_owned()),
+                    target: Some("iqn.2026-11.dev.sanpath:t".to_owned()),
+                    lun: Some(3),
+                    session: Some("logged in".to_owned()),
+                    disk: Some("sda".to_owned()),
+                    state: "active".to_owned(),
+                    dm: Some("active".to_owned()),
+                    checker: Some("ready".to_owned()),
+                    priority: Some(50),
+                    errors: Some(0),
+                    since: 90,
+                    note: None,
+                }],
+            }],
+        }
+    }
+
     #[test]
     fn version_1_is_written_and_read_for_ever() {
         let volume = || "v1".to_owned();
@@ -158,11 +258,20 @@ mod tests {
                 volume: volume(),
                 accept_data_loss: true,
             },
+            Question::Paths {
+                volume: None,
+                seen: None,
+            },
+            Question::Paths {
+                volume: Some(volume()),
+                seen: Some(7),
+            },
         ];
         let answers = [
             Answer::Volumes(vec![row()]),
             Answer::Done(vec!["done".to_owned()]),
             Answer::Refused("no".to_owned()),
+            Answer::Paths(paths()),
         ];
         let mut lines = GOLDEN.split_inclusive('\n');
         for question in &questions {

@@ -375,6 +375,9 @@ impl Landing {
         let now = self.engine.host.now();
         let mut healing = self.engine.healing();
         let is_first = healing.learn(&self.key, &self.path, outcome, now);
+        if let Err(error) = outcome {
+            healing.note_why(&self.key, &self.path, chain(error));
+        }
         drop(healing);
         let (key, portal) = (&self.key, self.path.portal);
         match outcome {

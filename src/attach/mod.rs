@@ -43,7 +43,7 @@ pub use ledger::{Learned, LedgerError, Member, Record};
 pub use outage::Standing;
 pub use reap::Reaped;
 pub use resize::Resized;
-pub use show::PathRow;
+pub use show::{PathRow, PathTable};
 
 use crate::deadline::{Deadline, Moment};
 use crate::fabric::{Chap, Export, Nexus, NoPathRetry, Selection, WantedPath, Wwid};

@@ -262,7 +262,6 @@ impl Engine {
     }
 }
 
-#[expect(dead_code, reason = "for the table of paths")]
 impl State {
     /// In a word.
     pub(super) fn word(&self) -> &'static str {

@@ -32,6 +32,8 @@ pub(super) struct Healing {
     paths: BTreeMap<(String, WantedPath), Pace>,
     /// Work that is under way.
     flying: BTreeSet<(String, WantedPath)>,
+    /// Why the last attempt failed.
+    why: BTreeMap<(String, WantedPath), String>,
     /// What each path was at the last look.
     pub(super) states: States,
     /// What was told of each volume and still holds.
@@ -77,7 +79,9 @@ impl Healing {
         match outcome {
             Ok(_) => {
                 self.sessions.remove(&path.nexus());
-                self.paths.remove(&(key.to_owned(), path.clone()));
+                let name = (key.to_owned(), path.clone());
+                self.paths.remove(&name);
+                self.why.remove(&name);
                 false
             }
             Err(PathError::Unwanted) => false,
@@ -104,10 +108,20 @@ impl Healing {
         pace.or_insert(Pace::new(now)).fail(OTHER, now)
     }
 
+    /// Why the last attempt failed, if it did.
+    pub(super) fn why(&self, key: &str, path: &WantedPath) -> Option<String> {
+        self.why.get(&(key.to_owned(), path.clone())).cloned()
+    }
+
+    pub(super) fn note_why(&mut self, key: &str, path: &WantedPath, why: String) {
+        self.why.insert((key.to_owned(), path.clone()), why);
+    }
+
     /// Forgets what is not about one of these volumes.
     pub(super) fn keep_only(&mut self, keys: &BTreeSet<&str>, sessions: &BTreeSet<Nexus>) {
         self.sessions.retain(|nexus, _| sessions.contains(nexus));
         self.paths.retain(|(key, _), _| keys.contains(key.as_str()));
+        self.why.retain(|(key, _), _| keys.contains(key.as_str()));
         self.states
             .retain(|(key, _), _| keys.contains(key.as_str()));
         self.told.retain(|key, _| keys.contains(key.as_str()));

@@ -2,8 +2,11 @@
 //! daemon that answers them, ask it and print. Nothing else prints.
 
 mod node;
+mod paths;
+mod table;
 
 pub use node::{NodeCommand, run as run_node_command};
+pub use paths::{PathsArguments, run as run_paths};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -38,7 +41,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// The daemons.
+/// The daemons, and what is asked of them.
 #[derive(Debug, Subcommand)]
 pub enum Role {
     /// Serve CSI's Identity and Controller services: manages volumes on the SANs of the config file.
@@ -47,6 +50,8 @@ pub enum Role {
     Node(Box<NodeArguments>),
     /// Be a SAN: serve volumes of a pool directory through this machine's kernel target (LIO).
     San(SanArguments),
+    /// Show the paths of the volumes of this machine, as its node daemon sees them.
+    Paths(PathsArguments),
 }
 
 /// What both CSI plugins need.

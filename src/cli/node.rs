@@ -25,10 +25,10 @@ pub enum NodeCommand {
 pub struct Daemon {
     /// The daemon's own --runtime-dir.
     #[arg(long, default_value = "/run/sanpath")]
-    runtime_dir: PathBuf,
+    pub(super) runtime_dir: PathBuf,
     /// How long to wait for its answer, for example `90s` or `10m`; what was begun goes on.
     #[arg(long, default_value = "10m", value_parser = duration)]
-    patience: Duration,
+    pub(super) patience: Duration,
 }
 
 /// Arguments of `sanpath node volumes`.
@@ -87,6 +87,7 @@ pub fn run(command: NodeCommand) -> anyhow::Result<ExitCode> {
         Answer::Volumes(rows) => print(&table(&rows)),
         Answer::Done(lines) => print(&lines.join("\n")),
         Answer::Refused(why) => return Err(anyhow::Error::msg(why)),
+        Answer::Paths(_) => return Err(anyhow::anyhow!("the daemon answered something else")),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -104,19 +105,9 @@ fn table(rows: &[VolumeRow]) -> String {
     let mut cells =
         vec![["VOLUME", "STAGE", "PATHS", "FILE SYSTEM", "MOUNTS", "MAP"].map(str::to_owned)];
     cells.extend(rows.iter().map(columns));
-    let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..6).map(|column| width(column).unwrap_or(0)).collect();
-    let mut lines = Vec::new();
-    for (number, row) in cells.iter().enumerate() {
-        let padded = row.iter().zip(&widths);
-        let line: Vec<String> = padded
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        lines.push(line.join("  ").trim_end().to_owned());
-        let to_do = number.checked_sub(1).and_then(|at| rows[at].to_do.as_ref());
-        lines.extend(to_do.map(|to_do| format!("    -> {to_do}")));
-    }
-    lines.join("\n")
+    let mut notes = vec![None];
+    notes.extend(rows.iter().map(|row| row.to_do.clone()));
+    super::table::table(&cells, &notes)
 }
 
 fn columns(row: &VolumeRow) -> [String; 6] {

@@ -4,6 +4,7 @@ mod controller;
 mod controller_parse;
 #[cfg(test)]
 mod controller_tests;
+mod health;
 mod identity;
 mod node;
 mod node_requests;

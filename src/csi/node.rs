@@ -6,6 +6,7 @@ use std::fmt::Display;
 
 use tonic::{Request, Response, Status};
 
+use super::health::health_on_wire;
 use super::node_requests;
 use super::parse::ParseError;
 use super::proto;
@@ -14,15 +15,16 @@ use super::topology::TopologyKeys;
 use super::usage::usage_on_wire;
 use crate::fault::{Fault, Faulted, chain, status};
 use crate::inflight::{Inflight, InflightError};
-use crate::node::{Counted, Node, NodeError, Usage};
+use crate::node::{Counted, Health, Node, NodeError, Usage};
 use crate::volume::VolumeId;
 
 /// What is served. The calls beyond these answer UNIMPLEMENTED.
-const CAPABILITIES: [rpc::Type; 4] = [
+const CAPABILITIES: [rpc::Type; 5] = [
     rpc::Type::StageUnstageVolume,
     rpc::Type::GetVolumeStats,
     rpc::Type::ExpandVolume,
     rpc::Type::SingleNodeMultiWriter,
+    rpc::Type::GetVolumeHealth,
 ];
 
 /// The Node service of this process.
@@ -189,6 +191,18 @@ impl NodeService {
             error.into()
         })
     }
+
+    /// Beside the volume's other calls, as above.
+    async fn health(
+        &self,
+        request: &proto::NodeGetVolumeHealthRequest,
+    ) -> Result<Health, CallError> {
+        let volume = node_requests::health(request)?;
+        let (node, asked) = (self.node.clone(), volume.clone());
+        let looked = tokio::task::spawn_blocking(move || node.health(&asked)).await;
+        let found = looked.map_err(|_| InflightError::Lost(volume.to_string()))??;
+        Ok(found.ok_or_else(|| NodeError::NotHere(volume.to_string()))?)
+    }
 }
 
 #[tonic::async_trait]
@@ -287,9 +301,14 @@ impl proto::node_server::Node for NodeService {
 
     async fn node_get_volume_health(
         &self,
-        _: Request<proto::NodeGetVolumeHealthRequest>,
+        request: Request<proto::NodeGetVolumeHealthRequest>,
     ) -> Result<Response<proto::NodeGetVolumeHealthResponse>, Status> {
-        Err(not_offered("NodeGetVolumeHealth"))
+        let request = request.into_inner();
+        let done = self.health(&request).await;
+        let done = done.map(|found| proto::NodeGetVolumeHealthResponse {
+            volume_health: Some(health_on_wire(&found)),
+        });
+        answer("NodeGetVolumeHealth", &shown(&request.volume_id), done)
     }
 
     async fn node_get_storage_health(

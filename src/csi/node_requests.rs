@@ -168,6 +168,14 @@ pub fn stats(request: &proto::NodeGetVolumeStatsRequest) -> Result<StatsCall, Pa
     Ok(StatsCall { volume, path })
 }
 
+/// NodeGetVolumeHealth. Where the caller tried to use the volume makes no difference to how it stands.
+///
+/// # Errors
+/// See [`ParseError`].
+pub fn health(request: &proto::NodeGetVolumeHealthRequest) -> Result<VolumeId, ParseError> {
+    known_volume(required("volume_id", &request.volume_id)?)
+}
+
 /// A path that cannot be one of ours is a place where the volume is not.
 fn place_of(volume: &VolumeId, path: &str) -> Result<PathBuf, ParseError> {
     absolute_path("volume_path", path).map_err(|error| match error {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tonic::{Code, Request, Response, Status};
 
@@ -350,6 +351,51 @@ async fn a_volume_tells_what_it_holds_and_is_not_found_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_volume_that_lacks_a_path_is_degraded_until_it_has_it() {
+    use proto::VolumeHealthErrorType::{Degraded, Inaccessible};
+    let rig = Rig::new();
+    let health = async |volume_id: &str| {
+        let request = proto::NodeGetVolumeHealthRequest {
+            volume_id: volume_id.to_owned(),
+            ..Default::default()
+        };
+        let asked = Request::new(request);
+        let reply = rig.service.node_get_volume_health(asked).await;
+        reply.map(|reply| reply.into_inner().volume_health.unwrap())
+    };
+    assert_eq!(health("").await.unwrap_err().code(), Code::InvalidArgument);
+    for unknown in ["fake-vol-id", VOLUME] {
+        assert_eq!(health(unknown).await.unwrap_err().code(), Code::NotFound);
+    }
+    rig.under.set_portal(1, false);
+    let stage = Request::new(rig.stage_request());
+    rig.service.node_stage_volume(stage).await.unwrap();
+    let found = health(VOLUME).await.unwrap();
+    assert_eq!(found.volume_id, VOLUME);
+    let [entry] = &found.health_statuses[..] else {
+        panic!("{found:?}")
+    };
+    assert_eq!(
+        (entry.status(), entry.reason.as_str()),
+        (Degraded, "PathLoss")
+    );
+    assert!(entry.message.starts_with("1 of 2 paths work"), "{entry:?}");
+    rig.under.set_portal(1, true);
+    assert_eq!(rig.under.heal(), 1);
+    assert_eq!(health(VOLUME).await.unwrap().health_statuses, []);
+    for portal in [0, 1] {
+        rig.under.set_portal(portal, false);
+    }
+    rig.under.fake.sleep(Duration::from_secs(30));
+    let found = health(VOLUME).await.unwrap();
+    let worst = &found.health_statuses[0];
+    assert_eq!(
+        (worst.status(), worst.reason.as_str()),
+        (Inaccessible, "NoPath")
+    );
+}
+
+#[tokio::test]
 async fn the_node_tells_who_it_is_and_what_it_can() {
     let rig = Rig::new();
     let asked = Request::new(proto::NodeGetInfoRequest {});
@@ -373,7 +419,7 @@ async fn the_node_tells_who_it_is_and_what_it_can() {
         "a topology is kept for the node's life"
     );
     assert!(message.contains("in no partition"), "{message}");
-    let asked = Request::new(proto::NodeGetVolumeHealthRequest::default());
-    let health = rig.service.node_get_volume_health(asked).await;
+    let asked = Request::new(proto::NodeGetStorageHealthRequest::default());
+    let health = rig.service.node_get_storage_health(asked).await;
     assert_eq!(told(health).0, Code::Unimplemented);
 }

@@ -1,16 +1,22 @@
 //! What the node daemon answers an operator.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use crate::admin::{Answer, Desk, Question, VolumeRow};
+use crate::admin::{Answer, Desk, PathShown, PathsShown, Question, VolumePathsRow, VolumeRow};
+use crate::attach::PathRow;
+use crate::fabric::{LeftOut, Why};
 use crate::fault::chain;
+use crate::host::Host;
 use crate::inflight::Inflight;
-use crate::node::{Counted, GivenUp, Health, Node, Recovered};
+use crate::iscsi::SessionState;
+use crate::node::{Counted, GivenUp, Health, Node, NodeError, Recovered, VolumePaths};
 use crate::volume::VolumeId;
 
 /// The node behind the socket. An operator's command takes the volume as the orchestrator's calls do, and is refused while one of them has it.
 pub(super) struct NodeDesk {
     pub(super) node: Node,
+    pub(super) host: Host,
     pub(super) inflight: Inflight,
 }
 
@@ -22,6 +28,7 @@ impl Desk for NodeDesk {
                 Ok(healths) => Answer::Volumes(healths.iter().map(row).collect()),
                 Err(error) => Answer::Refused(chain(&error)),
             },
+            Question::Paths { volume, seen } => self.paths(volume.as_deref(), seen),
             Question::Recover { volume } => {
                 self.work("recover", &volume, Node::recover, recovered_lines)
             }
@@ -39,6 +46,23 @@ impl Desk for NodeDesk {
 }
 
 impl NodeDesk {
+    /// The paths of now, or of a little later when those of now were `seen`.
+    fn paths(&self, volume: Option<&str>, seen: Option<u64>) -> Answer {
+        let look = || -> Result<PathsShown, NodeError> {
+            let only = volume.map(|name| self.node.named(name)).transpose()?;
+            Ok(paths_shown(&self.node.paths(only.as_ref())?))
+        };
+        let deadline = self.host.deadline_in(WATCH);
+        loop {
+            match look() {
+                Ok(shown) if seen == Some(shown.mark) && !self.host.is_past(deadline) => {}
+                Ok(shown) => return Answer::Paths(shown),
+                Err(error) => return Answer::Refused(chain(&error)),
+            }
+            self.host.wait_for_event(LOOK_AGAIN);
+        }
+    }
+
     fn work<T>(
         &self,
         command: &str,
@@ -122,6 +146,97 @@ fn row(health: &Health) -> VolumeRow {
             .map(|place| place.display().to_string())
             .collect(),
         to_do: health.to_do.clone(),
+    }
+}
+
+/// How long an answer may wait until it says something new.
+const WATCH: Duration = Duration::from_secs(5);
+/// multipathd's word changes without an event.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+fn paths_shown(volumes: &[VolumePaths]) -> PathsShown {
+    let volumes: Vec<VolumePathsRow> = volumes.iter().map(volume_paths_row).collect();
+    let mut hasher = DefaultHasher::new();
+    for volume in &volumes {
+        let mut lasting = volume.clone();
+        lasting.paths.iter_mut().for_each(|path| path.since = 0);
+        lasting.hash(&mut hasher);
+    }
+    PathsShown {
+        mark: hasher.finish(),
+        volumes,
+    }
+}
+
+fn volume_paths_row(paths: &VolumePaths) -> VolumePathsRow {
+    let table = &paths.table;
+    let rows = table.rows.iter().zip(&paths.elements);
+    let left_out = table.left_out.iter().map(left_out_shown);
+    VolumePathsRow {
+        volume: paths.volume.to_string(),
+        map: table.map.clone(),
+        active: table
+            .rows
+            .iter()
+            .filter(|row| row.state == "active")
+            .count(),
+        expected: table.expected,
+        paths: rows
+            .map(|(row, element)| path_shown(row, element.clone()))
+            .chain(left_out)
+            .collect(),
+    }
+}
+
+fn path_shown(row: &PathRow, element: Option<String>) -> PathShown {
+    let session = row.session.map(|state| match state {
+        SessionState::LoggedIn => "logged in",
+        SessionState::Failed => "down",
+        SessionState::Free => "free",
+    });
+    let leaves = "not listed any more; it goes once a listed path serves";
+    PathShown {
+        element,
+        iface: row.path.iface.as_ref().map(ToString::to_string),
+        portal: Some(row.path.portal.to_string()),
+        target: Some(row.path.iqn.to_string()),
+        lun: Some(row.path.lun.0),
+        session: session.map(str::to_owned),
+        disk: row.disk.clone(),
+        state: row.state.to_owned(),
+        dm: row.dm_state.clone(),
+        checker: row.checker.clone(),
+        priority: row.priority,
+        errors: row.errors,
+        since: row.since.as_secs(),
+        note: match row.listed {
+            true => row.why.clone(),
+            false => Some(leaves.to_owned()),
+        },
+    }
+}
+
+/// An element that cannot be had.
+fn left_out_shown(left_out: &LeftOut) -> PathShown {
+    let state = match left_out.why {
+        Why::NotOffered => "needs re-attach",
+        _ => "disabled",
+    };
+    PathShown {
+        element: Some(left_out.path.to_string()),
+        iface: None,
+        portal: None,
+        target: None,
+        lun: None,
+        session: None,
+        disk: None,
+        state: state.to_owned(),
+        dm: None,
+        checker: None,
+        priority: None,
+        errors: None,
+        since: 0,
+        note: Some(left_out.why.to_string()),
     }
 }
 

@@ -20,9 +20,7 @@ use crate::fault::chain;
 use crate::host::{Host, listen_unix};
 use crate::inflight::Inflight;
 use crate::iscsi::{find_initiator_name, known_defect, version};
-use crate::node::{
-    Limits, Node, PartitionsOf, PathSettings, PathsOf, Surroundings, desired_of,
-};
+use crate::node::{Limits, Node, PartitionsOf, PathSettings, PathsOf, Surroundings, desired_of};
 use crate::volume::{NodeId, SanName, VolumeId};
 
 /// The last good config, in the state directory.
@@ -70,6 +68,7 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
     let inflight = Inflight::default();
     let desk = NodeDesk {
         node: node.clone(),
+        host: host.clone(),
         inflight: inflight.clone(),
     };
     watch_volumes(node.clone(), inflight.clone(), stop.clone())?;

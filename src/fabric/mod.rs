@@ -24,7 +24,7 @@ pub use paths::{
     ReadList,
 };
 pub use portal::{Portal, PortalError};
-pub use select::{LeftOut, LocalView, Selection, WantedPath, Why, select};
+pub use select::{LeftOut, LocalView, Selection, WantedPath, Why, element_of, select};
 pub use wwid::{Wwid, WwidError};
 
 /// A logical unit number as the target's access list gives it to one initiator.

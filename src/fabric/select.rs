@@ -140,6 +140,24 @@ pub fn select(export: &Export, list: &PathList, local: &LocalView) -> Selection 
     selection
 }
 
+/// The element of `list` that `path` is there for, if it has one.
+#[must_use]
+pub fn element_of<'l>(
+    list: &'l PathList,
+    local: &LocalView,
+    path: &WantedPath,
+) -> Option<&'l ListedPath> {
+    let PathList::Listed(listed) = list else {
+        return None;
+    };
+    listed.iter().find(|element| {
+        let iface = element.iface.as_ref().map(|key| netdev(key, local).ok());
+        let leads_there = portals(&element.address, local);
+        leads_there.is_ok_and(|portals| portals.contains(&path.portal))
+            && iface == path.iface.as_ref().map(Some)
+    })
+}
+
 /// What one element makes of the export: every offer at its address. The SAN's word comes first, for what it does not offer no interface would help.
 fn choose(export: &Export, path: &ListedPath, local: &LocalView) -> Result<Vec<WantedPath>, Why> {
     let portals = portals(&path.address, local)?;
@@ -259,6 +277,24 @@ mod tests {
     fn an_interface_binds_its_own_path_alone() {
         let selection = chosen("iface0:10.101.1.1,10.102.1.1,iface1:10.102.1.1");
         assert_eq!(netdevs(&selection), [Some("br0"), None, Some("eth1")]);
+    }
+
+    #[test]
+    fn each_path_knows_its_element() {
+        let text = "san,iface0:10.101.1.1,10.101.1.1";
+        let list: PathList = text.parse().unwrap();
+        let selection = select(&export(), &list, &local());
+        let elements: Vec<String> = selection
+            .wanted
+            .iter()
+            .map(|path| element_of(&list, &local(), path).unwrap().to_string())
+            .collect();
+        assert_eq!(elements.join(","), text);
+        let foreign = WantedPath {
+            portal: "10.7.0.1".parse().unwrap(),
+            ..selection.wanted[0].clone()
+        };
+        assert_eq!(element_of(&list, &local(), &foreign), None);
     }
 
     #[test]

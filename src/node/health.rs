@@ -104,7 +104,7 @@ pub struct Health {
     pub stage: Stage,
     /// The dm name of its map, if it has one.
     pub map: Option<String>,
-    /// How many paths are wanted.
+    /// How many paths it should have: what the SAN never offered is not missed.
     pub wanted: usize,
     /// What its map has; `None` without a map or without multipathd's word.
     pub reach: Option<Reach>,
@@ -253,8 +253,84 @@ struct Looking {
     look: Option<Listener<Condition>>,
 }
 
+/// How far a volume is from well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grade {
+    /// It serves, and has less to lose than it should.
+    Degraded,
+    /// It does not serve.
+    Inaccessible,
+}
+
+/// One thing that is amiss with a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adverse {
+    /// How bad it is.
+    pub grade: Grade,
+    /// One word for machines.
+    pub reason: &'static str,
+    /// For people, with what to do.
+    pub message: String,
+}
+
+impl Health {
+    /// What is amiss; nothing for a volume that is not staged, of which the caller knows better.
+    #[must_use]
+    pub fn adverse(&self) -> Vec<Adverse> {
+        if self.stage != Stage::Staged {
+            return Vec::new();
+        }
+        let file_system = match self.condition {
+            Condition::GoneReadOnly => Some("FileSystemReadOnly"),
+            Condition::Erred => Some("FileSystemErrors"),
+            Condition::ShutDown(_) => Some("FileSystemShutDown"),
+            Condition::NotMounted => Some("NotMounted"),
+            Condition::Silent => Some("NoAnswer"),
+            Condition::Raw | Condition::Good | Condition::ReadOnly | Condition::Unknown(_) => None,
+        };
+        let paths = match self.reach {
+            None => Some((Grade::Degraded, "PathsNotKnown")),
+            Some(reach) if reach.is_dead() => Some((Grade::Inaccessible, "NoPath")),
+            Some(reach) if reach.active < self.wanted => Some((Grade::Degraded, "PathLoss")),
+            Some(_) => None,
+        };
+        let paths = paths.map(|(grade, reason)| Adverse {
+            grade,
+            reason,
+            message: self.path_words(),
+        });
+        let file_system = file_system.map(|reason| Adverse {
+            grade: Grade::Inaccessible,
+            reason,
+            message: self.to_do.clone().unwrap_or_else(|| self.condition.words()),
+        });
+        paths.into_iter().chain(file_system).collect()
+    }
+
+    fn path_words(&self) -> String {
+        let active = self.reach.map_or_else(
+            || "an unknown number".to_owned(),
+            |reach| reach.active.to_string(),
+        );
+        format!(
+            "{active} of {} paths work; `sanpath paths` on the node shows which",
+            self.wanted
+        )
+    }
+}
+
+/// How one volume stands; `None` when the ledger does not know it.
+pub fn health(node: &Node, volume: &VolumeId) -> Result<Option<Health>, NodeError> {
+    let record = node.engine.find_record(&volume.to_string())?;
+    let found = healths_of(node, record.into_iter().collect())?;
+    Ok(found.into_iter().next())
+}
+
 pub fn healths(node: &Node) -> Result<Vec<Health>, NodeError> {
-    let records = node.engine.list_records()?;
+    healths_of(node, node.engine.list_records()?)
+}
+
+fn healths_of(node: &Node, records: Vec<Record>) -> Result<Vec<Health>, NodeError> {
     let around = Around {
         boot_id: node.boot_id()?,
         standings: node.engine.standings()?,
@@ -313,6 +389,7 @@ fn begin(node: &Node, record: Record, around: &Around) -> Result<Option<Looking>
         Some(_) => node.find_layer(&volume)?,
     };
     let standing = around.standings.get(&volume.wwid).cloned();
+    let wanted = node.engine.desired(&record).expected();
     let mut places = Vec::new();
     let mut look = None;
     for device in node.devices(&volume)? {
@@ -333,7 +410,7 @@ fn begin(node: &Node, record: Record, around: &Around) -> Result<Option<Looking>
         volume,
         stage,
         map: standing.as_ref().map(|standing| standing.map.clone()),
-        wanted: record.wanted.len(),
+        wanted,
         reach: standing.map(|standing| standing.reach),
         condition,
         places,
@@ -396,7 +473,7 @@ fn degraded(health: &Health) -> Option<String> {
     let reach = health.reach?;
     (reach.active < health.wanted).then(|| {
         format!(
-            "{} of {} paths work; it serves, but has less to lose: look at the missing portals",
+            "{} of {} paths work; it serves, but has less to lose: `sanpath paths` shows what is missing and why",
             reach.active, health.wanted
         )
     })

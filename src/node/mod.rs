@@ -20,6 +20,9 @@ mod intent;
 mod outage;
 #[cfg(test)]
 mod outage_tests;
+mod paths;
+#[cfg(test)]
+mod paths_tests;
 #[cfg(test)]
 mod process_tests;
 mod publish;
@@ -52,9 +55,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::NodeError;
-pub use health::{Condition, Health, Stage};
+pub use health::{Adverse, Condition, Grade, Health, Stage};
 pub use intent::{Formatting, Intent, TargetMode};
 pub use outage::GivenUp;
+pub use paths::VolumePaths;
 pub use recover::Recovered;
 pub use surroundings::Surroundings;
 pub use trim::Trimmed;
@@ -328,6 +332,22 @@ impl Node {
     /// When the ledger, the mount table or sysfs cannot be read.
     pub fn healths(&self) -> Result<Vec<Health>, NodeError> {
         health::healths(self)
+    }
+
+    /// How one volume stands; `None` when this node does not know it. Answers in time whatever its device does.
+    ///
+    /// # Errors
+    /// When the ledger, the mount table or sysfs cannot be read.
+    pub fn health(&self, volume: &VolumeId) -> Result<Option<Health>, NodeError> {
+        health::health(self, volume)
+    }
+
+    /// The paths of all volumes of this boot, or of `only` one.
+    ///
+    /// # Errors
+    /// When the ledger or sysfs cannot be read.
+    pub fn paths(&self, only: Option<&VolumeId>) -> Result<Vec<VolumePaths>, NodeError> {
+        paths::paths(self, only)
     }
 
     /// The volume that an operator calls by its id, its WWID or its name on the SAN.

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Limits, Node, PathSettings};
 use crate::attach::{Dirs, Engine};
 use crate::fabric::{Export, Iqn, Lun, Portal, Wwid};
 use crate::host::Host;
-use crate::host::fake::{DiskId, FakeWorld};
+use crate::host::fake::{DiskId, FakeWorld, PortalState};
 use crate::volume::{Family, NodeId, VolumeId};
 
 /// The size of the volume.
@@ -51,17 +52,40 @@ impl Rig {
 
     /// The node plugin as it is after a start on `host`.
     pub fn node(&self, host: &Host) -> Node {
+        let id = NodeId::new("n1", "iqn.1993-08.org.debian:01:fake".parse().unwrap()).unwrap();
+        let paths_of = Arc::new(|_: &_| Some(PathSettings::default()));
+        let engine = self.engine(host);
+        let partitions = Arc::new(|| ["cluster-a".parse().unwrap()].into());
+        Node::new(id, host.clone(), engine, paths_of, Limits::default()).in_partitions(partitions)
+    }
+
+    /// The engine of such a plugin.
+    pub fn engine(&self, host: &Host) -> Engine {
         let dirs = Dirs {
             root: "/".into(),
             ledger: "/var/lib/sanpath/ledger".into(),
             sessions: "/var/lib/sanpath/sessions".into(),
             locks: "/run/lock/sanpath".into(),
         };
-        let id = NodeId::new("n1", "iqn.1993-08.org.debian:01:fake".parse().unwrap()).unwrap();
-        let engine = Engine::new(host.clone(), dirs);
-        let paths_of = Arc::new(|_: &_| Some(PathSettings::default()));
-        let partitions = Arc::new(|| ["cluster-a".parse().unwrap()].into());
-        Node::new(id, host.clone(), engine, paths_of, Limits::default()).in_partitions(partitions)
+        Engine::new(host.clone(), dirs)
+    }
+
+    /// The SAN serves at that portal, or refuses there.
+    pub fn set_portal(&self, number: usize, serves: bool) {
+        let answer = if serves {
+            PortalState::Up
+        } else {
+            PortalState::Refusing
+        };
+        self.fake.set_portal(self.portals[number], answer);
+    }
+
+    /// A round of another process, a little later; how many paths joined.
+    pub fn heal(&self) -> usize {
+        self.fake.sleep(Duration::from_secs(10));
+        let engine = self.engine(&self.fake.new_process().host());
+        let healed = engine.heal(Duration::from_secs(15)).unwrap();
+        healed.joined.len()
     }
 
     pub fn started(&self) -> Node {

@@ -176,6 +176,8 @@ fn ensure_directory_is_there(node: &Node, staging: &Staging<'_>) -> Result<(), N
 /// What the partition's settings make of an export.
 struct Chosen {
     wanted: Vec<WantedPath>,
+    /// How many the volume should have.
+    expected: usize,
     min_paths: usize,
     /// How long they may take.
     patience: Duration,
@@ -194,6 +196,7 @@ fn choose_paths(node: &Node, call: &StageCall) -> Result<Chosen, NodeError> {
         tracing::warn!(volume.id = %call.volume, %partition, %path, %why, "staging without a listed path");
     }
     Ok(Chosen {
+        expected: selection.expected(),
         wanted: selection.wanted,
         min_paths: settings.min_paths,
         patience: settings.deadline.unwrap_or(node.limits.deadline),
@@ -231,6 +234,7 @@ fn begin(node: &Node, staging: &Staging<'_>, before: Option<Intent>) -> Result<I
 }
 
 fn attach(node: &Node, call: &StageCall, chosen: Chosen, intent: &Intent) -> Result<(), NodeError> {
+    let wanted = chosen.wanted.len();
     let attached = node.engine.ensure(&Want {
         key: call.volume.to_string(),
         export: call.export.clone(),
@@ -243,6 +247,11 @@ fn attach(node: &Node, call: &StageCall, chosen: Chosen, intent: &Intent) -> Res
     })?;
     for (path, why) in &attached.missing {
         tracing::warn!(volume.id = %call.volume, portal = %path.portal, why, "staged without this path");
+    }
+    let paths = wanted.saturating_sub(attached.missing.len());
+    if paths < chosen.expected {
+        tracing::warn!(volume.id = %call.volume, paths, expected = chosen.expected,
+            "staged degraded; missing paths are tried on");
     }
     Ok(())
 }

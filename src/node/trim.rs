@@ -29,7 +29,7 @@ pub fn trim(node: &Node, volume: &VolumeId) -> Result<Trimmed, NodeError> {
     }
     let device = node.device_in_use(volume, &intent)?;
     let record = node.engine.find_record(&volume.to_string())?;
-    let wanted = record.map_or(1, |record| record.wanted.len());
+    let wanted = record.map_or(1, |record| node.engine.desired(&record).expected());
     let standing = node.engine.find_standing(&volume.wwid)?;
     if standing.is_none_or(|standing| standing.reach.active < wanted) {
         return Ok(Trimmed::Skipped("paths are missing"));

@@ -152,6 +152,16 @@ impl Disk {
             .map(|sectors| sectors.saturating_mul(SECTOR)))
     }
 
+    /// How many commands to it failed since it is there; `None` when it is gone or nobody counts.
+    ///
+    /// # Errors
+    /// When sysfs cannot be read.
+    pub fn errors(&self, host: &Host) -> io::Result<Option<u64>> {
+        let count = host.find_attribute(&self.attribute("device/ioerr_cnt"))?;
+        let digits = |text: &str| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok();
+        Ok(count.and_then(|text| digits(&text)))
+    }
+
     /// Lets the kernel ask the target for the disk's size again. Blocks as long as the path does not answer; a target that does not answer leaves
     /// the old size, and nothing is said.
     ///

@@ -122,6 +122,7 @@ impl State {
             ("type", "0"),
             ("queue_depth", "128"),
             ("timeout", "30"),
+            ("ioerr_cnt", "0x1f"),
         ] {
             tree.put_text(at.join(name), format!("{value}\n"));
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::disks::{Sd, Trouble};
+use super::multipathd_show::split_words;
 use super::san::DiskId;
 use super::state::{Fault, State};
 use super::tree::Node;
@@ -38,7 +39,7 @@ pub(super) struct Multipathd {
     pub(super) retries: BTreeMap<Wwid, NoPathRetry>,
     pub(super) blacklist: BTreeSet<Wwid>,
     /// The disks that somebody failed by hand.
-    failed: BTreeSet<u64>,
+    pub(super) failed: BTreeSet<u64>,
     /// The disks it knows, with the WWID that udev told it.
     paths: BTreeMap<u64, Wwid>,
 }
@@ -476,22 +477,6 @@ impl State {
         "ok\n".into()
     }
 
-    /// By hand: it stays so until it is taken back.
-    fn tell_fail(&mut self, disk: &str, failed: bool) -> String {
-        let Some(id) = self.sds.values().find(|sd| sd.name() == disk) else {
-            return "fail\ndevice not found\n".into();
-        };
-        let id = id.id;
-        if failed {
-            self.multipathd.failed.insert(id);
-        } else {
-            self.multipathd.failed.remove(&id);
-        }
-        self.maps_changed();
-        self.event();
-        "ok\n".into()
-    }
-
     fn tell_add_map(&mut self, name: &str) -> String {
         let known = self
             .multipathd
@@ -602,17 +587,4 @@ impl State {
         let known = self.multipathd.paths.iter();
         known.map(|(&id, wwid)| (id, wwid.clone())).collect()
     }
-}
-
-/// Words of a command; an argument with blanks stands in double quotes.
-fn split_words(command: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    for (index, part) in command.split('"').enumerate() {
-        if index % 2 == 1 {
-            words.push(part.to_owned());
-        } else {
-            words.extend(part.split_whitespace().map(ToOwned::to_owned));
-        }
-    }
-    words
 }

@@ -1,4 +1,4 @@
-//! What multipathd shows: raw formats with its wildcards, and JSON as `libmultipath/print.c` writes it.
+//! What multipathd is asked and shows: raw formats with its wildcards, and JSON as `libmultipath/print.c` writes it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,6 +9,22 @@ use super::multipathd::{DM, Map};
 use super::state::State;
 
 impl State {
+    /// By hand: it stays so until it is taken back.
+    pub(super) fn tell_fail(&mut self, disk: &str, failed: bool) -> String {
+        let Some(id) = self.sds.values().find(|sd| sd.name() == disk) else {
+            return "fail\ndevice not found\n".into();
+        };
+        let id = id.id;
+        if failed {
+            self.multipathd.failed.insert(id);
+        } else {
+            self.multipathd.failed.remove(&id);
+        }
+        self.maps_changed();
+        self.event();
+        "ok\n".into()
+    }
+
     pub(super) fn show(&mut self, words: &[&str]) -> String {
         match words {
             ["daemon"] => "pid 4711 idle\n".into(),
@@ -190,4 +206,17 @@ fn fill(format: &str, values: &BTreeMap<char, String>) -> String {
         }
     }
     line
+}
+
+/// Words of a command; an argument with blanks stands in double quotes.
+pub(super) fn split_words(command: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (index, part) in command.split('"').enumerate() {
+        if index % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(part.split_whitespace().map(ToOwned::to_owned));
+        }
+    }
+    words
 }
