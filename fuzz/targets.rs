@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use sanpath::attach::Record;
-use sanpath::config::find_interfaces;
+use sanpath::config::{Change, PropertyName, edit, find_interfaces};
 use sanpath::fabric::{Iqn, NoPathRetry, PathList, Portal, Wwid};
 use sanpath::filesystem::Content;
 use sanpath::iscsi::{OwnRecord, initiator_name_in};
@@ -22,16 +22,18 @@ pub type Target = (&'static str, fn(&[u8]) -> bool);
     dead_code,
     reason = "a single fuzz target uses one of them, the test all"
 )]
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 15] = [
     ("blkid", blkid),
     ("config", config),
     ("initiator_name", initiator_name),
     ("intent", intent),
     ("ledger", ledger),
+    ("listing", listing),
     ("mountinfo", mountinfo),
     ("multipathd", multipathd),
     ("names", names),
     ("options", options),
+    ("properties", properties),
     ("publish_context", publish_context),
     ("session_record", session_record),
     ("storage_interfaces", storage_interfaces),
@@ -88,6 +90,16 @@ pub fn ledger(bytes: &[u8]) -> bool {
     let printed = serde_json::to_vec(&record).expect("what was read can be written");
     let again = Record::parse(&printed);
     assert_eq!(again.expect("what was written can be read"), record);
+    true
+}
+
+/// What `euca-describe-properties` printed: whatever it is, what is made of it is a config file.
+pub fn listing(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let Ok(imported) = sanpath::config::import(&text) else {
+        return false;
+    };
+    sanpath::config::parse(&imported.text).expect("what was imported is a config file");
     true
 }
 
@@ -161,6 +173,32 @@ pub fn options(bytes: &[u8]) -> bool {
         FileSystemKind::find(kind).is_some_and(|kind| MkfsOptions::parse(kind, first).is_ok())
     });
     MountOptions::parse(&elements).is_ok() && mkfs
+}
+
+/// A property set or unset in a config file: `NAME=VALUE` or `NAME` on the first line, the file below it. Nothing else changes.
+pub fn properties(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let Some((first, file)) = text.split_once('\n') else {
+        return false;
+    };
+    let (name, change) = match first.split_once('=') {
+        Some((name, value)) => (name, Change::Set(value.to_owned())),
+        None => (first, Change::Unset),
+    };
+    let Ok(name) = name.parse::<PropertyName>() else {
+        return false;
+    };
+    let Ok(edited) = edit(file, &[(name.clone(), change)]) else {
+        return false;
+    };
+    let all = |text: &str| {
+        let config = sanpath::config::parse(text).expect("a file that was edited is read");
+        let mut all = sanpath::config::properties(&config);
+        all.retain(|(other, _)| *other != name);
+        all
+    };
+    assert_eq!(all(file), all(&edited.text));
+    true
 }
 
 /// A publish context, one `KEY VALUE` to a line.

@@ -13,6 +13,7 @@
 //! main -> cli, daemon: arguments in, exit code out
 //! daemon -> *: the composition root builds every part and hands it to those above
 //! cli -> admin, doctor, config, fabric, volume: asks a running daemon, edits properties, prints
+//! cli -> host: an operator's files are read and edited through the seam
 //! doctor -> admin, config, fabric, host, iscsi, multipath, scsi: probes that only look
 //! admin -> config, fabric, volume: shows what the daemon put there, in our own nouns
 //! csi -> controller, node: parses and answers; the workflow decides

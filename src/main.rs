@@ -15,16 +15,14 @@ fn main() -> ExitCode {
         cli::Role::Node(node) => node.command.take(),
         _ => None,
     };
-    let outcome = match (command, arguments) {
+    let outcome = match (command, arguments.role) {
         (Some(command), _) => cli::run_node_command(command),
-        (
-            None,
-            cli::Arguments {
-                role: cli::Role::Paths(asked),
-                ..
-            },
-        ) => cli::run_paths(&asked),
-        (None, arguments) => daemon::run(arguments).map(|()| ExitCode::SUCCESS),
+        (None, cli::Role::Paths(asked)) => cli::run_paths(&asked),
+        (None, cli::Role::Properties(asked)) => cli::run_properties_command(asked),
+        (None, role) => {
+            let arguments = cli::Arguments { role, ..arguments };
+            daemon::run(arguments).map(|()| ExitCode::SUCCESS)
+        }
     };
     match outcome {
         Ok(code) => code,

@@ -3,10 +3,12 @@
 
 mod node;
 mod paths;
+mod properties;
 mod table;
 
 pub use node::{NodeCommand, run as run_node_command};
 pub use paths::{PathsArguments, run as run_paths};
+pub use properties::{PropertiesArguments, run as run_properties_command};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -41,7 +43,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// The daemons, and what is asked of them.
+/// The daemons, what is asked of them, and what needs none.
 #[derive(Debug, Subcommand)]
 pub enum Role {
     /// Serve CSI's Identity and Controller services: manages volumes on the SANs of the config file.
@@ -52,6 +54,8 @@ pub enum Role {
     San(SanArguments),
     /// Show the paths of the volumes of this machine, as its node daemon sees them.
     Paths(PathsArguments),
+    /// Look at, change and check the config file under Eucalyptus' names for its settings.
+    Properties(PropertiesArguments),
 }
 
 /// What both CSI plugins need.

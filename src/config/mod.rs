@@ -3,20 +3,30 @@
 //! Strict YAML under Eucalyptus' property names. [`parse`] turns text into values or says which field is wrong and how to mend it;
 //! [`Live`] keeps the last good file in force when an edit is bad, on a node over restarts too.
 
+mod check;
 mod credentials;
+mod edit;
 mod file;
 mod interfaces;
+mod listing;
 mod live;
+mod manifest;
 mod partition;
+mod properties;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use check::{Finding, Probed, check, probe};
 pub use credentials::{CredentialsError, read_chap};
+pub use edit::{Change, Changed, EditError, Edited, edit};
 pub use file::{ConfigError, Read, Remark, parse, read};
 pub use interfaces::{InterfaceLineError, InterfaceSource, InterfaceSourceError, find_interfaces};
+pub use listing::{Import, Left, ListingError, import};
 pub use live::{Live, LoadError};
+pub use manifest::{Manifest, NoConfig, patch_json, patch_yaml};
+pub use properties::{Property, PropertyName, PropertyNameError, properties};
 
 use crate::fabric::PathList;
 use crate::volume::{Family, SanName};

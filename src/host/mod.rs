@@ -284,6 +284,18 @@ impl Host {
         })
     }
 
+    /// Replaces the content of an operator's file, which keeps its mode and its owner. After a crash either the old or the new content is there, whole.
+    ///
+    /// # Errors
+    /// As the system reports it; the old content is still there. `NotFound` when there was none.
+    pub fn edit_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut scratch = path.as_os_str().to_owned();
+        scratch.push(".new");
+        self.step("edit", path.display(), || {
+            self.world.edit_file(path, Path::new(&scratch), bytes)
+        })
+    }
+
     /// Adds `line` to a text file of the host's, which must exist, unless it stands there. Takes the write lock on the whole file (fcntl) that the host's
     /// own tools take, waiting for them until `deadline`; false when somebody kept it.
     ///

@@ -141,6 +141,25 @@ impl World for Real {
         sync_parent(path)
     }
 
+    fn edit_file(&self, path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()> {
+        let old = fs::metadata(path)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(PRIVATE)
+            .open(scratch)?;
+        let new = file.metadata()?;
+        if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+            std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()))?;
+        }
+        file.set_permissions(old.permissions())?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(scratch, path)?;
+        sync_parent(path)
+    }
+
     fn add_line(&self, path: &Path, line: &str) -> io::Result<Option<bool>> {
         let mut file = OpenOptions::new().read(true).append(true).open(path)?;
         if !lock_whole(&file)? {
@@ -307,7 +326,12 @@ fn kind_of(kind: fs::FileType) -> FileKind {
 
 /// Makes the names in the parent directory durable. Pseudo file systems that know no fsync have nothing to lose.
 fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
+    let parent = match path.parent() {
+        None => Path::new("/"),
+        // A bare name stands where we are.
+        Some(here) if here.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+    };
     match File::open(parent)?.sync_all() {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
         synced => synced,
@@ -333,6 +357,20 @@ mod tests {
         host.remove_file(&path).unwrap();
         assert_eq!(host.find_stat(&path).unwrap(), None);
         assert_eq!(host.counts().steps, 4);
+    }
+
+    #[test]
+    fn an_operators_file_stays_readable_for_whom_it_was() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.yaml");
+        let host = Host::real(Path::new("/"));
+        assert!(host.edit_file(&path, b"one").is_err());
+        fs::write(&path, b"one").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        host.edit_file(&path, b"two").unwrap();
+        assert_eq!(host.read(&path).unwrap(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o644);
     }
 
     #[test]

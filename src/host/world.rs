@@ -63,6 +63,8 @@ pub trait World: Send + Sync {
     fn write_attribute(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
     /// By way of `scratch`, which is on the same file system.
     fn replace_file(&self, path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// The same, for a file that exists; it keeps its mode and its owner.
+    fn edit_file(&self, path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()>;
     /// Whether the line had to be added; `None` while somebody else holds the file.
     fn add_line(&self, path: &Path, line: &str) -> io::Result<Option<bool>>;
     fn create_sparse(&self, path: &Path, size: u64) -> io::Result<()>;

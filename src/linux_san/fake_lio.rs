@@ -337,6 +337,9 @@ impl World for FakeLio {
     fn replace_file(&self, path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()> {
         self.real.replace_file(path, scratch, bytes)
     }
+    fn edit_file(&self, path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.real.edit_file(path, scratch, bytes)
+    }
     fn add_line(&self, path: &Path, line: &str) -> io::Result<Option<bool>> {
         self.real.add_line(path, line)
     }

@@ -12,6 +12,7 @@ mod house;
 mod manifests;
 mod node_config;
 mod program;
+mod properties;
 mod secrets;
 mod source;
 mod wire_facts;

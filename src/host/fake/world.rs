@@ -170,6 +170,11 @@ impl World for FakeWorld {
         state.tree.write_file(path, bytes)
     }
 
+    fn edit_file(&self, path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.stat(path)?;
+        self.replace_file(path, scratch, bytes)
+    }
+
     fn add_line(&self, path: &Path, line: &str) -> io::Result<Option<bool>> {
         let mut state = self.change("append", path.display())?;
         state.fail_if_told("append")?;
