@@ -76,7 +76,7 @@ impl Identity {
     }
 
     /// Whether the kernel has noted the same page of the disk, when it appeared or was rescanned. Its drivers go by that: without the port groups of a LUN that was
-    /// being made just then, its ALUA handler and with it dm-multipath refuse the disk. A kernel that shows no note is taken at its word.
+    /// being made just then, its ALUA handler and with it dm-multipath refuse the disk.
     ///
     /// # Errors
     /// When sysfs cannot be read.
@@ -86,8 +86,10 @@ impl Identity {
                 let body = |page| body_of(page, DEVICE_IDENTIFICATION).ok();
                 Ok(body(&noted) == body(&self.page))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-            // It could not read the page then.
+            // It could not read the page when the disk appeared, and then never shows it. Its name for the disk tells whether it could later.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(disk.noted_wwid(host)?.is_some())
+            }
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(false),
             Err(error) => Err(error),
         }

@@ -289,7 +289,8 @@ impl FakeWorld {
         self.state().delays = delays;
     }
 
-    /// From now on disks appear while their LUN is still being made: what the kernel notes of them lacks their names until they are rescanned.
+    /// From now on disks appear while their LUN is still being made: what the kernel notes of them lacks some or all of their names until they
+    /// are rescanned.
     pub fn cut_notes(&self) {
         self.state().notes_are_cut = true;
     }
