@@ -2,7 +2,8 @@
 //! checks what the runner made of each.
 
 use std::fs;
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use nix::mount::{MsFlags, mount};
@@ -12,6 +13,7 @@ use nix::unistd::getppid;
 use crate::cases;
 use crate::kit::bench::Bench;
 use crate::kit::case::{Case, Lab};
+use crate::kit::lanes::{self, Queue, locked};
 use crate::kit::results::{Outcome, Results};
 use crate::kit::runner;
 
@@ -107,6 +109,18 @@ pub fn run() -> Result<bool> {
     let ground = runner::prepare(false)?;
     let mut bench = Bench::new(&ground);
     let mut results = Results::new("selftest.json", &ground);
+    let started = Instant::now();
+    let judged = those_alone_run_alone();
+    results.add(Outcome {
+        case: "the lab keeps some cases alone".to_owned(),
+        shape: "host",
+        passed: judged.is_ok(),
+        seconds: started.elapsed().as_secs_f64(),
+        accel: ground.accel.name(),
+        story: Vec::new(),
+        failure: judged.err().map(|error| format!("{error:#}")),
+        evidence: None,
+    })?;
     for expected in EXPECTED {
         let all = cases().into_iter().chain(cases::all());
         let Some(case) = all.into_iter().find(|case| case.name == expected.name) else {
@@ -151,4 +165,45 @@ fn check(expected: &Expected, outcome: &Outcome, boots: usize) -> Result<()> {
         ensure!(evidence.join(file).is_file(), "the evidence lacks {file}");
     }
     Ok(())
+}
+
+/// Two lanes with works that meet, and works that must meet nobody.
+fn those_alone_run_alone() -> Result<()> {
+    let running: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+    let done: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+    let together = Queue::new(["first", "second", "third"]);
+    let alone = Queue::new(["alone", "alone too"]);
+    lanes::run(&[1, 2], &together, &alone, |_, queue| {
+        while let Some(name) = queue.take() {
+            locked(&running).push(name);
+            let met = meet(&running);
+            locked(&running).retain(|other| *other != name);
+            locked(&done).push(name);
+            match name {
+                "first" | "second" => ensure!(met, "{name} ran beside nothing"),
+                "third" => {}
+                _ => ensure!(!met, "{name} ran beside another"),
+            }
+        }
+        Ok(())
+    })?;
+    let mut done = locked(&done).clone();
+    ensure!(done.len() == 5, "only {done:?} ran");
+    let last = done.split_off(3);
+    ensure!(last == ["alone", "alone too"], "{last:?} ran last");
+    Ok(())
+}
+
+/// Whether two are seen running at once before a while has passed.
+fn meet(running: &Mutex<Vec<&str>>) -> bool {
+    let until = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < until {
+        if locked(running).len() > 1 {
+            // The other one must see it as well.
+            std::thread::sleep(Duration::from_millis(100));
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    false
 }

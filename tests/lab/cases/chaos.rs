@@ -18,7 +18,7 @@ use crate::kit::{command, paths};
 
 pub const CASES: &[Case] = &[Case {
     name: "chaos",
-    deadline: Duration::from_secs(1500),
+    deadline: Duration::from_secs(900),
     run: chaos,
 }];
 
@@ -60,11 +60,7 @@ enum Death {
 }
 
 fn chaos(lab: &mut Lab) -> Result<()> {
-    // Three minutes at the scale of the long run, in proportion beyond.
-    let seconds = match lab.scale {
-        1 => 40,
-        scale => 180 * u64::from(scale.div_ceil(10)),
-    };
+    let seconds = 180 * u64::from(lab.scale);
     lab.story(format!("seed {}: LAB_SEED repeats it", lab.seed));
     let mut dice = Dice(lab.seed);
     let stack = Stack::start(lab, Plan::default())?;
@@ -86,7 +82,7 @@ fn chaos(lab: &mut Lab) -> Result<()> {
             orchestrator.stage(&volumes[dice.below(volumes.len())])
         })
         .with_context(|| format!("round {rounds}: {round}"))?;
-        wait_until_whole(lab).with_context(|| format!("round {rounds}: {round}"))?;
+        wait_until_whole(lab, volumes.len()).with_context(|| format!("round {rounds}: {round}"))?;
         all_go_on(&writers).with_context(|| format!("round {rounds}: {round}"))?;
     }
 
@@ -173,7 +169,7 @@ fn heal(link: Link, injury: Injury) -> Result<()> {
 }
 
 /// The session's connection is reset, as by a firewall that forgot it; the link stays.
-fn drop_connection(link: Link) -> Result<()> {
+pub(super) fn drop_connection(link: Link) -> Result<()> {
     let portal = link.san_address(1);
     let argv = ["ss", "-K", "-t", "dst", &portal, "dport", "=", "3260"];
     let dropped = command::run(&argv, Duration::from_secs(20))?.success("ss -K")?;
@@ -200,13 +196,13 @@ fn restart(service: Service, signal: &str) -> Result<()> {
     service.release()
 }
 
-/// Until both sessions are logged in and every map has both its paths: only then may the other path be hurt.
-fn wait_until_whole(lab: &Lab) -> Result<()> {
+/// Until both sessions are logged in and the maps of so many volumes have both their paths: only then may the other path be hurt.
+pub(super) fn wait_until_whole(lab: &Lab, volumes: usize) -> Result<()> {
     lab.wait_for("every path in every map", PATIENCE, || {
         let show = ["multipathd", "show", "paths", "raw", "format", "%t %T"];
         let shown = lab.run(&show)?.stdout;
         let states: Vec<&str> = shown.lines().map(str::trim).collect();
-        let wanted = 3 * usize::from(topology::PATHS);
+        let wanted = volumes * usize::from(topology::PATHS);
         if states.len() == wanted && states.iter().all(|state| *state == "active ready") {
             return Ok(Some(()));
         }

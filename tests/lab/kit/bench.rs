@@ -54,7 +54,7 @@ impl<'a> Bench<'a> {
         let job = Job {
             name: case.name.to_owned(),
             arguments: json!({ "seed": seed()? }),
-            seconds: case.deadline.as_secs(),
+            seconds: case.deadline.as_secs() * u64::from(self.ground.scale.max(1)),
             scale: self.ground.scale,
         };
         let verdict = guest.job(job);

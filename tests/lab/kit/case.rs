@@ -23,7 +23,8 @@ pub const SANPATH: &str = "/lab/sanpath";
 #[derive(Clone, Copy)]
 pub struct Case {
     pub name: &'static str,
-    /// After this the case is killed and has failed. Generous: an emulated guest is twenty times slower than a real one.
+    /// After this the case is killed and has failed. Generous: an emulated guest is twenty times slower than a real one. Multiplied by the scale, as
+    /// rounds are.
     pub deadline: Duration,
     pub run: fn(&mut Lab) -> Result<()>,
 }

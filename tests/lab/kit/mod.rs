@@ -1,5 +1,5 @@
-//! The lab's machinery. On the host: `tools`, `image`, `initramfs`, `cpio`, `accel`, `qemu`, `guest`, `switch`, `bench`, `runner`, `shell`,
-//! `results`, `folders`, and csi-sanity's making in `sanity`. In the guest: `agent`, `guest_setup`, `services`, `running_job`, `job`,
+//! The lab's machinery. On the host: `tools`, `image`, `initramfs`, `cpio`, `accel`, `qemu`, `guest`, `switch`, `bench`, `runner`,
+//! `lanes`, `shell`, `results`, `folders`, and csi-sanity's making in `sanity`. In the guest: `agent`, `guest_setup`, `services`, `running_job`, `job`,
 //! `leftovers`, `evidence`. For the writers of cases: `case`, `stack`, `csi`, `writer`, `daemons`, `paths`, `topology`, `fleet`. Both sides
 //! speak `wire` and start programs through `command`.
 
@@ -19,6 +19,7 @@ pub mod guest_setup;
 pub mod image;
 pub mod initramfs;
 pub mod job;
+pub mod lanes;
 pub mod leftovers;
 pub mod lio;
 pub mod multipath_conf;

@@ -1,11 +1,10 @@
 //! The lab's commands on the host: run, list, demo, shell. Cases run in lanes, each with a guest of its own, so that one lane works
-//! while another waits. The exit code tells the truth.
+//! while another waits; those that need the machine to themselves come last. The exit code tells the truth.
 
-use std::collections::VecDeque;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, bail};
 
@@ -15,6 +14,7 @@ use super::case::Case;
 use super::fleet::FleetCase;
 use super::folders::{self, RunFolders};
 use super::guest::{Ground, Guest};
+use super::lanes::{self, Queue, locked};
 use super::results::Results;
 use super::{image, sanity, shell, tools};
 use crate::{cases, fleet as fleet_cases};
@@ -32,10 +32,14 @@ impl Work {
             Work::Fleet(case) => case.name,
         }
     }
+
+    fn is_alone(&self) -> bool {
+        matches!(self, Work::Guest(case) if cases::is_alone(case))
+    }
 }
 
 /// Everything whose name contains one of `names`; without any what a run of this `scale` proves, in the order it is begun.
-fn select(names: &[String], scale: u32) -> VecDeque<Work> {
+fn select(names: &[String], scale: u32) -> Vec<Work> {
     let (guest, fleet) = if names.is_empty() && scale <= 1 {
         (cases::everyday(), fleet_cases::everyday())
     } else {
@@ -71,35 +75,29 @@ pub fn run(names: &[String], keep: bool) -> Result<bool> {
         describe(&ground)
     );
     let results = Mutex::new(results);
-    let queue = Mutex::new(chosen);
-    std::thread::scope(|scope| {
-        let grounds: Vec<Ground> = (1..=lanes)
-            .map(|lane| ground.lane(lane))
-            .collect::<Result<_>>()?;
-        let (queue, results) = (&queue, &results);
-        let running: Vec<_> = grounds
-            .into_iter()
-            .map(|ground| scope.spawn(move || run_lane(&ground, queue, results, keep)))
-            .collect();
-        running
-            .into_iter()
-            .try_for_each(|lane| lane.join().unwrap_or_else(|_| bail!("a lane panicked")))
+    let grounds: Vec<Ground> = (1..=lanes)
+        .map(|lane| ground.lane(lane))
+        .collect::<Result<_>>()?;
+    let (alone, together): (Vec<_>, Vec<_>) = chosen.into_iter().partition(Work::is_alone);
+    let (together, alone) = (Queue::new(together), Queue::new(alone));
+    lanes::run(&grounds, &together, &alone, |ground, queue| {
+        run_lane(ground, queue, &results, keep)
     })?;
     locked(&results).close()
 }
 
-/// Takes one case after the other. The lab's own failure ends the lane; what it had not begun, another lane takes.
+/// Takes one case after the other; with `keep` none after the first failure.
 fn run_lane(
     ground: &Ground,
-    queue: &Mutex<VecDeque<Work>>,
+    queue: &Queue<Work>,
     results: &Mutex<Results>,
     keep: bool,
 ) -> Result<()> {
     let mut bench = Bench::new(ground);
-    loop {
-        let Some(work) = locked(queue).pop_front() else {
+    while let Some(work) = queue.take() {
+        if keep && locked(results).failed > 0 {
             break;
-        };
+        }
         let outcome = match work {
             Work::Guest(case) => bench.run(&case, keep),
             Work::Fleet(case) => {
@@ -107,13 +105,9 @@ fn run_lane(
                 bench::run_fleet(ground, &case, keep)
             }
         }?;
-        let passed = outcome.passed;
         let mut results = locked(results);
         results.boots.append(&mut bench.boots);
         results.add(outcome)?;
-        if keep && !passed {
-            break;
-        }
     }
     bench.retire();
     Ok(())
@@ -130,10 +124,6 @@ fn lanes() -> Result<usize> {
             std::thread::available_parallelism().map_or(1, |processors| processors.get().min(4))
         ),
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Prints the names that `names` select.
