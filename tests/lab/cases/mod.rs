@@ -27,6 +27,7 @@ mod pile_up;
 mod process_budget;
 mod recovery;
 mod trim;
+mod upgrades;
 
 use crate::kit::case::Case;
 
@@ -77,6 +78,7 @@ pub fn long() -> Vec<Case> {
         many_volumes::LONG,
         detach_attach_races::LONG,
         pile_up::LONG,
+        upgrades::LONG,
     ]
     .concat()
 }

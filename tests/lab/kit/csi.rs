@@ -366,12 +366,12 @@ pub fn patiently<T>(what: &str, mut call: impl FnMut() -> Result<T, Status>) -> 
     }
 }
 
-/// Whether the code says that the work may have been done. A connection that broke says nothing either; tonic calls that UNKNOWN where
-/// other clients say UNAVAILABLE.
+/// Whether the code says that the work may have been done. A connection that broke says nothing either; tonic calls that UNKNOWN
+/// or INTERNAL where other clients say UNAVAILABLE; a code that the server sent has no source.
 pub fn leaves_open(status: &Status) -> bool {
     match status.code() {
         Code::Cancelled | Code::DeadlineExceeded | Code::Unavailable | Code::Aborted => true,
-        Code::Unknown => std::error::Error::source(status).is_some(),
+        Code::Unknown | Code::Internal => std::error::Error::source(status).is_some(),
         _ => false,
     }
 }
