@@ -9,6 +9,9 @@ FUZZ_VERSION = 0.13.2
 FUZZ = target/tools/cargo-fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
 FUZZ_TARGETS = $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
 
+# Debian releases that the lab's guests run beside the usual one.
+OTHER_RELEASES = bookworm
+
 .PHONY: help demo check test test-full fault-table fuzz lab format lint deny unit selftest suite
 
 help: ## this list
@@ -21,8 +24,11 @@ check: format lint unit ## the inner loop: formatting, lints, unit and fake-host
 
 test: format lint deny unit selftest suite ## everything: the above, licences, the lab on a real kernel
 
-test-full: ## the same code with longer rounds (LAB_SCALE, 10 unless said otherwise)
-	$(MAKE) test LAB_SCALE=$${LAB_SCALE:-10}
+# The other releases first: what the last run tells is of the usual one.
+test-full: ## the same code with longer rounds (LAB_SCALE, 10 unless said otherwise), the lab on every release
+	set -e; export LAB_SCALE=$${LAB_SCALE:-10}; \
+	for release in $(OTHER_RELEASES); do LAB_RELEASE=$$release $(MAKE) suite; done; \
+	$(MAKE) test
 
 fault-table: ## write tests/README.md's table of fault cases from the last run of `make test`
 	@cargo test --test lab -- --fault-table

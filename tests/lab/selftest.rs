@@ -108,7 +108,7 @@ const EXPECTED: &[Expected] = &[
 pub fn run() -> Result<bool> {
     let ground = runner::prepare(false)?;
     let mut bench = Bench::new(&ground);
-    let mut results = Results::new("selftest.json", &ground);
+    let mut results = Results::new("selftest", &ground);
     let started = Instant::now();
     let judged = those_alone_run_alone();
     results.add(Outcome {

@@ -54,9 +54,12 @@ const LEFT_OUT: &[&str] = &[
 
 const BUILD_DEADLINE: Duration = Duration::from_secs(20 * 60);
 
-/// The release the guests run: `LAB_RELEASE`, trixie unless said otherwise.
+/// The release the guests run when nobody says otherwise.
+pub const USUAL_RELEASE: &str = "trixie";
+
+/// The release the guests run: `LAB_RELEASE`, or the usual one.
 pub fn release() -> String {
-    std::env::var("LAB_RELEASE").unwrap_or_else(|_| "trixie".to_owned())
+    std::env::var("LAB_RELEASE").unwrap_or_else(|_| USUAL_RELEASE.to_owned())
 }
 
 /// The cached image of `release`, built first if it is not there.

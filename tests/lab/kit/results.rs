@@ -34,7 +34,7 @@ pub struct Results {
     pub accel: &'static str,
     pub scale: u32,
     #[serde(skip)]
-    file: &'static str,
+    file: String,
     /// How long each boot took.
     pub boots: Vec<f64>,
     pub passed: usize,
@@ -43,10 +43,14 @@ pub struct Results {
 }
 
 impl Results {
-    /// No outcomes yet; they go to `file` in `target/lab`.
-    pub fn new(file: &'static str, ground: &Ground) -> Self {
+    /// No outcomes yet; they go to `NAME.json` in `target/lab`, or to `NAME-RELEASE.json` when the guests run another release than usual.
+    pub fn new(name: &str, ground: &Ground) -> Self {
+        let file = match image::release() {
+            usual if usual == image::USUAL_RELEASE => format!("{name}.json"),
+            other => format!("{name}-{other}.json"),
+        };
         // Nothing of an earlier run may pass for this one's.
-        let _ = fs::remove_file(folders::lab().join(file));
+        let _ = fs::remove_file(folders::lab().join(&file));
         Results {
             release: image::release(),
             accel: ground.accel.name(),
@@ -82,7 +86,7 @@ impl Results {
     }
 
     fn write(&self) -> Result<()> {
-        let file = folders::lab().join(self.file);
+        let file = folders::lab().join(&self.file);
         fs::create_dir_all(folders::lab())?;
         fs::write(&file, serde_json::to_vec_pretty(self)?)?;
         Ok(())

@@ -66,7 +66,7 @@ pub fn run(names: &[String], keep: bool) -> Result<bool> {
     {
         stage(&sanity::ensure()?, &ground.programs.join("csi-sanity"))?;
     }
-    let results = Results::new("results.json", &ground);
+    let results = Results::new("results", &ground);
     let lanes = if keep { 1 } else { lanes()?.min(chosen.len()) };
     let count = chosen.len();
     println!(
@@ -169,7 +169,7 @@ pub fn demo() -> Result<bool> {
         .context("no case is called demo")?;
     let ground = prepare(true)?;
     eprintln!("lab: booting a guest, {} …", describe(&ground));
-    let mut results = Results::new("demo.json", &ground);
+    let mut results = Results::new("demo", &ground);
     let outcome = Bench::new(&ground).run(&case, false)?;
     results.add(outcome)?;
     results.close()
