@@ -2,6 +2,7 @@
 
 mod attach;
 mod chaos;
+mod config_lost;
 mod crash_loop;
 mod csi_sanity;
 mod demo;
@@ -73,6 +74,7 @@ pub fn long() -> Vec<Case> {
         expand::LONG,
         luks::LONG,
         recovery::CASES,
+        config_lost::LONG,
         trim::CASES,
         crash_loop::LONG,
         many_volumes::LONG,

@@ -217,7 +217,8 @@ impl Stack {
         Ok(())
     }
 
-    fn config(&self) -> PathBuf {
+    /// The config file of controller and node.
+    pub fn config(&self) -> PathBuf {
         self.folder.join("config.yaml")
     }
 
