@@ -16,6 +16,7 @@ mod faults_life;
 mod faults_multipath;
 mod faults_sessions;
 mod faults_strangers;
+mod heal;
 mod kit_boots;
 mod linux_san;
 mod lio_two_paths;
@@ -53,6 +54,7 @@ pub fn everyday() -> Vec<Case> {
         &faults_multipath::everyday(),
         faults_filesystem::CASES,
         faults_detach::CASES,
+        heal::CASES,
         expand::CASES,
         luks::CASES,
         node_stats::CASES,
@@ -72,6 +74,7 @@ pub fn long() -> Vec<Case> {
         &faults_multipath::long(),
         faults_filesystem::LONG,
         expand::LONG,
+        heal::LONG,
         luks::LONG,
         recovery::CASES,
         config_lost::LONG,

@@ -309,6 +309,18 @@ impl Orchestrator {
         Ok(reply.into_inner().usage)
     }
 
+    /// NodeGetVolumeHealth: reason and message of everything that is amiss.
+    pub fn health(&mut self, volume: &Volume) -> Result<Vec<(String, String)>, Status> {
+        let request = csi::NodeGetVolumeHealthRequest {
+            volume_id: volume.id.clone(),
+            ..csi::NodeGetVolumeHealthRequest::default()
+        };
+        let call = self.node.node_get_volume_health(patient(request));
+        let health = self.runtime.block_on(call)?.into_inner().volume_health;
+        let entries = health.unwrap_or_default().health_statuses.into_iter();
+        Ok(entries.map(|it| (it.reason, it.message)).collect())
+    }
+
     /// ListVolumes; the ids.
     pub fn list(&mut self) -> Result<Vec<String>, Status> {
         let call = self

@@ -27,6 +27,8 @@ pub struct Plan {
     pub node_environment: Vec<(String, String)>,
     /// More settings of the partition, one a line.
     pub settings: Vec<String>,
+    /// Portals beside the usual one on each path; listed, too. Their addresses are the case's to make.
+    pub more_portals: &'static [&'static str],
 }
 
 impl Default for Plan {
@@ -37,6 +39,7 @@ impl Default for Plan {
             node_arguments: &[],
             node_environment: Vec::new(),
             settings: Vec::new(),
+            more_portals: &[],
         }
     }
 }
@@ -113,6 +116,9 @@ impl Stack {
         for path in topology::paths() {
             argv.extend(words(&["--portal", &path.san_address(1)]));
         }
+        for portal in self.plan.more_portals {
+            argv.extend(words(&["--portal", portal]));
+        }
         lab.daemons
             .start(Daemon::new("san", argv).in_network(SAN_NAMESPACE))?;
         lab.daemons.wait_for_port("san", &address, START)
@@ -187,6 +193,13 @@ impl Stack {
             .wait_for_socket(daemon_name, &self.node_socket, START)
     }
 
+    /// Changes `ncpaths` under the running daemons, as an operator does.
+    pub fn set_paths(&self, paths: &str) -> Result<()> {
+        let scratch = self.config().with_extension("new");
+        fs::write(&scratch, self.config_with(paths))?;
+        Ok(fs::rename(scratch, self.config())?)
+    }
+
     /// Waits until the idle reaper and the SAN's sweep have removed what no volume needs, then stops all three.
     pub fn stop(&self, lab: &mut Lab) -> Result<()> {
         lab.wait_for(
@@ -223,13 +236,19 @@ impl Stack {
     }
 
     fn config_text(&self) -> String {
+        let paths = topology::paths().map(|path| path.san_address(1));
+        let more = self.plan.more_portals.iter().map(ToString::to_string);
+        let paths: Vec<String> = paths.chain(more).collect();
+        self.config_with(&paths.join(","))
+    }
+
+    fn config_with(&self, paths: &str) -> String {
         let settings = self.plan.settings.iter();
         let settings: String = settings.map(|line| format!("    {line}\n")).collect();
-        let paths: Vec<String> = topology::paths().map(|path| path.san_address(1)).collect();
         format!(
             "version: 1\npartitions:\n  cluster-a:\n    blockstoragemanager: linux\n    sanhost: {}:{MANAGEMENT_PORT}\n    ncpaths: {}\n{settings}",
             Link::MANAGEMENT.san_address(1),
-            paths.join(","),
+            paths,
         )
     }
 }
