@@ -10,17 +10,14 @@ use sanpath::{cli, daemon};
     reason = "the last word of a program that may have no log yet"
 )]
 fn main() -> ExitCode {
-    let mut arguments = cli::Arguments::parse();
-    let command = match &mut arguments.role {
-        cli::Role::Node(node) => node.command.take(),
-        _ => None,
-    };
-    let outcome = match (command, arguments.role) {
-        (Some(command), _) => cli::run_node_command(command),
-        (None, cli::Role::Paths(asked)) => cli::run_paths(&asked),
-        (None, cli::Role::Properties(asked)) => cli::run_properties_command(asked),
-        (None, role) => {
-            let arguments = cli::Arguments { role, ..arguments };
+    let arguments = cli::Arguments::parse();
+    let outcome = match arguments.role.into_command() {
+        Ok(command) => cli::run(command),
+        Err(role) => {
+            let arguments = cli::Arguments {
+                role: *role,
+                ..arguments
+            };
             daemon::run(arguments).map(|()| ExitCode::SUCCESS)
         }
     };

@@ -1,17 +1,19 @@
 //! The command line: what can be asked of `sanpath`, as clap types. [`crate::daemon`] runs the daemons; the operator's commands, a file for each
 //! daemon that answers them, ask it and print. Nothing else prints.
 
+mod answer;
 mod node;
 mod paths;
 mod properties;
 mod table;
 
-pub use node::{NodeCommand, run as run_node_command};
-pub use paths::{PathsArguments, run as run_paths};
-pub use properties::{PropertiesArguments, run as run_properties_command};
+pub use node::NodeCommand;
+pub use paths::PathsArguments;
+pub use properties::PropertiesArguments;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -56,6 +58,35 @@ pub enum Role {
     Paths(PathsArguments),
     /// Look at, change and check the config file under Eucalyptus' names for its settings.
     Properties(PropertiesArguments),
+}
+
+/// The operator's commands.
+#[derive(Debug)]
+pub enum Command {
+    /// `sanpath node …`, to the daemon that runs.
+    Node(NodeCommand),
+    /// `sanpath paths`.
+    Paths(PathsArguments),
+    /// `sanpath properties …`.
+    Properties(PropertiesArguments),
+}
+
+impl Role {
+    /// The operator's command that it is, or the daemon that it is not.
+    ///
+    /// # Errors
+    /// A daemon's role.
+    pub fn into_command(self) -> Result<Command, Box<Self>> {
+        match self {
+            Self::Node(mut node) => match node.command.take() {
+                Some(command) => Ok(Command::Node(command)),
+                None => Err(Box::new(Self::Node(node))),
+            },
+            Self::Paths(asked) => Ok(Command::Paths(asked)),
+            Self::Properties(asked) => Ok(Command::Properties(asked)),
+            daemon => Err(Box::new(daemon)),
+        }
+    }
 }
 
 /// What both CSI plugins need.
@@ -137,6 +168,18 @@ pub struct SanArguments {
     /// Serve management without TLS on addresses other than loopback. Whoever reaches them can delete volumes.
     #[arg(long)]
     pub insecure: bool,
+}
+
+/// Runs one of the operator's commands.
+///
+/// # Errors
+/// The command's own. That nobody reads its answer to the end is none.
+pub fn run(command: Command) -> anyhow::Result<ExitCode> {
+    answer::unless_unread(match command {
+        Command::Node(command) => node::run(command),
+        Command::Paths(asked) => paths::run(&asked),
+        Command::Properties(asked) => properties::run(asked),
+    })
 }
 
 fn trim_period(text: &str) -> Result<Duration, String> {

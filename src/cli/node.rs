@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use super::answer::print;
 use super::duration;
 use crate::admin::{Answer, Question, VolumeRow, ask, node_socket};
 
@@ -83,18 +84,13 @@ pub fn run(command: NodeCommand) -> anyhow::Result<ExitCode> {
     };
     let socket = node_socket(&daemon.runtime_dir);
     match ask(&socket, &question, daemon.patience)? {
-        Answer::Volumes(rows) if json => print(&serde_json::to_string_pretty(&rows)?),
-        Answer::Volumes(rows) => print(&table(&rows)),
-        Answer::Done(lines) => print(&lines.join("\n")),
+        Answer::Volumes(rows) if json => print(&serde_json::to_string_pretty(&rows)?)?,
+        Answer::Volumes(rows) => print(&table(&rows))?,
+        Answer::Done(lines) => print(&lines.join("\n"))?,
         Answer::Refused(why) => return Err(anyhow::Error::msg(why)),
         Answer::Paths(_) => return Err(anyhow::anyhow!("the daemon answered something else")),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-#[expect(clippy::print_stdout, reason = "a command's answer")]
-fn print(text: &str) {
-    println!("{text}");
 }
 
 /// A line of columns for each volume, and what is to be done below it.

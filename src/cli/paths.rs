@@ -1,10 +1,10 @@
 //! `sanpath paths`: the paths of the volumes of this machine, asked of the node daemon that runs here.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
+use super::answer;
 use super::node::Daemon;
 use super::table::table;
 use crate::admin::{Answer, PathShown, PathsShown, Question, VolumePathsRow, ask, node_socket};
@@ -60,7 +60,6 @@ pub fn run(arguments: &PathsArguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// By a call that can fail: the reader of a watch may end first.
 fn print(arguments: &PathsArguments, shown: &PathsShown) -> anyhow::Result<()> {
     let text = match (arguments.output, arguments.watch) {
         (Form::Table, false) => tables(shown),
@@ -68,9 +67,7 @@ fn print(arguments: &PathsArguments, shown: &PathsShown) -> anyhow::Result<()> {
         (Form::Json, false) => serde_json::to_string_pretty(&shown.volumes)?,
         (Form::Json, true) => serde_json::to_string(&shown.volumes)?,
     };
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}")?;
-    Ok(out.flush()?)
+    Ok(answer::print(&text)?)
 }
 
 fn tables(shown: &PathsShown) -> String {

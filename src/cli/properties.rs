@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::answer::print;
 use super::duration;
 use crate::config::{
     self, Change, Changed, Config, InterfaceSource, Manifest, Probed, PropertyName, edit,
@@ -229,7 +230,7 @@ fn list(source: &Source, asked: &ListArguments) -> anyhow::Result<ExitCode> {
         Output::Text => lines(&rows, verbose),
         Output::Json => serde_json::to_string_pretty(&values(&rows, verbose))?,
         Output::Yaml => yaml(&rows, verbose),
-    });
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -312,7 +313,7 @@ fn change(
             patch_json(&edited.text)
         } else {
             patch_yaml(&edited.text).trim_end_matches('\n').to_owned()
-        });
+        })?;
         return Ok(ExitCode::SUCCESS);
     }
     if edited.text != source.text {
@@ -328,7 +329,7 @@ fn change(
         let written = host.edit_file(&source.path, edited.text.as_bytes());
         written.with_context(|| format!("{} cannot be written", source.path.display()))?;
     }
-    print(&told.join("\n"));
+    print(&told.join("\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -364,7 +365,7 @@ fn check(host: &Host, source: &Source, asked: &CheckArguments) -> anyhow::Result
         } else {
             "NOTE"
         };
-        print(&format!("{word}\t{}", finding.text));
+        print(&format!("{word}\t{}", finding.text))?;
     }
     let mut problems = findings.iter().filter(|it| it.is_problem).count();
     if asked.probe {
@@ -373,7 +374,7 @@ fn check(host: &Host, source: &Source, asked: &CheckArguments) -> anyhow::Result
         let probed = config::probe(host, &read.config, interfaces, asked.patience);
         problems += probed.iter().filter(|it| it.outcome.is_err()).count();
         for probe in &probed {
-            print(&probe_line(probe));
+            print(&probe_line(probe))?;
         }
     }
     if problems > 0 {
@@ -386,7 +387,7 @@ fn check(host: &Host, source: &Source, asked: &CheckArguments) -> anyhow::Result
     } else {
         "partitions"
     };
-    print(&format!("OK\t{count} {partitions}"));
+    print(&format!("OK\t{count} {partitions}"))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -437,17 +438,12 @@ fn import(host: &Host, asked: &ImportArguments) -> anyhow::Result<ExitCode> {
         };
         written.with_context(|| format!("{} cannot be written", to.display()))?;
     } else {
-        print(imported.text.trim_end_matches('\n'));
+        print(imported.text.trim_end_matches('\n'))?;
     }
     for left in &imported.left {
         tell(&format!("NOT CARRIED OVER\t{}\t{}", left.name, left.why));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-#[expect(clippy::print_stdout, reason = "a command's answer")]
-fn print(text: &str) {
-    println!("{text}");
 }
 
 #[expect(clippy::print_stderr, reason = "what is beside a command's answer")]

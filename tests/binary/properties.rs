@@ -150,6 +150,23 @@ DESCRIPTION\tPARTI00.storage.minPaths\tFewest verified paths with which a volume
 }
 
 #[test]
+fn a_reader_who_has_enough_is_no_failure() {
+    let desk = Desk::with(CONFIG);
+    let config = desk.path("config.yaml");
+    let mut child = sanpath()
+        .args(["properties", "list", "--config"])
+        .arg(config)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let done = child.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success() && told.is_empty(), "{told}");
+}
+
+#[test]
 fn a_property_is_set_and_unset_in_place() {
     let desk = Desk::with(CONFIG);
     let mode = fs::Permissions::from_mode(0o640);
