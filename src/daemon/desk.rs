@@ -10,7 +10,9 @@ use crate::fault::chain;
 use crate::host::Host;
 use crate::inflight::Inflight;
 use crate::iscsi::SessionState;
-use crate::node::{Counted, GivenUp, Health, Node, NodeError, Recovered, VolumePaths};
+use crate::node::{
+    Advice, Counted, GivenUp, Health, Node, NodeError, Recovered, Surroundings, VolumePaths,
+};
 use crate::volume::VolumeId;
 
 /// The node behind the socket. An operator's command takes the volume as the orchestrator's calls do, and is refused while one of them has it.
@@ -18,6 +20,7 @@ pub(super) struct NodeDesk {
     pub(super) node: Node,
     pub(super) host: Host,
     pub(super) inflight: Inflight,
+    pub(super) surroundings: Surroundings,
 }
 
 impl Desk for NodeDesk {
@@ -25,7 +28,11 @@ impl Desk for NodeDesk {
         tracing::debug!(?question, "an operator asks");
         match question {
             Question::Volumes {} => match self.node.healths() {
-                Ok(healths) => Answer::Volumes(healths.iter().map(row).collect()),
+                Ok(healths) => {
+                    let advice = self.surroundings.advice();
+                    let rows = healths.iter().map(|health| row(health, &advice));
+                    Answer::Volumes(rows.collect())
+                }
                 Err(error) => Answer::Refused(chain(&error)),
             },
             Question::Paths { volume, seen } => self.paths(volume.as_deref(), seen),
@@ -131,7 +138,11 @@ fn given_up_lines(given_up: &GivenUp) -> Vec<String> {
     ]
 }
 
-fn row(health: &Health) -> VolumeRow {
+fn row(health: &Health, advice: &[Advice]) -> VolumeRow {
+    let concerns = |advice: &&Advice| !advice.netdevs.is_disjoint(&health.netdevs);
+    let advised = advice.iter().filter(concerns).map(|it| it.text.clone());
+    // It may well be why a path is missing.
+    let to_do: Vec<String> = health.to_do.clone().into_iter().chain(advised).collect();
     VolumeRow {
         volume: health.volume.to_string(),
         stage: health.stage.word().to_owned(),
@@ -145,7 +156,7 @@ fn row(health: &Health) -> VolumeRow {
             .iter()
             .map(|place| place.display().to_string())
             .collect(),
-        to_do: health.to_do.clone(),
+        to_do: (!to_do.is_empty()).then(|| to_do.join("; ")),
     }
 }
 

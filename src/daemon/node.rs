@@ -57,7 +57,8 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
     .with_chap(chap_of(host.clone(), Arc::clone(&live)));
     reap_idle_sessions(engine.clone(), arguments.session_idle, stop.clone())?;
     let partitions = partitions_of(Arc::clone(&live), arguments.partition.clone());
-    let paths_of = paths_of(live, surroundings(&host, arguments));
+    let surroundings = surroundings(&host, arguments);
+    let paths_of = paths_of(live, surroundings.clone());
     let engine = engine.with_desired(desired_of(Arc::clone(&paths_of)));
     heal_paths(host.clone(), engine.clone(), stop.clone())?;
     let listener = socket::bind(plugin.endpoint.as_ref())?;
@@ -70,6 +71,7 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
         node: node.clone(),
         host: host.clone(),
         inflight: inflight.clone(),
+        surroundings,
     };
     watch_volumes(node.clone(), inflight.clone(), stop.clone())?;
     if let Some(every) = arguments.trim_every {
@@ -161,7 +163,9 @@ fn surroundings(host: &Host, arguments: &NodeArguments) -> Surroundings {
             );
         }
     }
-    Surroundings::new(host.clone(), source)
+    let surroundings = Surroundings::new(host.clone(), source);
+    surroundings.tell_advice();
+    surroundings
 }
 
 /// The partitions of the config file; of those only the ones named on the command line, if there are any.

@@ -4,6 +4,7 @@
 //! behaves. Every mutation passes `Host::step`, which counts it: so the processes of one call can be told, and a crash after each
 //! single step can be generated instead of typed. All calls block; they run on plain threads, never on the async runtime.
 
+mod addresses;
 mod block;
 mod exec;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use addresses::Address;
 pub use block::Block;
 pub use exec::{Command, ExecError, OnDeadline, Output};
 pub use files::{FileKind, Space, Stat};
@@ -237,6 +239,14 @@ impl Host {
         timeout: Duration,
     ) -> io::Result<()> {
         self.world.probe_tcp(address, through, timeout)
+    }
+
+    /// The IPv4 addresses of this machine's interfaces.
+    ///
+    /// # Errors
+    /// As the system reports it.
+    pub fn addresses(&self) -> io::Result<Vec<Address>> {
+        self.world.addresses()
     }
 
     /// The addresses that a name means, as the system's resolver has it. May hang: call it where nobody waits without a deadline.

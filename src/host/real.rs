@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use nix::libc;
 
+use super::addresses::{self, Address};
 use super::block::{Block, RealBlock};
 use super::exec::{Command, ExecError, Output};
 use super::files::{FileKind, Space, Stat};
@@ -113,6 +114,10 @@ impl World for Real {
         timeout: Duration,
     ) -> io::Result<()> {
         tcp::probe(address, through, timeout)
+    }
+
+    fn addresses(&self) -> io::Result<Vec<Address>> {
+        addresses::list()
     }
 
     fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>> {

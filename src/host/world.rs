@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::mount::MsFlags;
 
+use super::addresses::Address;
 use super::block::Block;
 use super::exec::{Command, ExecError, Output};
 use super::files::{Space, Stat};
@@ -58,6 +59,7 @@ pub trait World: Send + Sync {
         through: Option<&Netdev>,
         timeout: Duration,
     ) -> io::Result<()>;
+    fn addresses(&self) -> io::Result<Vec<Address>>;
     fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>>;
 
     fn write_attribute(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;

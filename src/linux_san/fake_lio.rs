@@ -13,7 +13,8 @@ use std::time::Duration;
 use crate::deadline::Moment;
 use crate::fabric::{HostName, Netdev};
 use crate::host::{
-    Block, Command, ExecError, LockGuard, MountCall, Output, Real, Space, Stat, Watch, World,
+    Address, Block, Command, ExecError, LockGuard, MountCall, Output, Real, Space, Stat, Watch,
+    World,
 };
 
 pub(super) struct FakeLio {
@@ -329,6 +330,10 @@ impl World for FakeLio {
         timeout: Duration,
     ) -> io::Result<()> {
         self.real.probe_tcp(address, through, timeout)
+    }
+
+    fn addresses(&self) -> io::Result<Vec<Address>> {
+        self.real.addresses()
     }
 
     fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>> {

@@ -1,7 +1,7 @@
 //! How the volumes of this node stand: their paths, their mounts, whether their file system still lives, and what to do. One judgement for statistics,
 //! for the operator's list and for the daemon's own look.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::intent::Intent;
 use super::{Node, NodeError};
 use crate::attach::{Reach, Record, Standing};
 use crate::deadline::Deadline;
-use crate::fabric::Wwid;
+use crate::fabric::{Netdev, Wwid};
 use crate::fault::chain;
 use crate::flights::{Flights, Listener, Look};
 use crate::host::{Host, Space};
@@ -106,6 +106,8 @@ pub struct Health {
     pub map: Option<String>,
     /// How many paths it should have: what the SAN never offered is not missed.
     pub wanted: usize,
+    /// The interfaces that they are bound to.
+    pub netdevs: BTreeSet<Netdev>,
     /// What its map has; `None` without a map or without multipathd's word.
     pub reach: Option<Reach>,
     /// How its file system is.
@@ -390,6 +392,8 @@ fn begin(node: &Node, record: Record, around: &Around) -> Result<Option<Looking>
     };
     let standing = around.standings.get(&volume.wwid).cloned();
     let wanted = node.engine.desired(&record).expected();
+    let bound = record.wanted.iter().filter_map(|path| path.iface.clone());
+    let netdevs = bound.collect();
     let mut places = Vec::new();
     let mut look = None;
     for device in node.devices(&volume)? {
@@ -411,6 +415,7 @@ fn begin(node: &Node, record: Record, around: &Around) -> Result<Option<Looking>
         stage,
         map: standing.as_ref().map(|standing| standing.map.clone()),
         wanted,
+        netdevs,
         reach: standing.map(|standing| standing.reach),
         condition,
         places,

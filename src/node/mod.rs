@@ -37,6 +37,7 @@ mod stats;
 mod stats_tests;
 #[cfg(test)]
 mod stories;
+mod subnets;
 mod surroundings;
 #[cfg(test)]
 mod tests;
@@ -60,6 +61,7 @@ pub use intent::{Formatting, Intent, TargetMode};
 pub use outage::GivenUp;
 pub use paths::VolumePaths;
 pub use recover::Recovered;
+pub use subnets::Advice;
 pub use surroundings::Surroundings;
 pub use trim::Trimmed;
 

@@ -4,16 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::subnets::{Advice, Seen, advise, setting_names};
 use crate::config::InterfaceSource;
-use crate::fabric::{HostName, LocalView, Netdev, PathAddress, PathList};
+use crate::fabric::{HostName, Interfaces, LocalView, Netdev, PathAddress, PathList};
 use crate::fault::chain;
 use crate::flights::{Flights, Listener, Look};
 use crate::host::Host;
 
 const NETDEVS: &str = "/sys/class/net";
+const SETTINGS: &str = "/proc/sys/net/ipv4/conf";
 /// A resolver that takes longer is not waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -33,6 +35,10 @@ struct Shared {
     lookups: Flights<Answer>,
     /// What names meant when they were last resolved.
     known: Mutex<BTreeMap<HostName, Vec<IpAddr>>>,
+    /// The names that the log knows to lead nowhere.
+    lost: Mutex<BTreeSet<HostName>>,
+    /// What the log has been told to set.
+    told: Mutex<Vec<Advice>>,
 }
 
 impl Surroundings {
@@ -60,7 +66,61 @@ impl Surroundings {
         let netdevs: BTreeSet<&Netdev> = view.interfaces.iter().map(|(_, it)| it).collect();
         let absent = netdevs.into_iter().filter(|netdev| self.is_absent(netdev));
         view.absent = absent.cloned().collect();
+        self.tell(self.advise(&view.interfaces));
         view
+    }
+
+    /// What is to be set on this machine so that the interfaces of `STORAGE_INTERFACES` do not get in each other's way.
+    #[must_use]
+    pub fn advice(&self) -> Vec<Advice> {
+        let interfaces = self.source.read(&self.host).unwrap_or_default();
+        self.advise(&interfaces)
+    }
+
+    /// Tells the log what of [`Self::advice`] it has not been told.
+    pub fn tell_advice(&self) {
+        self.tell(self.advice());
+    }
+
+    fn advise(&self, interfaces: &Interfaces) -> Vec<Advice> {
+        let netdevs: BTreeSet<&Netdev> = interfaces.iter().map(|(_, it)| it).collect();
+        if netdevs.len() < 2 {
+            return Vec::new();
+        }
+        let addresses = self.host.addresses().unwrap_or_default();
+        let seen = netdevs.into_iter().map(|netdev| {
+            let own = addresses.iter().filter(|it| it.netdev == *netdev);
+            Seen {
+                netdev: netdev.clone(),
+                addresses: own.map(|it| (it.address, it.bits)).collect(),
+                settings: self.settings_of(netdev),
+            }
+        });
+        advise(&seen.collect::<Vec<_>>())
+    }
+
+    fn settings_of(&self, netdev: &Netdev) -> BTreeMap<&'static str, u32> {
+        let value = |of: &str, name: &str| -> Option<u32> {
+            let path = Path::new(SETTINGS).join(of).join(name);
+            self.host.find_attribute(&path).ok()??.parse().ok()
+        };
+        let effective = |name: &'static str| {
+            let own = value(netdev.as_str(), name)?;
+            Some((name, own.max(value("all", name)?)))
+        };
+        setting_names().filter_map(effective).collect()
+    }
+
+    /// Tells the log what is new of it, and that it is well again.
+    fn tell(&self, advice: Vec<Advice>) {
+        let mut told = locked(&self.shared.told);
+        for new in advice.iter().filter(|new| !told.contains(new)) {
+            tracing::warn!(advice = new.text, "interfaces on one subnet");
+        }
+        if advice.is_empty() && !told.is_empty() {
+            tracing::info!("interfaces on one subnet are set as they should");
+        }
+        *told = advice;
     }
 
     /// Not knowing is no absence: the login will tell.
@@ -108,11 +168,14 @@ impl Surroundings {
 
     /// What the name means; what it meant before when nobody says.
     fn settle(&self, lookup: Option<Listener<Answer>>, name: HostName) -> Vec<IpAddr> {
-        let known = self.shared.known.lock();
-        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        let mut known = locked(&self.shared.known);
+        let mut lost = locked(&self.shared.lost);
         let why = match lookup.map(|lookup| lookup.look()) {
             Some(Look::Ended(answer)) => match &*answer {
                 Ok(found) => {
+                    if lost.remove(&name) {
+                        tracing::info!(%name, ?found, "the name is resolved again");
+                    }
                     known.insert(name, found.clone());
                     return found.clone();
                 }
@@ -121,9 +184,16 @@ impl Surroundings {
             _ => format!("no answer within {} s", PATIENCE.as_secs()),
         };
         let before = known.get(&name).cloned().unwrap_or_default();
-        tracing::warn!(%name, why, ?before, "the name was not resolved; what it meant before goes on");
+        if !lost.contains(&name) {
+            tracing::warn!(%name, why, ?before, "the name is not resolved; what it meant before goes on");
+            lost.insert(name);
+        }
         before
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for Surroundings {
@@ -175,6 +245,37 @@ mod tests {
         // Read anew at each use.
         fake.write_file(path, "STORAGE_INTERFACES=\"iface0=eth0\"\n");
         assert_eq!(view(&fake, source).interfaces.iter().count(), 1);
+    }
+
+    #[test]
+    fn interfaces_on_one_subnet_are_advised_upon_until_they_are_set() {
+        let fake = FakeWorld::new();
+        let surroundings = Surroundings::new(fake.host(), value("iface0=eth0,iface1=eth1"));
+        let conf = |netdev: &str, name: &str, value: &str| {
+            let path = Path::new(SETTINGS).join(netdev).join(name);
+            fake.write_file(&path, value);
+        };
+        for (netdev, last) in [("eth0", 10), ("eth1", 11)] {
+            fake.add_address(netdev, [192, 168, 1, last].into(), 24);
+            for name in ["arp_ignore", "arp_announce", "rp_filter"] {
+                conf(netdev, name, "0\n");
+            }
+        }
+        for (name, value) in [
+            ("arp_ignore", "1"),
+            ("arp_announce", "0"),
+            ("rp_filter", "1"),
+        ] {
+            conf("all", name, value);
+        }
+        let advice = surroundings.advice();
+        let expected = "sysctl -w net.ipv4.conf.eth0.arp_announce=2 net.ipv4.conf.eth0.rp_filter=2 net.ipv4.conf.eth1.arp_announce=2 net.ipv4.conf.eth1.rp_filter=2 (";
+        assert!(advice[0].text.contains(expected), "{advice:?}");
+        conf("all", "arp_announce", "2");
+        for netdev in ["eth0", "eth1"] {
+            conf(netdev, "rp_filter", "2");
+        }
+        assert_eq!(surroundings.advice(), []);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a test does to the fake host: it is the SAN's administrator, the network, the power switch and the crash.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -18,7 +18,7 @@ use super::state::{Delays, Fault, State};
 use super::tree::Node;
 use super::{FakeWorld, Killed, unwind};
 use crate::fabric::{Chap, Export, Iqn, Lun, Portal, Wwid};
-use crate::host::{Host, Step};
+use crate::host::{Address, Host, Step};
 
 impl FakeWorld {
     // ---- processes -------------------------------------------------------------------------------------------------------
@@ -197,6 +197,17 @@ impl FakeWorld {
             Some(addresses) => names.insert(name.to_owned(), Some(addresses.to_vec())),
             None => names.remove(name),
         };
+    }
+
+    /// An interface has an address.
+    pub fn add_address(&self, netdev: &str, address: Ipv4Addr, bits: u8) {
+        let netdev = netdev.parse().expect("a name");
+        let address = Address {
+            netdev,
+            address,
+            bits,
+        };
+        self.state().addresses.push(address);
     }
 
     /// Whoever asks for the name waits.

@@ -15,6 +15,7 @@ use super::multipathd::{Map, Multipathd};
 use super::san::San;
 use super::sessions::Session;
 use super::tree::{Node, Tree};
+use crate::host::Address;
 
 /// What goes wrong at the next call of a kind; see `FakeWorld::fail_next`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +76,8 @@ pub(super) struct State {
     pub(super) frozen: BTreeSet<PathBuf>,
     /// Their places in `/proc`.
     pub(super) opener_processes: BTreeMap<PathBuf, PathBuf>,
+    /// What the interfaces are called by others.
+    pub(super) addresses: Vec<Address>,
     /// What names mean; with `None` the resolver hangs.
     pub(super) names: BTreeMap<String, Option<Vec<IpAddr>>>,
     /// Lock files that are held, and the process that holds each.
@@ -112,6 +115,7 @@ impl State {
             openers: BTreeMap::new(),
             frozen: BTreeSet::new(),
             opener_processes: BTreeMap::new(),
+            addresses: Vec::new(),
             names: BTreeMap::new(),
             locks: BTreeMap::new(),
             dead: BTreeSet::new(),

@@ -18,7 +18,7 @@ use super::{FakeWorld, Held};
 use crate::deadline::Moment;
 use crate::fabric::{HostName, Netdev, Portal};
 use crate::host::world::{LockGuard, MountCall, Watch, World};
-use crate::host::{Block, Command, ExecError, FileKind, OnDeadline, Output, Space, Stat};
+use crate::host::{Address, Block, Command, ExecError, FileKind, OnDeadline, Output, Space, Stat};
 
 /// The root file system's.
 const ROOT_SPACE: Space = Space {
@@ -132,6 +132,10 @@ impl World for FakeWorld {
                 Err(io::ErrorKind::TimedOut.into())
             }
         }
+    }
+
+    fn addresses(&self) -> io::Result<Vec<Address>> {
+        Ok(self.enter()?.addresses.clone())
     }
 
     fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>> {

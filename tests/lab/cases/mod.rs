@@ -17,6 +17,7 @@ mod faults_multipath;
 mod faults_sessions;
 mod faults_strangers;
 mod heal;
+mod interfaces;
 mod kit_boots;
 mod linux_san;
 mod lio_two_paths;
@@ -55,6 +56,7 @@ pub fn everyday() -> Vec<Case> {
         faults_filesystem::CASES,
         faults_detach::CASES,
         heal::CASES,
+        interfaces::CASES,
         expand::CASES,
         luks::CASES,
         node_stats::CASES,

@@ -23,6 +23,12 @@ pub fn count() -> Things {
     };
     add("session", sessions());
     add("node record", files_below(&node_records()));
+    for home in ["/var/lib/iscsi", "/etc/iscsi"] {
+        add(
+            "interface record",
+            files_below(&Path::new(home).join("ifaces")),
+        );
+    }
     add("map", dm_maps());
     add(
         "disk",
@@ -56,8 +62,11 @@ pub fn count() -> Things {
 /// What is there before anything ran. What outlives a reboot is left out: a guest that is on again has it from before, and at its end there is to
 /// be none of it.
 pub fn baseline() -> Things {
-    let outlives =
-        |thing: &String| thing.starts_with("node record ") || thing.starts_with("ledger record ");
+    let outlives = |thing: &String| {
+        ["node record ", "interface record ", "ledger record "]
+            .iter()
+            .any(|kind| thing.starts_with(kind))
+    };
     let mut things = count();
     things.retain(|thing| !outlives(thing));
     things

@@ -25,6 +25,10 @@ pub struct Plan {
     pub node_arguments: &'static [&'static str],
     /// More environment of the node, for crashes on demand.
     pub node_environment: Vec<(String, String)>,
+    /// The SAN's portals; without any, one on every path.
+    pub portals: &'static [&'static str],
+    /// `ncpaths` of the partition; else all portals.
+    pub ncpaths: Option<&'static str>,
     /// More settings of the partition, one a line.
     pub settings: Vec<String>,
     /// Portals beside the usual one on each path; listed, too. Their addresses are the case's to make.
@@ -38,6 +42,8 @@ impl Default for Plan {
             node_log: "info,sanpath::host=debug",
             node_arguments: &[],
             node_environment: Vec::new(),
+            portals: &[],
+            ncpaths: None,
             settings: Vec::new(),
             more_portals: &[],
         }
@@ -113,11 +119,8 @@ impl Stack {
         let state = self.folder.join("san-state").display().to_string();
         let mut argv = words(&[SANPATH, "san", "--pool", &pool, "--state-dir", &state]);
         argv.extend(words(&["--listen", &address, "--insecure"]));
-        for path in topology::paths() {
-            argv.extend(words(&["--portal", &path.san_address(1)]));
-        }
-        for portal in self.plan.more_portals {
-            argv.extend(words(&["--portal", portal]));
+        for portal in self.portals() {
+            argv.extend(words(&["--portal", &portal]));
         }
         lab.daemons
             .start(Daemon::new("san", argv).in_network(SAN_NAMESPACE))?;
@@ -236,10 +239,10 @@ impl Stack {
     }
 
     fn config_text(&self) -> String {
-        let paths = topology::paths().map(|path| path.san_address(1));
-        let more = self.plan.more_portals.iter().map(ToString::to_string);
-        let paths: Vec<String> = paths.chain(more).collect();
-        self.config_with(&paths.join(","))
+        match self.plan.ncpaths {
+            Some(paths) => self.config_with(paths),
+            None => self.config_with(&self.portals().join(",")),
+        }
     }
 
     fn config_with(&self, paths: &str) -> String {
@@ -250,6 +253,16 @@ impl Stack {
             Link::MANAGEMENT.san_address(1),
             paths,
         )
+    }
+
+    /// Where the SAN serves.
+    fn portals(&self) -> Vec<String> {
+        let mut portals = words(self.plan.portals);
+        if portals.is_empty() {
+            portals.extend(topology::paths().map(|path| path.san_address(1)));
+        }
+        portals.extend(words(self.plan.more_portals));
+        portals
     }
 }
 
