@@ -296,3 +296,66 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::InterfaceSource;
+    use crate::node::StageCall;
+    use crate::node::rig::{Rig, STAGING};
+    use crate::volume::{AccessMode, AccessType, Capability, MkfsOptions};
+
+    fn shown(answer: Answer) -> PathsShown {
+        match answer {
+            Answer::Paths(shown) => shown,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Who has seen an answer is answered again when something has changed, or after a while.
+    #[test]
+    fn a_watch_hears_of_a_change_and_is_never_kept() {
+        let rig = Rig::new();
+        let desk = NodeDesk {
+            node: rig.started(),
+            host: rig.fake.host(),
+            inflight: Inflight::default(),
+            surroundings: Surroundings::new(rig.fake.host(), InterfaceSource::default()),
+        };
+        let ask = |volume: Option<String>, seen| desk.answer(Question::Paths { volume, seen });
+        assert_eq!(shown(ask(None, None)).volumes, []);
+        let call = StageCall {
+            volume: rig.volume(),
+            staging_path: STAGING.into(),
+            capability: Capability {
+                access: AccessType::Block,
+                mode: AccessMode::SingleNodeWriter,
+            },
+            export: rig.export.clone(),
+            mkfs: MkfsOptions::default(),
+            no_path_retry: None,
+            encryption: None,
+        };
+        desk.node.stage(&call).outcome.unwrap();
+        let whole = shown(ask(Some(rig.volume().to_string()), None));
+        assert_eq!((whole.volumes[0].active, whole.volumes[0].expected), (2, 2));
+        assert_eq!(whole.volumes[0].paths[0].state, "active");
+        assert!(matches!(
+            ask(Some("v9".to_owned()), None),
+            Answer::Refused(_)
+        ));
+        let begun = desk.host.now();
+        let same = shown(ask(None, Some(whole.mark)));
+        assert_eq!(same.mark, whole.mark, "how long it is so does not count");
+        assert!(desk.host.now().since(begun) >= WATCH);
+        let portal = rig.portals[1];
+        rig.fake.later(Duration::from_secs(2), move |later| {
+            later.set_portal(portal, crate::host::fake::PortalState::Refusing);
+        });
+        let begun = desk.host.now();
+        let degraded = shown(ask(None, Some(whole.mark)));
+        assert!(desk.host.now().since(begun) < WATCH);
+        assert_eq!(degraded.volumes[0].active, 1);
+        assert_eq!(degraded.volumes[0].paths[1].state, "session down");
+    }
+}

@@ -59,7 +59,7 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
     let partitions = partitions_of(Arc::clone(&live), arguments.partition.clone());
     let surroundings = surroundings(&host, arguments);
     let paths_of = paths_of(live, surroundings.clone());
-    let engine = engine.with_desired(desired_of(Arc::clone(&paths_of)));
+    let engine = engine.with_desired(desired_of(host.clone(), Arc::clone(&paths_of)));
     heal_paths(host.clone(), engine.clone(), stop.clone())?;
     let listener = socket::bind(plugin.endpoint.as_ref())?;
     tracing::info!(endpoint = plugin.endpoint, node.id = %id, "node serves");

@@ -50,9 +50,9 @@ mod unmount;
 mod unpublish;
 mod unstage;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use error::NodeError;
@@ -68,10 +68,13 @@ pub use trim::Trimmed;
 pub use crate::host::Space;
 
 use crate::attach::{DesiredOf, Engine};
+use crate::deadline::Moment;
 use crate::fabric::{Export, LocalView, NoPathRetry, PathList, select};
 use crate::host::{Counts, Host};
 use crate::volume::{Capability, MkfsOptions, NodeId, Passphrases, SanName, SizeRange, VolumeId};
 
+/// Looks at several volumes within this time go by one answer of the config's and the machine's.
+const ONE_LOOK: Duration = Duration::from_secs(1);
 /// LIO numbers the LUNs of a target from 0 to 255, and a node has one target on a SAN.
 const MAX_VOLUMES: i64 = 255;
 
@@ -178,10 +181,24 @@ pub type PathsOf = Arc<dyn Fn(&SanName) -> Option<PathSettings> + Send + Sync>;
 
 /// What attached volumes should have, by the same word: for the engine, which knows nothing of partitions.
 #[must_use]
-pub fn desired_of(paths_of: PathsOf) -> DesiredOf {
+pub fn desired_of(host: Host, paths_of: PathsOf) -> DesiredOf {
+    // A resolver that does not answer takes seconds: once for a look at many volumes, not for each of them.
+    let known: Mutex<BTreeMap<SanName, (Moment, Option<PathSettings>)>> = Mutex::default();
+    let settings_of = move |san: &SanName| {
+        let fresh = |at: Moment| host.now().since(at) < ONE_LOOK;
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, settings)) = known.get(san)
+            && fresh(*at)
+        {
+            return settings.clone();
+        }
+        let settings = paths_of(san);
+        known.insert(san.clone(), (host.now(), settings.clone()));
+        settings
+    };
     Arc::new(move |record| {
         let volume = VolumeId::find(&record.key)?;
-        let settings = paths_of(&volume.san)?;
+        let settings = settings_of(&volume.san)?;
         Some(select(&record.export, &settings.list, &settings.local))
     })
 }
@@ -254,7 +271,7 @@ impl Node {
     /// The node `id` on `host`.
     #[must_use]
     pub fn new(id: NodeId, host: Host, engine: Engine, paths_of: PathsOf, limits: Limits) -> Self {
-        let engine = engine.with_desired(desired_of(Arc::clone(&paths_of)));
+        let engine = engine.with_desired(desired_of(host.clone(), Arc::clone(&paths_of)));
         Self {
             id,
             host,
