@@ -1,5 +1,7 @@
 //! One volume is detached while another is attached under the same LUN: whatever is handed out is the right one, and what is written arrives on the right one.
 
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -128,7 +130,12 @@ fn race(
                     .and_then(|()| mark(rig, &attached, coming, round));
                 match proven {
                     Ok(()) => return Ok((begun, refused, vanished)),
-                    Err(error) if is_gone(&error) && vanished < MOST_VANISHED => vanished += 1,
+                    Err(error)
+                        if (is_gone(&error) || !is_there(coming, &attached))
+                            && vanished < MOST_VANISHED =>
+                    {
+                        vanished += 1;
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -155,6 +162,14 @@ fn is_gone(error: &anyhow::Error) -> bool {
     let cause = error.root_cause().downcast_ref::<std::io::Error>();
     let number = cause.and_then(std::io::Error::raw_os_error);
     number.is_some_and(|number| [nix::libc::ENXIO, nix::libc::ENOENT].contains(&number))
+}
+
+/// Whether the map is still what was handed out.
+fn is_there(volume: &Volume, attached: &Attached) -> bool {
+    let uuid = Path::new("/sys/block")
+        .join(&attached.map.dm)
+        .join("dm/uuid");
+    fs::read_to_string(uuid).is_ok_and(|uuid| uuid.trim() == volume.export.wwid.dm_uuid())
 }
 
 /// As an orchestrator does it: again and again. When the call was made that came through, and how many did not.

@@ -99,8 +99,11 @@ fn check_read_only(lab: &Lab, san: &mut San) -> Result<()> {
     request.read_only = true;
     let export = san.call_export(request)?;
     let disk = Disk::scan(lab, &export.offers[0])?;
-    let ro = fs::read_to_string(format!("/sys/block/{}/ro", disk.name))?;
-    ensure!(ro.trim() == "1", "a read-only export can be written");
+    // While the kernel asks the disk for its write protection anew, it says for a moment that there is none.
+    lab.wait_for("the disk to be read-only", SOON, || {
+        let ro = fs::read_to_string(format!("/sys/block/{}/ro", disk.name))?;
+        Ok((ro.trim() == "1").then_some(()))
+    })?;
     disk.remove()?;
     san.unexport(&volume)?;
     san.delete(&volume)
