@@ -144,12 +144,17 @@ impl Surroundings {
             .map(|name| (self.look_up(&name), name))
             .collect();
         let deadline = self.host.deadline_in(PATIENCE);
-        let ended = |lookup: &Option<Listener<Answer>>| {
-            let look = lookup.as_ref().map(Listener::look);
-            !matches!(look, Some(Look::Flying))
+        // One that was waited for in vain already is not waited for again: each volume asks.
+        let lost = locked(&self.shared.lost).clone();
+        let ended = |(lookup, name): &(Option<Listener<Answer>>, HostName)| {
+            let flying = lookup
+                .as_ref()
+                .is_some_and(|it| matches!(it.look(), Look::Flying));
+            let hangs = lookup.as_ref().is_some_and(|it| it.joined) && lost.contains(name);
+            !flying || hangs
         };
         let all = || {
-            let all = lookups.iter().all(|(lookup, _)| ended(lookup));
+            let all = lookups.iter().all(ended);
             Ok::<_, std::convert::Infallible>(all.then_some(()))
         };
         let Ok(_) = self.host.wait_for(deadline, all);
@@ -295,8 +300,14 @@ mod tests {
         let hanging = surroundings.view(&list);
         assert!(host.now().since(begun) < Duration::from_secs(7));
         assert_eq!(of(&hanging, "san"), [address], "what it meant before");
+        let begun = host.now();
         let again = surroundings.view(&list);
         assert_eq!(of(&again, "san"), [address]);
+        let took = host.now().since(begun);
+        assert!(
+            took < Duration::from_secs(1),
+            "waited for once more: {took:?}"
+        );
         assert_eq!(
             surroundings.shared.lookups.count(),
             1,

@@ -231,6 +231,32 @@ fn an_administrators_session_on_the_interface_is_used_and_never_ended() {
     assert_eq!(bindings(&rig), [binding("10.1.0.1", "admin", Some("eth0"))]);
 }
 
+/// Its name is ours and it leads elsewhere: logging in once more would do nothing, and ending it is not ours to decide.
+#[test]
+fn a_session_of_our_record_that_is_bound_elsewhere_is_told_and_left_alone() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let disk = rig.volume(5);
+    rig.fake
+        .add_session_by(&rig.iqn, rig.portals[0], "sanpath-eth0", Some("eth1"));
+    rig.fake.settle();
+    let want = bound(&rig, &engine, disk, "iface0:10.1.0.1,iface1:10.2.0.1");
+    let attached = engine.ensure(&want).unwrap();
+    let why = &attached.missing[0].1;
+    for expected in [
+        "10.1.0.1:3260 through eth0 is not bound to it but to eth1",
+        "the record sanpath-eth0 was changed",
+        "--logout",
+    ] {
+        assert!(why.contains(expected), "{why}");
+    }
+    rig.detach(&engine, disk).unwrap();
+    assert_eq!(engine.reap_idle(Duration::ZERO).unwrap().ended.len(), 1);
+    let left = [binding("10.1.0.1", "sanpath-eth0", Some("eth1"))];
+    assert_eq!(bindings(&rig), left);
+    rig.assert_clean();
+}
+
 #[test]
 fn a_crash_anywhere_leaves_nothing_that_stays_in_the_way() {
     let mut last_step = 0;

@@ -355,19 +355,31 @@ impl FakeWorld {
 
     /// The same, bound to an interface by a record of the administrator's.
     pub fn add_foreign_session_on(&self, iqn: &Iqn, portal: Portal, netdev: Option<&str>) {
+        let session = self.add_session_by(iqn, portal, "admin", netdev);
+        self.state().scan_all(session);
+    }
+
+    /// Somebody's session by a record of this name, without a disk; its number.
+    pub fn add_session_by(
+        &self,
+        iqn: &Iqn,
+        portal: Portal,
+        record: &str,
+        netdev: Option<&str>,
+    ) -> u32 {
         let mut state = self.state();
         let session = state.open_session(&Login {
             iqn: iqn.clone(),
             portal,
             tpgt: 1,
-            iface: "admin".into(),
+            iface: record.to_owned(),
             netdev: netdev.map(str::to_owned),
             recovery: Duration::from_secs(120),
             scan_all: false,
             chap: None,
         });
         state.sessions.get_mut(&session).expect("just made").foreign = true;
-        state.scan_all(session);
+        session
     }
 
     /// Somebody keeps the map of a WWID open, or lets it go.
