@@ -31,6 +31,9 @@ const LONGEST_NUDGE_PAUSE: Duration = Duration::from_secs(16);
 /// A multipathd that is started anew answers sooner. One that does not run for so long is not waited for: the caller hears of it and comes again.
 const ABSENT: Duration = Duration::from_secs(20);
 
+/// How often a waiting path asks whether the volume is wanted still.
+const WANTED_AGAIN: Duration = Duration::from_millis(500);
+
 /// How long before the call's deadline its paths give up.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -129,16 +132,20 @@ impl PathWork {
         }
     }
 
-    /// Looks until there is something to find, and as long as anybody wants the volume.
+    /// Looks until there is something to find, and as long as anybody wants the volume. That is asked less often: it costs more than a look at sysfs, and whatever is made
+    /// once nobody wants the volume any more is taken away at the end.
     fn wait_for<T>(
         &self,
         until: Deadline,
         mut look: impl FnMut() -> io::Result<Option<T>>,
     ) -> Result<Option<T>, PathError> {
+        let mut asked: Option<Moment> = None;
         self.host.wait_for(until, || {
             let found = look().map_err(PathError::Read)?;
-            if found.is_none() {
+            let now = self.host.now();
+            if found.is_none() && asked.is_none_or(|at| now.since(at) >= WANTED_AGAIN) {
                 self.check_wanted()?;
+                asked = Some(now);
             }
             Ok(found)
         })

@@ -125,11 +125,17 @@ impl Host {
         let mut watch = self.world.watch();
         let mut pause = FINEST_LOOK;
         loop {
+            let begun = self.now();
             if let Some(found) = probe()? {
                 return Ok(Some(found));
             }
-            let Some(left) = deadline.remaining(self.now()) else {
+            let now = self.now();
+            let Some(left) = deadline.remaining(now) else {
                 return Ok(None);
+            };
+            watch.rest_after(now.since(begun), left);
+            let Some(left) = deadline.remaining(self.now()) else {
+                continue;
             };
             watch.wait(pause.min(left));
             pause = (pause * 2).min(COARSEST_LOOK);

@@ -16,7 +16,7 @@ use super::addresses::{self, Address};
 use super::block::{Block, RealBlock};
 use super::exec::{Command, ExecError, Output};
 use super::files::{FileKind, Space, Stat};
-use super::kernel_events::KernelEvents;
+use super::kernel_events::{Crowd, KernelEvents};
 use super::world::{LockGuard, MountCall, Watch, World};
 use super::{exec, multipathd_socket, sys, tcp};
 use crate::deadline::Moment;
@@ -29,6 +29,7 @@ const PRIVATE: u32 = 0o600;
 pub struct Real {
     root: PathBuf,
     start: std::time::Instant,
+    crowd: Crowd,
 }
 
 impl Real {
@@ -39,6 +40,7 @@ impl Real {
         Self {
             root: root.to_owned(),
             start: std::time::Instant::now(),
+            crowd: Crowd::default(),
         }
     }
 }
@@ -49,7 +51,7 @@ impl World for Real {
     }
 
     fn watch(&self) -> Box<dyn Watch> {
-        Box::new(KernelEvents::subscribe())
+        Box::new(KernelEvents::subscribe(&self.crowd))
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {

@@ -39,6 +39,9 @@ pub struct LockGuard(
 pub trait Watch {
     /// Returns when an event came or `at_most` has passed. Says nothing about which: the caller looks for itself.
     fn wait(&mut self, at_most: Duration);
+
+    /// Lets a while pass after a look that `took` so long, where many look at once; `at_most` this long. An event that comes meanwhile ends the next wait.
+    fn rest_after(&mut self, _took: Duration, _at_most: Duration) {}
 }
 
 /// The outside. Absence is an error here (`ENOENT`); [`super::Host`] turns it into what its caller means.
