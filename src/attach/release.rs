@@ -70,12 +70,29 @@ impl Engine {
                 seen.push(map.name.clone());
                 self.remove_map(wwid, &map, deadline, care)?;
             }
-            self.remove_disks(wwid, &disks, deadline)?;
+            match self.remove_disks(wwid, &disks, deadline) {
+                Err(error) if self.is_held_by_own_map(wwid, &error)? => {
+                    tracing::debug!(%wwid, "multipathd has made its map once more");
+                }
+                removed => removed?,
+            }
         }
         Err(DetachError::Reappears {
             wwid: wwid.clone(),
             what: seen,
         })
+    }
+
+    /// Whether a disk could not go since multipathd, on some late word of udev's, has just made the map of it again. That one goes like the first.
+    fn is_held_by_own_map(&self, wwid: &Wwid, error: &DetachError) -> Result<bool, DetachError> {
+        let DetachError::Disk { source, .. } = error else {
+            return Ok(false);
+        };
+        let RemoveDiskError::Held { holders, .. } = &**source else {
+            return Ok(false);
+        };
+        let map = multipath::find_map(&self.host, wwid).map_err(DetachError::Read)?;
+        Ok(map.is_some_and(|map| holders.iter().all(|holder| *holder == map.dm)))
     }
 
     /// Flushes, then removes. Who uses the map is asked before anything is done to it.
