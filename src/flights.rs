@@ -160,6 +160,12 @@ impl<T> Listener<T> {
             Stage::Lost => Look::Lost,
         }
     }
+
+    /// Whether the flight is still under way. Never blocks.
+    #[must_use]
+    pub fn is_flying(&self) -> bool {
+        matches!(locked(&self.flight.state).stage, Stage::Flying)
+    }
 }
 
 impl<T> Drop for Listener<T> {

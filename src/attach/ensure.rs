@@ -378,7 +378,7 @@ impl Gathering<'_> {
             }
             let listener = &self.strangers[member];
             judge(map, &self.want.export, member, answer_of(listener))?;
-            all_known &= !matches!(listener.look(), Look::Flying);
+            all_known &= !listener.is_flying();
         }
         Ok(all_known)
     }

@@ -48,7 +48,7 @@ pub use show::{PathRow, PathTable};
 use crate::deadline::{Deadline, Moment};
 use crate::fabric::{Chap, Export, Nexus, NoPathRetry, Selection, WantedPath, Wwid};
 use crate::fault::chain;
-use crate::flights::Flights;
+use crate::flights::{Flights, Listener};
 use crate::host::{Host, LockGuard};
 use crate::iscsi::Initiator;
 pub use crate::multipath::{Opener, Reach, Unwritten};
@@ -265,6 +265,19 @@ impl Engine {
         let shared = &self.shared;
         let asking = shared.identities.count() + shared.rescans.count();
         shared.paths.count() + shared.chores.count() + asking
+    }
+
+    /// Waits until none of these is under way any more, or `deadline` passes; how each ended, its listener tells.
+    fn wait_until_landed<'l, T: 'l>(
+        &self,
+        listeners: impl Iterator<Item = &'l Listener<T>> + Clone,
+        deadline: Deadline,
+    ) {
+        let all = || {
+            let all = !listeners.clone().any(Listener::is_flying);
+            Ok::<_, std::convert::Infallible>(all.then_some(()))
+        };
+        let Ok(_) = self.host.wait_for(deadline, all);
     }
 
     fn ledger(&self) -> Ledger<'_> {

@@ -10,9 +10,8 @@ use super::verify::{MemberIdentity, answer_of};
 use super::{AttachError, Engine};
 use crate::deadline::Moment;
 use crate::fabric::{Selection, WantedPath, Wwid};
-use crate::flights::Look;
 use crate::host::Host;
-use crate::iscsi::{Login, Session, SessionState, list_sessions, probe};
+use crate::iscsi::{Login, Session, SessionState, choose_session, list_sessions, probe};
 use crate::multipath::{self, Map, PathView};
 use crate::scsi::{self, Disk, DiskState};
 
@@ -53,20 +52,16 @@ impl Machine {
         })
     }
 
-    /// The best session of the path: one that is logged in, else any.
+    /// The best session of the path.
     pub(super) fn session(&self, path: &WantedPath) -> Option<&Session> {
-        let nexus = path.nexus();
-        let serves = |session: &&Session| session.serves(&nexus);
-        let worst = |session: &&Session| session.state != SessionState::LoggedIn;
-        self.sessions.iter().filter(serves).min_by_key(worst)
+        choose_session(&self.sessions, &path.nexus())
     }
 
     /// The disk of the path.
     pub(super) fn disk(&self, path: &WantedPath) -> Option<&Disk> {
         let on = self.session(path)?.scsi_host;
-        let lun = u64::from(path.lun.0);
         let mut disks = self.disks.iter();
-        disks.find(|disk| disk.hctl.host == on && disk.hctl.lun == lun)
+        disks.find(|disk| disk.is_at(on, path.lun))
     }
 
     /// The map of the volume.
@@ -128,7 +123,7 @@ impl Engine {
             disk.is_some_and(|disk| disk.member)
         });
         if prunes {
-            self.prove(record, selection, machine, &mut observed)?;
+            self.prove(record, selection, machine, &mut observed);
         }
         Ok(observed)
     }
@@ -197,7 +192,7 @@ impl Engine {
         selection: &Selection,
         machine: &Machine,
         observed: &mut Observed,
-    ) -> Result<(), AttachError> {
+    ) {
         let at = |path: &WantedPath| Some((path.clone(), machine.disk(path)?));
         let asked: Vec<(WantedPath, &Disk)> = selection.wanted.iter().filter_map(at).collect();
         let disks: Vec<&Disk> = asked.iter().map(|(_, disk)| *disk).collect();
@@ -207,7 +202,6 @@ impl Engine {
                 disk.proven = is_it;
             }
         }
-        Ok(())
     }
 
     /// Whether each disk says, now, that it is the volume of `record`, at a target that offers it. Silence is no.
@@ -216,13 +210,7 @@ impl Engine {
             .iter()
             .map(|disk| self.ask_member(&disk.name).ok())
             .collect();
-        let is_open =
-            |listener: &crate::flights::Listener<_>| matches!(listener.look(), Look::Flying);
-        let all = || {
-            let all = !asked.iter().flatten().any(is_open);
-            Ok::<_, std::convert::Infallible>(all.then_some(()))
-        };
-        let Ok(_) = self.host.wait_for(self.host.deadline_in(PROOF), all);
+        self.wait_until_landed(asked.iter().flatten(), self.host.deadline_in(PROOF));
         let is_volume = |identity: MemberIdentity| match identity {
             MemberIdentity::Is(wwid, Some(target)) => {
                 let offers = &mut record.export.offers.iter();

@@ -186,12 +186,7 @@ impl Engine {
         deadline: Deadline,
         failure: impl Fn(&ChoreError) -> Option<DetachError>,
     ) -> Result<(), DetachError> {
-        let ended = |listener: &Listener<_>| !matches!(listener.look(), Look::Flying);
-        let all = || {
-            let all = chores.iter().all(|(_, listener)| ended(listener));
-            Ok::<_, std::convert::Infallible>(all.then_some(()))
-        };
-        let Ok(_) = self.host.wait_for(deadline, all);
+        self.wait_until_landed(chores.iter().map(|(_, listener)| listener), deadline);
         for (what, listener) in chores {
             match listener.look() {
                 Look::Ended(outcome) => {

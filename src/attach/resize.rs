@@ -272,8 +272,7 @@ impl<'a> Growing<'a> {
         let now = self.engine.host.now();
         let due = |at: Moment| now.since(at) >= ASK_AGAIN;
         if self.rescanned_at.is_some_and(due) {
-            self.rescans
-                .retain(|_, listener| matches!(listener.look(), Look::Flying));
+            self.rescans.retain(|_, listener| listener.is_flying());
         }
     }
 

@@ -92,12 +92,7 @@ impl Engine {
             .iter()
             .map(|member| Ok((member.clone(), self.ask_member(member)?)))
             .collect::<Result<_, AttachError>>()?;
-        let answered = |listener: &Listener<_>| !matches!(listener.look(), Look::Flying);
-        let all = || {
-            let all = asked.iter().all(|(_, listener)| answered(listener));
-            Ok::<_, std::convert::Infallible>(all.then_some(()))
-        };
-        let Ok(_) = self.host.wait_for(deadline, all);
+        self.wait_until_landed(asked.iter().map(|(_, listener)| listener), deadline);
         Ok(asked
             .into_iter()
             .map(|(member, listener)| (member, answer_of(&listener)))

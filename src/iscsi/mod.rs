@@ -19,4 +19,6 @@ pub use initiator::{InitiatorError, find_initiator_name, name_in as initiator_na
 pub use iscsiadm::{Exit, IscsiadmError, known_defect, version};
 pub use login::{Initiator, Login, probe};
 pub use records::{OwnRecord, RecordError};
-pub use session::{Session, SessionState, find_recorded_session, find_session, list_sessions};
+pub use session::{
+    Session, SessionState, choose_session, find_recorded_session, find_session, list_sessions,
+};

@@ -103,11 +103,19 @@ pub fn find_recorded_session(host: &Host, nexus: &Nexus) -> io::Result<Option<Se
     })
 }
 
+/// The same as [`find_session`] among `sessions` that were read before.
+#[must_use]
+pub fn choose_session<'s>(sessions: &'s [Session], nexus: &Nexus) -> Option<&'s Session> {
+    best(sessions, |session| session.serves(nexus))
+}
+
 fn find_best(host: &Host, fits: impl Fn(&Session) -> bool) -> io::Result<Option<Session>> {
-    let mut fitting = list_sessions(host)?;
-    fitting.retain(fits);
-    fitting.sort_by_key(|session| (session.state != SessionState::LoggedIn, session.sid));
-    Ok(fitting.into_iter().next())
+    Ok(best(&list_sessions(host)?, fits).cloned())
+}
+
+fn best(sessions: &[Session], fits: impl Fn(&Session) -> bool) -> Option<&Session> {
+    let fitting = sessions.iter().filter(|session| fits(session));
+    fitting.min_by_key(|session| (session.state != SessionState::LoggedIn, session.sid))
 }
 
 fn read_session(host: &Host, sid: u32) -> io::Result<Option<Session>> {

@@ -147,9 +147,7 @@ impl Surroundings {
         // One that was waited for in vain already is not waited for again: each volume asks.
         let lost = locked(&self.shared.lost).clone();
         let ended = |(lookup, name): &(Option<Listener<Answer>>, HostName)| {
-            let flying = lookup
-                .as_ref()
-                .is_some_and(|it| matches!(it.look(), Look::Flying));
+            let flying = lookup.as_ref().is_some_and(Listener::is_flying);
             let hangs = lookup.as_ref().is_some_and(|it| it.joined) && lost.contains(name);
             !flying || hangs
         };

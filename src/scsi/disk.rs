@@ -124,6 +124,12 @@ impl Disk {
         Path::new("/dev").join(&self.name)
     }
 
+    /// Whether it is the LUN `lun` of the session that has the SCSI host `scsi_host`.
+    #[must_use]
+    pub fn is_at(&self, scsi_host: u32, lun: Lun) -> bool {
+        self.hctl.host == scsi_host && self.hctl.lun == u64::from(lun.0)
+    }
+
     /// Whether this name still means this device.
     ///
     /// # Errors
@@ -267,8 +273,8 @@ pub fn is_udev_at_work(host: &Host) -> io::Result<bool> {
 /// # Errors
 /// When sysfs cannot be read.
 pub fn find_disk(host: &Host, scsi_host: u32, lun: Lun) -> io::Result<Option<Disk>> {
-    let fits = |disk: &Disk| disk.hctl.host == scsi_host && disk.hctl.lun == u64::from(lun.0);
-    Ok(list_disks(host)?.into_iter().find(fits))
+    let mut disks = list_disks(host)?.into_iter();
+    Ok(disks.find(|disk| disk.is_at(scsi_host, lun)))
 }
 
 fn read_hctl(host: &Host, name: &str) -> io::Result<Option<Hctl>> {
