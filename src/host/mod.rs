@@ -280,9 +280,7 @@ impl Host {
     /// # Errors
     /// As the system reports it; the old content is still there.
     pub fn replace_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut scratch = path.as_os_str().to_owned();
-        scratch.push(".new");
-        self.replace_file_through(path, Path::new(&scratch), bytes)
+        self.replace_file_through(path, &scratch_beside(path), bytes)
     }
 
     /// The same by way of `scratch`, a file on the same file system, where a crash may leave it: for directories in which others would read it.
@@ -305,10 +303,8 @@ impl Host {
     /// # Errors
     /// As the system reports it; the old content is still there. `NotFound` when there was none.
     pub fn edit_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut scratch = path.as_os_str().to_owned();
-        scratch.push(".new");
         self.step("edit", path.display(), || {
-            self.world.edit_file(path, Path::new(&scratch), bytes)
+            self.world.edit_file(path, &scratch_beside(path), bytes)
         })
     }
 
@@ -521,6 +517,13 @@ pub fn is_gone(error: &io::Error) -> bool {
             error.raw_os_error().map(Errno::from_raw),
             Some(Errno::ENODEV | Errno::ENXIO | Errno::ENOTDIR)
         )
+}
+
+/// Where the new content of `path` is written before it takes its place.
+fn scratch_beside(path: &Path) -> PathBuf {
+    let mut scratch = path.as_os_str().to_owned();
+    scratch.push(".new");
+    scratch.into()
 }
 
 fn absent_is_fine(outcome: io::Result<()>) -> io::Result<()> {

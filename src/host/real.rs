@@ -136,35 +136,18 @@ impl World for Real {
     }
 
     fn replace_file(&self, path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(PRIVATE)
-            .open(scratch)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(scratch, path)?;
-        sync_parent(path)
+        put_in_place(open_scratch(scratch)?, scratch, path, bytes)
     }
 
     fn edit_file(&self, path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()> {
         let old = fs::metadata(path)?;
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(PRIVATE)
-            .open(scratch)?;
+        let file = open_scratch(scratch)?;
         let new = file.metadata()?;
         if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
             std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()))?;
         }
         file.set_permissions(old.permissions())?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(scratch, path)?;
-        sync_parent(path)
+        put_in_place(file, scratch, path, bytes)
     }
 
     fn add_line(&self, path: &Path, line: &str) -> io::Result<Option<bool>> {
@@ -329,6 +312,24 @@ fn kind_of(kind: fs::FileType) -> FileKind {
     } else {
         FileKind::Other
     }
+}
+
+/// An empty file that nobody else may read.
+fn open_scratch(scratch: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(PRIVATE)
+        .open(scratch)
+}
+
+/// Fills the file at `scratch` and gives it the name `path`, durably: a crash leaves the old content or the new one.
+fn put_in_place(mut file: File, scratch: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(scratch, path)?;
+    sync_parent(path)
 }
 
 /// Makes the names in the parent directory durable. Pseudo file systems that know no fsync have nothing to lose.
