@@ -86,7 +86,7 @@ impl Controller {
             metadata: metadata::notes(&wanted.name, partition, parameters),
             decisive: metadata::DECISIVE,
         };
-        self.check_rules((partition, san), &new, until).await?;
+        self.check_rules(partition, san, &new, until).await?;
         let made = san
             .ensure_volume(&new, until)
             .await

@@ -20,10 +20,9 @@ impl Controller {
         let size = range
             .choose_at_least(found.size)
             .map_err(ControllerError::Size)?;
-        let place = (id.san.clone(), san);
-        self.check_growth(&place, found.size, size, until).await?;
-        let grown = place
-            .1
+        self.check_growth(&id.san, &san, (found.size, size), until)
+            .await?;
+        let grown = san
             .ensure_expanded(&found, size, until)
             .await
             .map_err(of_san())?;

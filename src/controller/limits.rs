@@ -2,7 +2,6 @@
 //!
 //! Two controllers that make volumes at the same moment may pass the total by one volume: the SAN knows no such limit, and nothing is kept here.
 
-use super::place::Place;
 use super::{Controller, ControllerError, metadata};
 use crate::san::{NewVolume, San, SanError, Until};
 use crate::volume::SanName;
@@ -14,7 +13,8 @@ impl Controller {
     /// Whether the rules let `new` be made. A volume that is there already is within them, whatever they say today.
     pub(super) async fn check_rules(
         &self,
-        (partition, san): (&SanName, &std::sync::Arc<San>),
+        partition: &SanName,
+        san: &San,
         new: &NewVolume,
         until: Until,
     ) -> Result<(), ControllerError> {
@@ -26,16 +26,16 @@ impl Controller {
         if found.map_err(ControllerError::san(partition))?.is_some() {
             return Ok(());
         }
-        let place = (partition.clone(), std::sync::Arc::clone(san));
-        self.check_growth(&place, 0, new.size, until).await
+        self.check_growth(partition, san, (0, new.size), until)
+            .await
     }
 
     /// Whether the rules let a volume grow from `before` to `size` bytes.
     pub(super) async fn check_growth(
         &self,
-        (partition, san): &Place,
-        before: u64,
-        size: u64,
+        partition: &SanName,
+        san: &San,
+        (before, size): (u64, u64),
         until: Until,
     ) -> Result<(), ControllerError> {
         let rules = self.fleet.rules(partition);
