@@ -36,8 +36,6 @@ const PRUNING: Duration = Duration::from_secs(5);
 pub struct Healed {
     /// The paths that are in their maps again, or for the first time, as far as the round waited for them.
     pub joined: Vec<WantedPath>,
-    /// The paths that are no longer listed and were taken out.
-    pub pruned: Vec<WantedPath>,
     /// Something is not as it should be, and may be soon.
     pub amiss: bool,
 }
@@ -50,8 +48,9 @@ impl Engine {
     pub fn heal(&self, patience: Duration) -> Result<Healed, AttachError> {
         let boot_id = self.ledger().boot_id()?;
         self.remove_stale_lock();
-        self.keep_retries();
-        let records = self.list_ledger()?.records;
+        let listing = self.list_ledger()?;
+        self.keep_retries(&listing);
+        let records = listing.records;
         let here = |record: &&Record| !record.leaving && record.boot_id == boot_id;
         let here: Vec<&Record> = records.iter().filter(here).collect();
         let mut healed = Healed::default();
@@ -160,7 +159,7 @@ impl Engine {
         let machine = Machine::read(&self.host).map_err(AttachError::Read)?;
         let observed = self.observe(&record, &selection, &machine)?;
         let actions = plan(&record, boot_id, &selection, &observed);
-        self.act(record, &actions, &machine, healed)
+        self.act(record, &actions, &machine)
     }
 
     /// Does what was planned, the record first.
@@ -169,7 +168,6 @@ impl Engine {
         record: Record,
         actions: &[Action],
         machine: &Machine,
-        healed: &mut Healed,
     ) -> Result<Vec<Attempt>, AttachError> {
         let record = self.note_wanted(record, actions)?;
         let mut attempts = Vec::new();
@@ -178,7 +176,7 @@ impl Engine {
             match action {
                 Action::Ensure(path) => ensured.push(path),
                 Action::Reread(path) => self.reread(&record, path, machine)?,
-                Action::Prune(path) => healed.pruned.extend(self.prune(&record, path, machine)),
+                Action::Prune(path) => self.prune(&record, path, machine),
                 Action::Adopt(_) | Action::Forget(_) | Action::Report(_) => {}
             }
         }
@@ -251,9 +249,11 @@ impl Engine {
         asked.map(|_| ()).map_err(AttachError::Thread)
     }
 
-    /// Takes a path out of its map, and its disk off the machine. `None` when it did not come to its end; a later round goes on.
-    fn prune(&self, record: &Record, path: &WantedPath, machine: &Machine) -> Option<WantedPath> {
-        let disk = machine.disk(path)?;
+    /// Takes a path out of its map, and its disk off the machine. When it does not come to its end, a later round goes on.
+    fn prune(&self, record: &Record, path: &WantedPath, machine: &Machine) {
+        let Some(disk) = machine.disk(path) else {
+            return;
+        };
         let (host, wwid) = (&self.host, &record.export.wwid);
         let deadline = host.deadline_in(PRUNING);
         tracing::info!(key = record.key, portal = %path.portal, disk = disk.name,
@@ -277,14 +277,10 @@ impl Engine {
             let removed = self.remove_disks(wwid, std::slice::from_ref(disk), deadline);
             removed.map_err(|error| chain(&error))
         };
-        match taken_out() {
-            Ok(()) => Some(path.clone()),
-            Err(error) => {
-                tracing::warn!(key = record.key, portal = %path.portal, error, "the path is not out yet");
-                let now = host.now();
-                self.healing().put_off(&record.key, path, now);
-                None
-            }
+        if let Err(error) = taken_out() {
+            tracing::warn!(key = record.key, portal = %path.portal, error, "the path is not out yet");
+            let now = host.now();
+            self.healing().put_off(&record.key, path, now);
         }
     }
 

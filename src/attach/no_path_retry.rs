@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::error::AttachError;
+use super::ledger::Listing;
 use super::{Engine, LedgerError, Want};
 use crate::deadline::Deadline;
 use crate::fabric::{NoPathRetry, Wwid};
@@ -67,8 +68,15 @@ impl Engine {
         self.ledger().remove(key)
     }
 
-    /// Makes the file follow the ledger, after a loss of either or a death between the two. For the daemon, now and then.
-    pub(super) fn keep_retries(&self) {
+    /// Makes the file follow the ledger, of which `listing` was just read, after a loss of either or a death between the two. For the daemon, now and
+    /// then: while all is well it costs one look. Whoever is changing either at this moment makes it right himself.
+    pub(super) fn keep_retries(&self, listing: &Listing) {
+        let root = &self.shared.dirs.root;
+        match multipath::has_drop_in(&self.host, root, &entries_of(listing, None)) {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => return tell(&error),
+        }
         match self.lock_drop_in(self.host.deadline_in(Duration::ZERO)) {
             Ok(_file) => self.follow_ledger(None),
             // Somebody is at it.
@@ -92,13 +100,7 @@ impl Engine {
 
     /// Whether there is an entry that was not there before.
     fn write_drop_in(&self, without: Option<&str>) -> Result<bool, AttachError> {
-        let listing = self.list_ledger()?;
-        let records = listing.records.into_iter();
-        let records = records
-            .filter(|record| Some(record.key.as_str()) != without)
-            .filter_map(|record| Some((record.export.wwid, record.no_path_retry?)));
-        let guessed = listing.unread.into_iter().filter_map(|unread| unread.retry);
-        let entries: BTreeMap<Wwid, NoPathRetry> = guessed.chain(records).collect();
+        let entries = entries_of(&self.list_ledger()?, without);
         let root = &self.shared.dirs.root;
         Ok(multipath::ensure_drop_in(&self.host, root, &entries)?)
     }
@@ -116,6 +118,17 @@ impl Engine {
             Err(source) => Err(AttachError::Lock { key, source }),
         }
     }
+}
+
+/// What the file is to hold: the records' word, and of those that cannot be read what they seem to say.
+fn entries_of(listing: &Listing, without: Option<&str>) -> BTreeMap<Wwid, NoPathRetry> {
+    let records = listing.records.iter();
+    let records = records
+        .filter(|record| Some(record.key.as_str()) != without)
+        .filter_map(|record| Some((record.export.wwid.clone(), record.no_path_retry?)));
+    let unread = listing.unread.iter();
+    let guessed = unread.filter_map(|unread| unread.retry.clone());
+    guessed.chain(records).collect()
 }
 
 fn tell(error: &dyn std::error::Error) {

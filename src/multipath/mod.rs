@@ -18,7 +18,7 @@ pub use daemon::{
 };
 pub use maps::{Map, find_map, is_member, list_maps};
 pub use no_path_retry::{
-    RetryError, ensure_drop_in, ensure_retry, find_configured_retry, verify_retry,
+    RetryError, ensure_drop_in, ensure_retry, find_configured_retry, has_drop_in, verify_retry,
 };
 pub use openers::{Opener, find_mounts, openers_of, processes_on};
 pub use reach::{QueueingError, Reach, Reaches, disable_queueing, reach};

@@ -101,10 +101,7 @@ pub fn ensure_drop_in(
         let path = path.clone();
         move |source| RetryError::File { what, path, source }
     };
-    let before = match host.read(&path) {
-        Err(error) if crate::host::is_gone(&error) => None,
-        read => Some(read.map_err(failed("read"))?),
-    };
+    let before = find_drop_in(host, &path)?;
     if entries.is_empty() {
         if before.is_some() {
             host.remove_file(&path).map_err(failed("remove"))?;
@@ -125,6 +122,31 @@ pub fn ensure_drop_in(
         find_configured_retry(&before, wwid).is_some_and(|word| word == retry.to_string())
     };
     Ok(!entries.iter().all(had))
+}
+
+/// Whether our file holds `entries` and nothing else, as [`ensure_drop_in`] would have it. Only looks.
+///
+/// # Errors
+/// [`RetryError::File`].
+pub fn has_drop_in(
+    host: &Host,
+    root: &Path,
+    entries: &BTreeMap<Wwid, NoPathRetry>,
+) -> Result<bool, RetryError> {
+    let wanted = (!entries.is_empty()).then(|| text_of(entries).into_bytes());
+    Ok(find_drop_in(host, &root.join(DROP_IN))? == wanted)
+}
+
+fn find_drop_in(host: &Host, path: &Path) -> Result<Option<Vec<u8>>, RetryError> {
+    match host.read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if crate::host::is_gone(&error) => Ok(None),
+        Err(source) => Err(RetryError::File {
+            what: "read",
+            path: path.to_owned(),
+            source,
+        }),
+    }
 }
 
 fn text_of(entries: &BTreeMap<Wwid, NoPathRetry>) -> String {
