@@ -358,6 +358,7 @@ fn with_settings(text: &str, settings: &[Setting<'_>]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rig::Rig;
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
@@ -375,42 +376,10 @@ mod tests {
         }
     }
 
-    struct Rig {
-        root: tempfile::TempDir,
-        host: Host,
-        locks: PathBuf,
-    }
-
-    impl Rig {
-        fn new() -> Self {
-            let root = tempfile::tempdir().unwrap();
-            Self {
-                locks: root.path().join("run/sanpath"),
-                root,
-                host: Host::real(Path::new("/")),
-            }
-        }
-
-        fn database(&self) -> Database<'_> {
-            Database {
-                host: &self.host,
-                root: self.root.path(),
-                locks: &self.locks,
-            }
-        }
-
-        fn make(&self, path: &str, text: &str) -> PathBuf {
-            let path = self.root.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(&path, text).unwrap();
-            path
-        }
-
-        fn ensure(&self, settings: &[Setting<'_>]) -> Result<(), DatabaseError> {
-            let deadline = self.host.deadline_in(Duration::from_millis(50));
-            self.database()
-                .ensure_settings(&nexus("10.0.0.1", None), settings, deadline)
-        }
+    fn ensure(rig: &Rig, settings: &[Setting<'_>]) -> Result<(), DatabaseError> {
+        let deadline = rig.host.deadline_in(Duration::from_millis(50));
+        rig.database()
+            .ensure_settings(&nexus("10.0.0.1", None), settings, deadline)
     }
 
     #[test]
@@ -453,7 +422,7 @@ mod tests {
             ("node.session.auth.password", Some("a = b # c")),
             ("node.session.auth.username_in", None),
         ];
-        rig.ensure(&put).unwrap();
+        ensure(&rig, &put).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(
             text,
@@ -464,7 +433,7 @@ mod tests {
         let folder = std::fs::read_dir(path.parent().unwrap()).unwrap();
         assert_eq!(folder.count(), 1, "nothing that open-iscsi would read");
         let steps = rig.host.counts().steps;
-        rig.ensure(&put).unwrap();
+        ensure(&rig, &put).unwrap();
         assert_eq!(rig.host.counts().steps, steps, "only looks");
         let lock = rig.root.path().join(LOCK_FOLDER).join(LOCK);
         assert!(!lock.exists());
@@ -477,7 +446,7 @@ mod tests {
         let path = rig.make(&place, RECORD);
         let lock = rig.make(&format!("{LOCK_FOLDER}/{LOCK}"), "");
         let put = [("node.session.auth.authmethod", Some("CHAP"))];
-        let refused = rig.ensure(&put).unwrap_err();
+        let refused = ensure(&rig, &put).unwrap_err();
         assert!(matches!(refused, DatabaseError::Locked(_)), "{refused}");
         assert!(lock.exists());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), RECORD);
@@ -487,7 +456,7 @@ mod tests {
         rig.database().remove_stale_lock(now).unwrap();
         assert!(!lock.exists());
         std::fs::write(&lock, MARK).unwrap();
-        rig.ensure(&put).unwrap();
+        ensure(&rig, &put).unwrap();
         assert!(!lock.exists());
         assert!(std::fs::read_to_string(&path).unwrap().contains("CHAP"));
     }
@@ -495,6 +464,6 @@ mod tests {
     #[test]
     fn without_a_record_there_is_nothing_to_write_to() {
         let rig = Rig::new();
-        assert!(matches!(rig.ensure(&[]), Err(DatabaseError::NoRecord)));
+        assert!(matches!(ensure(&rig, &[]), Err(DatabaseError::NoRecord)));
     }
 }

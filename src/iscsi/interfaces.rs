@@ -201,60 +201,29 @@ impl Database<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rig::Rig;
     use super::*;
-    use crate::host::Host;
     use std::time::Duration;
 
-    struct Rig {
-        root: tempfile::TempDir,
-        host: Host,
-        locks: PathBuf,
+    fn text(rig: &Rig, path: &str) -> Option<String> {
+        std::fs::read_to_string(rig.root.path().join(path)).ok()
     }
 
-    impl Rig {
-        fn new() -> Self {
-            let root = tempfile::tempdir().unwrap();
-            Self {
-                locks: root.path().join("run/sanpath"),
-                root,
-                host: Host::real(Path::new("/")),
-            }
-        }
+    fn ensure(rig: &Rig, netdev: &str) {
+        let soon = rig.host.deadline_in(Duration::from_secs(5));
+        let netdev = netdev.parse().unwrap();
+        rig.database().ensure_interface(&netdev, soon).unwrap();
+    }
 
-        fn put(&self, path: &str, text: &str) {
-            let path = self.root.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-
-        fn text(&self, path: &str) -> Option<String> {
-            std::fs::read_to_string(self.root.path().join(path)).ok()
-        }
-
-        fn ensure(&self, netdev: &str) {
-            let soon = self.host.deadline_in(Duration::from_secs(5));
-            let netdev = netdev.parse().unwrap();
-            self.database().ensure_interface(&netdev, soon).unwrap();
-        }
-
-        fn remove_unused(&self, referred: Option<&[&str]>) -> Vec<String> {
-            let soon = self.host.deadline_in(Duration::from_secs(5));
-            let referred = || {
-                let names = referred?.iter().map(|name| (*name).to_owned());
-                Some(names.collect())
-            };
-            let removed = self.database().remove_unused_interfaces(&referred, soon);
-            let removed = removed.unwrap().into_iter();
-            removed.map(|netdev| netdev.to_string()).collect()
-        }
-
-        fn database(&self) -> Database<'_> {
-            Database {
-                host: &self.host,
-                root: self.root.path(),
-                locks: &self.locks,
-            }
-        }
+    fn remove_unused(rig: &Rig, referred: Option<&[&str]>) -> Vec<String> {
+        let soon = rig.host.deadline_in(Duration::from_secs(5));
+        let referred = || {
+            let names = referred?.iter().map(|name| (*name).to_owned());
+            Some(names.collect())
+        };
+        let removed = rig.database().remove_unused_interfaces(&referred, soon);
+        let removed = removed.unwrap().into_iter();
+        removed.map(|netdev| netdev.to_string()).collect()
     }
 
     const OURS: &str = "# BEGIN RECORD\niface.iscsi_ifacename = sanpath-eth0.100\niface.net_ifacename = eth0.100\niface.transport_name = tcp\n# END RECORD\n";
@@ -262,33 +231,33 @@ mod tests {
     #[test]
     fn a_record_is_written_where_node_records_are() {
         let rig = Rig::new();
-        rig.put("etc/iscsi/initiatorname.iscsi", "");
-        rig.put("var/lib/iscsi/nodes/iqn.a/10.0.0.1,3260,1/default", "");
-        rig.ensure("eth0.100");
-        let written = rig.text("var/lib/iscsi/ifaces/sanpath-eth0.100");
+        rig.make("etc/iscsi/initiatorname.iscsi", "");
+        rig.make("var/lib/iscsi/nodes/iqn.a/10.0.0.1,3260,1/default", "");
+        ensure(&rig, "eth0.100");
+        let written = text(&rig, "var/lib/iscsi/ifaces/sanpath-eth0.100");
         assert_eq!(written.as_deref(), Some(OURS));
-        assert_eq!(rig.text("etc/iscsi/ifaces/sanpath-eth0.100"), None);
+        assert_eq!(text(&rig, "etc/iscsi/ifaces/sanpath-eth0.100"), None);
         let steps = rig.host.counts().steps;
-        rig.ensure("eth0.100");
+        ensure(&rig, "eth0.100");
         assert_eq!(rig.host.counts().steps, steps, "only looks");
     }
 
     #[test]
     fn before_there_are_node_records_it_is_written_to_every_home() {
         let rig = Rig::new();
-        rig.put("etc/iscsi/initiatorname.iscsi", "");
+        rig.make("etc/iscsi/initiatorname.iscsi", "");
         std::fs::create_dir_all(rig.root.path().join("var/lib/iscsi")).unwrap();
-        rig.ensure("br0");
+        ensure(&rig, "br0");
         for home in HOMES {
             let path = format!("{home}/ifaces/sanpath-br0");
-            assert!(rig.text(&path).is_some(), "{path}");
+            assert!(text(&rig, &path).is_some(), "{path}");
         }
     }
 
     #[test]
     fn what_somebody_changed_in_ours_is_put_right() {
         let rig = Rig::new();
-        rig.put("etc/iscsi/initiatorname.iscsi", "");
+        rig.make("etc/iscsi/initiatorname.iscsi", "");
         for spoilt in [
             OURS.replace("eth0.100\niface.t", "eth1\niface.t"),
             OURS.replace("= tcp", "= iser"),
@@ -296,36 +265,36 @@ mod tests {
             OURS.replace("# END", "iface.initiatorname = iqn.other\n# END"),
             String::new(),
         ] {
-            rig.put("etc/iscsi/ifaces/sanpath-eth0.100", &spoilt);
-            rig.ensure("eth0.100");
-            let found = rig.text("etc/iscsi/ifaces/sanpath-eth0.100");
+            rig.make("etc/iscsi/ifaces/sanpath-eth0.100", &spoilt);
+            ensure(&rig, "eth0.100");
+            let found = text(&rig, "etc/iscsi/ifaces/sanpath-eth0.100");
             assert_eq!(found.as_deref(), Some(OURS), "{spoilt}");
         }
         // What iscsiadm adds of its own does no harm.
         let more = OURS.replace("# END", "iface.vlan_id = 0\n# END");
-        rig.put("etc/iscsi/ifaces/sanpath-eth0.100", &more);
-        rig.ensure("eth0.100");
-        let found = rig.text("etc/iscsi/ifaces/sanpath-eth0.100");
+        rig.make("etc/iscsi/ifaces/sanpath-eth0.100", &more);
+        ensure(&rig, "eth0.100");
+        let found = text(&rig, "etc/iscsi/ifaces/sanpath-eth0.100");
         assert_eq!(found.as_deref(), Some(more.as_str()));
     }
 
     #[test]
     fn only_ours_that_nothing_refers_to_are_removed() {
         let rig = Rig::new();
-        rig.put("etc/iscsi/initiatorname.iscsi", "");
+        rig.make("etc/iscsi/initiatorname.iscsi", "");
         for netdev in ["br0", "br1", "eth0.100", "eth1"] {
-            rig.ensure(netdev);
+            ensure(&rig, netdev);
         }
         let admins = OURS.replace("sanpath-eth0.100", "admin");
-        rig.put("etc/iscsi/ifaces/admin", &admins);
+        rig.make("etc/iscsi/ifaces/admin", &admins);
         let strange = OURS.replace("net_ifacename = eth0.100", "net_ifacename = eth7");
-        rig.put("etc/iscsi/ifaces/sanpath-eth8", &strange);
+        rig.make("etc/iscsi/ifaces/sanpath-eth8", &strange);
         let record = "etc/iscsi/nodes/iqn.a/10.0.0.1,3260,1/sanpath-br0";
-        rig.put(record, "");
-        rig.put("etc/iscsi/nodes/iqn.b/10.0.0.1,3260", "of the old form");
-        assert_eq!(rig.remove_unused(None), [""; 0], "nobody knows");
+        rig.make(record, "");
+        rig.make("etc/iscsi/nodes/iqn.b/10.0.0.1,3260", "of the old form");
+        assert_eq!(remove_unused(&rig, None), [""; 0], "nobody knows");
         let used = ["sanpath-br1", "default"];
-        assert_eq!(rig.remove_unused(Some(&used)), ["eth0.100", "eth1"]);
+        assert_eq!(remove_unused(&rig, Some(&used)), ["eth0.100", "eth1"]);
         let left = std::fs::read_dir(rig.root.path().join("etc/iscsi/ifaces")).unwrap();
         let mut left: Vec<_> = left
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

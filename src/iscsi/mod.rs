@@ -11,6 +11,8 @@ mod interfaces;
 mod iscsiadm;
 mod login;
 mod records;
+#[cfg(test)]
+mod rig;
 mod session;
 
 pub use database::DatabaseError;
