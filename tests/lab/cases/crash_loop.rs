@@ -138,12 +138,8 @@ fn live(
     lab.wait_for("idle sessions to end", IDLE, || {
         Ok((leftovers::sessions().is_empty()).then_some(()))
     })?;
-    let mut volume = patiently("CreateVolume", || {
-        orchestrator.create(&format!("round{round}"), BEFORE, Access::Ext4)
-    })?;
-    patiently("ControllerPublishVolume", || {
-        orchestrator.attach(&mut volume)
-    })?;
+    let mut volume =
+        orchestrator.create_attached(&format!("round{round}"), BEFORE, Access::Ext4)?;
     stage.crash(lab, stack, || orchestrator.stage(&volume))?;
     patiently("NodeStageVolume", || orchestrator.stage(&volume))?;
     patiently("NodePublishVolume", || orchestrator.publish(&volume, false))?;

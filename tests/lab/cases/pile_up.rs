@@ -26,13 +26,7 @@ fn calls_over_black_holes(lab: &mut Lab) -> Result<()> {
     let mut orchestrator = stack.orchestrator()?;
     let mut volumes = Vec::new();
     for name in ["warm", "late"] {
-        let mut volume = patiently("CreateVolume", || {
-            orchestrator.create(name, SIZE, Access::Ext4)
-        })?;
-        patiently("ControllerPublishVolume", || {
-            orchestrator.attach(&mut volume)
-        })?;
-        volumes.push(volume);
+        volumes.push(orchestrator.create_attached(name, SIZE, Access::Ext4)?);
     }
     let (late, mut warm) = (volumes.pop().context("two")?, volumes.remove(0));
     // Without a session each call ends by itself; with sessions that died the first goes on, and the others find it at work.

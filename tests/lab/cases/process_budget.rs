@@ -38,13 +38,8 @@ fn process_budget(lab: &mut Lab) -> Result<()> {
         let name = format!("{access:?}").to_lowercase();
         let mut volumes = Vec::new();
         for place in ["first", "second"] {
-            let mut volume = patiently("CreateVolume", || {
-                orchestrator.create(&format!("{name}-{place}"), BEFORE, access)
-            })?;
-            patiently("ControllerPublishVolume", || {
-                orchestrator.attach(&mut volume)
-            })?;
-            volumes.push(volume);
+            let name = format!("{name}-{place}");
+            volumes.push(orchestrator.create_attached(&name, BEFORE, access)?);
         }
         let [mut first, second]: [Volume; 2] = volumes
             .try_into()

@@ -327,12 +327,7 @@ fn unstage(_: &mut Lab, volume: Value) -> Result<Value> {
 fn export_step(_: &mut Lab, given: Value) -> Result<Value> {
     let name = given["name"].as_str().context("no name")?;
     let mut orchestrator = orchestrator()?;
-    let mut volume = patiently("CreateVolume", || {
-        orchestrator.create(name, SIZE, Access::Ext4)
-    })?;
-    patiently("ControllerPublishVolume", || {
-        orchestrator.attach(&mut volume)
-    })?;
+    let volume = orchestrator.create_attached(name, SIZE, Access::Ext4)?;
     Ok(json!(volume))
 }
 
