@@ -20,7 +20,7 @@ use crate::fault::chain;
 use crate::host::{Host, listen_unix};
 use crate::inflight::Inflight;
 use crate::iscsi::{find_initiator_name, known_defect, version};
-use crate::node::{Limits, Node, PartitionsOf, PathSettings, PathsOf, Surroundings, desired_of};
+use crate::node::{Limits, Node, PartitionsOf, PathSettings, PathsOf, Surroundings};
 use crate::volume::{NodeId, SanName, VolumeId};
 
 /// The last good config, in the state directory.
@@ -59,12 +59,11 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
     let partitions = partitions_of(Arc::clone(&live), arguments.partition.clone());
     let surroundings = surroundings(&host, arguments);
     let paths_of = paths_of(live, surroundings.clone());
-    let engine = engine.with_desired(desired_of(host.clone(), Arc::clone(&paths_of)));
-    heal_paths(host.clone(), engine.clone(), stop.clone())?;
     let listener = socket::bind(plugin.endpoint.as_ref())?;
     tracing::info!(endpoint = plugin.endpoint, node.id = %id, "node serves");
     let node = Node::new(id, host.clone(), engine, paths_of, Limits::default());
     let node = node.in_partitions(partitions);
+    heal_paths(host.clone(), node.engine().clone(), stop.clone())?;
     let keys = identity.topology_keys();
     let inflight = Inflight::default();
     let desk = NodeDesk {

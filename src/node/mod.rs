@@ -180,8 +180,7 @@ pub type PartitionsOf = Arc<dyn Fn() -> BTreeSet<SanName> + Send + Sync>;
 pub type PathsOf = Arc<dyn Fn(&SanName) -> Option<PathSettings> + Send + Sync>;
 
 /// What attached volumes should have, by the same word: for the engine, which knows nothing of partitions.
-#[must_use]
-pub fn desired_of(host: Host, paths_of: PathsOf) -> DesiredOf {
+fn desired_of(host: Host, paths_of: PathsOf) -> DesiredOf {
     // A resolver that does not answer takes seconds: once for a look at many volumes, not for each of them.
     let known: Mutex<BTreeMap<SanName, (Moment, Option<PathSettings>)>> = Mutex::default();
     let settings_of = move |san: &SanName| {
@@ -283,6 +282,12 @@ impl Node {
             looks: Arc::default(),
             unmounts: Arc::default(),
         }
+    }
+
+    /// The engine that it works with, which knows from it what paths volumes should have.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// The same node, in the partitions that `partitions` tells.
