@@ -259,8 +259,9 @@ impl Engine {
         tracing::info!(key = record.key, portal = %path.portal, disk = disk.name,
             "a path is not listed any more; it is taken out");
         let taken_out = || -> Result<(), String> {
+            let life = disk.life(host).map_err(|error| error.to_string())?;
             // Its name must not have come to mean another disk.
-            if disk.is_present(host).map_err(|error| error.to_string())? {
+            if life.goes_on(host).map_err(|error| error.to_string())? {
                 let told = multipath::del_path(host, &disk.name);
                 let reply = told.map_err(|error| chain(&error))?;
                 let left = host.wait_for(deadline, || {
@@ -274,7 +275,7 @@ impl Engine {
                     )
                 })?;
             }
-            let removed = self.remove_disks(wwid, std::slice::from_ref(disk), deadline);
+            let removed = self.remove_disks(wwid, &[life], deadline);
             removed.map_err(|error| chain(&error))
         };
         if let Err(error) = taken_out() {

@@ -10,7 +10,7 @@ use crate::deadline::{Deadline, Moment};
 use crate::fabric::{Export, WantedPath};
 use crate::host::Host;
 use crate::iscsi::Login;
-use crate::scsi::{Disk, Identity, IdentityError};
+use crate::scsi::{Disk, DiskLife, Identity, IdentityError};
 use crate::{multipath, scsi};
 
 /// How long an INQUIRY may take.
@@ -81,10 +81,11 @@ impl PathWork {
 
     fn ensure_right_disk(&self) -> Result<Disk, PathError> {
         let disk = self.ensure_disk()?;
+        let life = disk.life(&self.host).map_err(PathError::Read)?;
         let Found::Other(found) = self.identify(&disk)? else {
             return Ok(disk);
         };
-        self.remove_stale(&disk, found)?;
+        self.remove_stale(&life, found)?;
         let disk = self.ensure_disk()?;
         match self.identify(&disk)? {
             Found::Right => Ok(disk),
@@ -238,19 +239,20 @@ impl PathWork {
     }
 
     /// Takes away a disk that another volume left under our LUN; never one that somebody uses.
-    fn remove_stale(&self, disk: &Disk, found: String) -> Result<(), PathError> {
+    fn remove_stale(&self, life: &DiskLife, found: String) -> Result<(), PathError> {
+        let disk = &life.disk;
         let in_use = users_of(&self.host, disk).map_err(PathError::Read)?;
         if !in_use.is_empty() {
             return Err(self.wrong(disk, found, in_use));
         }
         tracing::warn!(disk = disk.name, hctl = %disk.hctl, found, expected = %self.export.wwid, "removing a stale disk");
         // Once it is gone its name may mean another disk. multipathd may not know it; the removal tells it in any case.
-        if disk.is_present(&self.host).map_err(PathError::Read)?
+        if life.goes_on(&self.host).map_err(PathError::Read)?
             && let Err(error) = multipath::del_path(&self.host, &disk.name)
         {
             tracing::debug!(%error, "multipathd was not told of a stale disk");
         }
-        scsi::remove_disk(&self.host, disk, self.deadline).map_err(PathError::Stale)
+        scsi::remove_disk(&self.host, life, self.deadline).map_err(PathError::Stale)
     }
 
     fn wrong(&self, disk: &Disk, found: String, in_use: Vec<String>) -> PathError {

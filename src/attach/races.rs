@@ -405,6 +405,50 @@ fn assert_reaches(rig: &Rig, attached: &Attached, volume: &Volume, when: &str) {
     assert!(!attached.map.members.is_empty(), "{when}");
 }
 
+/// Seen on the real kernel: an attach made the next disk under the number while the detach still waited for the end of the last.
+#[test]
+fn a_disk_under_the_name_and_the_address_of_one_that_went_is_not_it() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let host = rig.fake.host();
+    let (going, coming) = (rig.volume(1), rig.volume(2));
+    // One path: of two, either may get the first name.
+    rig.fake.set_portal(rig.portals[1], PortalState::Refusing);
+    rig.attach(&engine, &going);
+    let disks = crate::scsi::list_disks(&host).unwrap();
+    let lives: Vec<_> = disks.iter().map(|disk| disk.life(&host).unwrap()).collect();
+    assert_eq!(lives.len(), 1);
+    rig.detach(&engine, &going);
+    rig.fake.unmap_lun(&rig.iqn, coming.lun);
+    rig.fake.map_lun(&rig.iqn, going.lun, coming.disk);
+    let next = rig.attach(&engine, &coming);
+    assert_eq!(crate::scsi::list_disks(&host).unwrap(), disks);
+    for life in &lives {
+        assert!(!life.goes_on(&host).unwrap());
+        crate::scsi::remove_disk(&host, life, host.deadline_in(Duration::ZERO)).unwrap();
+    }
+    assert_eq!(next.map.members.len(), 1);
+    engine.verify(&coming.key).unwrap();
+    assert_eq!(rig.fake.violations(), [""; 0]);
+}
+
+/// Seen on the real kernel: the second path joined the moment the map was looked at.
+#[test]
+fn a_map_that_gets_another_table_just_now_is_waited_for() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let volume = rig.volume(1);
+    let attached = rig.attach(&engine, &volume);
+    let suspended = format!("/sys/block/{}/dm/suspended", attached.map.dm);
+    rig.fake.show_attribute(Path::new(&suspended), "1");
+    let told = chain(&engine.verify(&volume.key).unwrap_err());
+    assert!(told.contains("not in force"), "{told}");
+    rig.fake.later(Duration::from_millis(200), move |later| {
+        later.show_attribute(Path::new(&suspended), "0");
+    });
+    engine.verify(&volume.key).unwrap();
+}
+
 /// The SAN gives A's number to B the moment A is off the host, or, in every third race, before; B must never be taken for A nor A for B.
 #[test]
 fn a_thousand_times_a_goes_and_b_comes_under_one_number() {

@@ -14,7 +14,7 @@ use crate::fabric::Wwid;
 use crate::flights::{Listener, Look};
 use crate::host::Host;
 use crate::multipath::{self, Map, RemoveMapError};
-use crate::scsi::{self, Disk, RemoveDiskError};
+use crate::scsi::{self, DiskLife, RemoveDiskError};
 
 /// How long an undo may take. Its caller's deadline has passed already.
 pub(super) const UNDO: Duration = Duration::from_secs(30);
@@ -65,7 +65,7 @@ impl Engine {
                     .map_err(DetachError::Claim)?;
                 return Ok(round > 0);
             }
-            seen = disks.iter().map(|disk| disk.name.clone()).collect();
+            seen = disks.iter().map(|life| life.disk.name.clone()).collect();
             if let Some(map) = map {
                 seen.push(map.name.clone());
                 self.remove_map(wwid, &map, deadline, care)?;
@@ -152,17 +152,17 @@ impl Engine {
     pub(super) fn remove_disks(
         &self,
         wwid: &Wwid,
-        disks: &[Disk],
+        disks: &[DiskLife],
         deadline: Deadline,
     ) -> Result<(), DetachError> {
         let mut chores = Vec::new();
-        for disk in disks {
-            let (host, going) = (self.host.clone(), disk.clone());
+        for life in disks {
+            let (host, going) = (self.host.clone(), life.clone());
             let work = move || {
                 scsi::remove_disk(&host, &going, deadline)
                     .map_err(|error| ChoreError::Disk(Arc::new(error)))
             };
-            let flight = format!("delete {} {}", disk.name, disk.hctl);
+            let flight = format!("delete {}", life.label());
             let listener = self
                 .shared
                 .chores
@@ -272,15 +272,16 @@ impl Engine {
 
 /// The disks that carry the volume by the kernel's note, and those in its map of which the kernel noted nothing. One that is noted as another volume
 /// is that volume's, even when multipathd mistook it for ours.
-fn disks_of(host: &Host, wwid: &Wwid, map: Option<&Map>) -> io::Result<Vec<Disk>> {
+fn disks_of(host: &Host, wwid: &Wwid, map: Option<&Map>) -> io::Result<Vec<DiskLife>> {
     let mut disks = Vec::new();
     for disk in scsi::list_disks(host)? {
+        let life = disk.life(host)?;
         let is_ours = match disk.noted_wwid(host)? {
             Some(noted) => noted == *wwid,
             None => map.is_some_and(|map| map.members.contains(&disk.name)),
         };
         if is_ours {
-            disks.push(disk);
+            disks.push(life);
         }
     }
     Ok(disks)

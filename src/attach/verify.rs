@@ -1,5 +1,6 @@
 //! Proof that a map is the volume: its dm uuid, its size, and every member's own word, asked now.
 
+use std::io;
 use std::time::Duration;
 
 use super::error::AttachError;
@@ -16,6 +17,8 @@ use crate::scsi::{self, Disk, IdentityError};
 
 /// How long members may take to answer. A dead one is then counted as silent.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// multipathd suspends a map while it gives it another table, as when a second path joins; under load that has been seen to take tens of milliseconds.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a member of a map says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,12 +56,22 @@ impl Engine {
             wwid: wwid.clone(),
             why,
         };
-        let map = multipath::find_map(&self.host, wwid)
-            .map_err(AttachError::Read)?
-            .ok_or_else(|| amiss("there is none".to_owned()))?;
+        let map = self.find_settled_map(wwid).map_err(AttachError::Read)?;
+        let map = map.ok_or_else(|| amiss("there is none".to_owned()))?;
         check_map(&map, export)?;
         self.prove_members(&map, export)?;
         Ok(device_of(map, wwid))
+    }
+
+    /// The map of `wwid`, in force if it comes to be so soon.
+    fn find_settled_map(&self, wwid: &Wwid) -> io::Result<Option<Map>> {
+        let soon = self.host.deadline_in(RELOAD_PATIENCE);
+        let settled = self.host.wait_for(soon, || {
+            let map = multipath::find_map(&self.host, wwid)?;
+            let is_settled = map.as_ref().is_none_or(Map::is_live);
+            Ok::<_, io::Error>(is_settled.then_some(map))
+        })?;
+        settled.map_or_else(|| multipath::find_map(&self.host, wwid), Ok)
     }
 
     /// Asks all members of the map who they are; at least one must answer, and none may be another volume.

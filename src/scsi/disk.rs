@@ -138,6 +138,17 @@ impl Disk {
         Ok(read_hctl(host, &self.name)? == Some(self.hctl))
     }
 
+    /// This life of it, to be known again; ask before looking at what the disk is.
+    ///
+    /// # Errors
+    /// When sysfs cannot be read.
+    pub fn life(&self, host: &Host) -> io::Result<DiskLife> {
+        Ok(DiskLife {
+            disk: self.clone(),
+            sequence: host.find_attribute(&self.attribute("diskseq"))?,
+        })
+    }
+
     /// Its state, `None` when it is gone.
     ///
     /// # Errors
@@ -225,6 +236,35 @@ impl Disk {
 
     pub(super) fn attribute(&self, name: &str) -> PathBuf {
         Path::new(BLOCK).join(&self.name).join(name)
+    }
+}
+
+/// One life of a disk. Its name and its address come again with the next disk under the same LUN; the kernel's number of it never does
+/// (`diskseq`, Linux 5.15, Documentation/ABI/testing/sysfs-block). An older kernel tells none, and then name and address are all there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskLife {
+    /// The disk by name and address.
+    pub disk: Disk,
+    sequence: Option<String>,
+}
+
+impl DiskLife {
+    /// Whether it goes on: another disk of this name and address is not it.
+    ///
+    /// # Errors
+    /// When sysfs cannot be read.
+    pub fn goes_on(&self, host: &Host) -> io::Result<bool> {
+        Ok(self.disk.is_present(host)? && self.disk.life(host)? == *self)
+    }
+
+    /// What the steps of its removal are called by.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let Disk { name, hctl } = &self.disk;
+        match &self.sequence {
+            Some(sequence) => format!("{name} {hctl} (disk {sequence})"),
+            None => format!("{name} {hctl}"),
+        }
     }
 }
 

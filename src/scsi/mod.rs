@@ -9,7 +9,8 @@ mod nascent;
 mod removal;
 
 pub use disk::{
-    Disk, DiskState, Hctl, ScanError, find_disk, is_udev_at_work, list_disks, scan_lun, sees_udev,
+    Disk, DiskLife, DiskState, Hctl, ScanError, find_disk, is_udev_at_work, list_disks, scan_lun,
+    sees_udev,
 };
 pub use identity::{Designator, Identity, IdentityError, parse_serial, read_identity};
 pub use nascent::remove_nascent;

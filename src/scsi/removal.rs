@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Disk, DiskState};
+use super::{Disk, DiskLife, DiskState};
 use crate::deadline::Deadline;
 use crate::fault::{Fault, Faulted};
 use crate::host::{Host, is_gone};
@@ -58,17 +58,22 @@ impl Faulted for RemoveDiskError {
 }
 
 /// Deletes a disk and waits until it is gone. A blocked one is waited for: the kernel's recovery time ends that state one way or the other. One
-/// whose name means another device by now is gone.
+/// whose name and address mean another device by now is gone.
 ///
 /// # Errors
 /// See [`RemoveDiskError`].
-pub fn remove_disk(host: &Host, disk: &Disk, deadline: Deadline) -> Result<(), RemoveDiskError> {
+pub fn remove_disk(
+    host: &Host,
+    life: &DiskLife,
+    deadline: Deadline,
+) -> Result<(), RemoveDiskError> {
+    let disk = &life.disk;
     let read = |source| RemoveDiskError::Read {
         disk: disk.name.clone(),
         source,
     };
     let name = || disk.name.clone();
-    let deletable = host.wait_for(deadline, || match present_state(host, disk)? {
+    let deletable = host.wait_for(deadline, || match state_of(host, life)? {
         Some(DiskState::Blocked) => Ok(None),
         state => Ok(Some(state)),
     });
@@ -80,15 +85,15 @@ pub fn remove_disk(host: &Host, disk: &Disk, deadline: Deadline) -> Result<(), R
         Some(DiskState::Going) => {}
         Some(_) => delete(host, disk)?,
     }
-    let gone = || Ok((!disk.is_present(host)?).then_some(()));
+    let gone = || Ok((!life.goes_on(host)?).then_some(()));
     host.wait_for(deadline, gone)
         .map_err(read)?
         .ok_or_else(|| RemoveDiskError::Stays { disk: name() })
 }
 
-fn present_state(host: &Host, disk: &Disk) -> io::Result<Option<DiskState>> {
-    if disk.is_present(host)? {
-        disk.state(host)
+fn state_of(host: &Host, life: &DiskLife) -> io::Result<Option<DiskState>> {
+    if life.goes_on(host)? {
+        life.disk.state(host)
     } else {
         Ok(None)
     }

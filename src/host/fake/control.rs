@@ -480,6 +480,12 @@ impl<'s> Later<'s> {
     pub fn start_multipathd(&self) {
         self.0.borrow_mut().start_multipathd();
     }
+
+    /// See [`FakeWorld::show_attribute`].
+    pub fn show_attribute(&self, path: &Path, value: &str) {
+        let path = path.to_string_lossy().into_owned();
+        self.0.borrow_mut().set_attribute(&path, value);
+    }
 }
 
 impl State {

@@ -180,6 +180,7 @@ impl State {
             ("size", (sd.size / 512).to_string()),
             ("ro", "0".into()),
             ("removable", "0".into()),
+            ("diskseq", id.to_string()),
             ("queue/logical_block_size", "512".into()),
         ] {
             tree.put_text(at.join(attribute), format!("{value}\n"));

@@ -36,9 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The kernel uses the name of the old disk for the new one, and udev may tell of the old one's end last: multipathd, which knows disks by their names, then takes the
-/// new map away again (seen with 0.11.1 on a loaded machine). Whoever uses it gets an error and asks again; nothing goes to the wrong place. More than this in one race is
-/// something else.
-const MOST_VANISHED: usize = 2;
+/// new map away again (seen with 0.11.1 on a loaded machine). Whoever uses it gets an error and asks again; nothing goes to the wrong place. As often as disks went
+/// meanwhile: the two of the volume that goes, and in a rude race the two that the other found in its place. More is something else.
+const MOST_VANISHED: usize = 4;
 
 /// What came of one race.
 #[derive(Default)]
