@@ -15,7 +15,6 @@ use crate::host::Host;
 use crate::scsi::Disk;
 
 const VERSION: u32 = 1;
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// A volume that is attached, being attached, or leaving.
 ///
@@ -75,6 +74,9 @@ pub enum LedgerError {
         #[source]
         source: io::Error,
     },
+    /// Which boot this is cannot be read.
+    #[error("the boot's identity could not be read")]
+    Boot(#[source] io::Error),
     /// It holds something else, or more than we know.
     #[error(
         "{} is not a ledger record of version {VERSION}; if a newer sanpath wrote it, only that one may touch its volume: run it on this node again",
@@ -218,14 +220,7 @@ impl Ledger<'_> {
 
     /// The identity of the present boot.
     pub(super) fn boot_id(&self) -> Result<String, LedgerError> {
-        let path = Path::new(BOOT_ID);
-        self.host
-            .read_attribute(path)
-            .map_err(|source| LedgerError::File {
-                what: "read",
-                path: path.to_owned(),
-                source,
-            })
+        self.host.boot_id().map_err(LedgerError::Boot)
     }
 
     /// Whether somebody wants the volume of `key`, now and in this boot.
@@ -297,6 +292,7 @@ impl Record {
 mod tests {
     use super::*;
     use crate::fabric::{Lun, Offer};
+    use crate::host::fake::spoilt;
     use proptest::prelude::*;
 
     fn record() -> Record {
@@ -477,17 +473,5 @@ mod tests {
         fn a_spoilt_record_is_read_or_refused(bytes in spoilt(GOLDEN.as_bytes())) {
             let _ = parse(&bytes);
         }
-    }
-
-    /// A real one with a few bytes changed.
-    fn spoilt(real: &'static [u8]) -> impl Strategy<Value = Vec<u8>> {
-        let edit = (any::<prop::sample::Index>(), any::<u8>());
-        proptest::collection::vec(edit, 1..5).prop_map(move |edits| {
-            let mut bytes = real.to_vec();
-            for (at, byte) in edits {
-                bytes[at.index(real.len())] = byte;
-            }
-            bytes
-        })
     }
 }

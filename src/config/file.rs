@@ -161,6 +161,7 @@ mod tests {
     use super::*;
     use crate::fabric::PathList;
     use crate::fault::chain;
+    use crate::host::fake::spoilt;
     use proptest::prelude::*;
     use std::path::PathBuf;
 
@@ -236,18 +237,6 @@ mod tests {
             Err(ConfigError::NoPartition)
         ));
         assert!(matches!(parse(""), Err(ConfigError::Form(_))));
-    }
-
-    /// A real one with a few bytes changed.
-    fn spoilt(real: &'static [u8]) -> impl Strategy<Value = Vec<u8>> {
-        let edit = (any::<prop::sample::Index>(), any::<u8>());
-        proptest::collection::vec(edit, 1..5).prop_map(move |edits| {
-            let mut bytes = real.to_vec();
-            for (at, byte) in edits {
-                bytes[at.index(real.len())] = byte;
-            }
-            bytes
-        })
     }
 
     proptest! {

@@ -91,6 +91,14 @@ impl Host {
         self.steps.counts()
     }
 
+    /// The identity of the present boot (random(4)): what an earlier one left is history.
+    ///
+    /// # Errors
+    /// As the system reports it.
+    pub fn boot_id(&self) -> io::Result<String> {
+        self.read_attribute(Path::new("/proc/sys/kernel/random/boot_id"))
+    }
+
     // ---- time -----------------------------------------------------------------------------------------------------------
 
     /// The present on the host's clock.

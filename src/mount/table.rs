@@ -287,6 +287,7 @@ mod tests {
     use super::*;
     use std::os::unix::ffi::OsStrExt;
 
+    use crate::host::fake::spoilt;
     use proptest::prelude::*;
 
     /// As Linux 6.12 prints them; the paths are those of an orchestrator.
@@ -430,17 +431,5 @@ mod tests {
                 prop_assert!(table.of_device_elsewhere((253, 3), "dm-3", &[]).len() <= all.len());
             }
         }
-    }
-
-    /// A real one with a few bytes changed.
-    fn spoilt(real: &'static [u8]) -> impl Strategy<Value = Vec<u8>> {
-        let edit = (any::<prop::sample::Index>(), any::<u8>());
-        proptest::collection::vec(edit, 1..5).prop_map(move |edits| {
-            let mut bytes = real.to_vec();
-            for (at, byte) in edits {
-                bytes[at.index(real.len())] = byte;
-            }
-            bytes
-        })
     }
 }

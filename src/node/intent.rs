@@ -12,7 +12,6 @@ use super::{Node, NodeError, StageCall};
 use crate::volume::{AccessType, Capability, Encryption, VolumeId};
 
 const VERSION: u64 = 1;
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// How far the making of a file system, or of a LUKS header, has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -161,8 +160,7 @@ impl Node {
     }
 
     pub(super) fn boot_id(&self) -> Result<String, NodeError> {
-        let read = self.host.read_attribute(Path::new(BOOT_ID));
-        read.map_err(NodeError::Boot)
+        self.host.boot_id().map_err(NodeError::Boot)
     }
 
     /// Makes `intent` durable.

@@ -21,6 +21,7 @@ mod multipathd_show;
 mod report;
 mod san;
 mod sessions;
+mod spoilt;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ pub use mounts::Broken;
 pub use multipathd::FindMultipaths;
 pub use report::Leftovers;
 pub use san::{DiskId, PortalState};
+pub use spoilt::spoilt;
 pub use state::{Delays, Fault};
 
 /// With nobody left to change anything, a call that hangs is given up after this, and noted.
