@@ -85,6 +85,7 @@ impl Controller {
             range: wanted.range,
             metadata: metadata::notes(&wanted.name, partition, parameters),
             decisive: metadata::DECISIVE,
+            source: None,
         };
         self.check_rules(partition, san, &new, until).await?;
         let made = san

@@ -42,3 +42,22 @@ pub struct Space {
     /// The files that it can still take.
     pub free_inodes: u64,
 }
+
+/// A run of bytes of a file that the file system keeps somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileExtent {
+    /// Where in the file it begins.
+    pub offset: u64,
+    /// In bytes; at least 1.
+    pub length: u64,
+    /// Where it lies below, `None` when the file system does not say it exactly. Two files with one place hold the same bytes there.
+    pub place: Option<u64>,
+}
+
+impl FileExtent {
+    /// The offset just after it.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.offset.saturating_add(self.length)
+    }
+}

@@ -24,12 +24,12 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub use addresses::Address;
 pub use block::Block;
 pub use exec::{Command, ExecError, OnDeadline, Output};
-pub use files::{FileKind, Space, Stat};
+pub use files::{FileExtent, FileKind, Space, Stat};
 pub use listen::{ListenError, listen_unix};
 pub use real::Real;
 pub use steps::{Counts, Step, StepHook};
@@ -105,6 +105,12 @@ impl Host {
     #[must_use]
     pub fn now(&self) -> Moment {
         self.world.now()
+    }
+
+    /// The time of day, for people and records; it may jump. What takes time is measured with [`Self::now`].
+    #[must_use]
+    pub fn wall_clock(&self) -> SystemTime {
+        self.world.wall_clock()
     }
 
     /// The deadline `span` from now.
@@ -234,6 +240,15 @@ impl Host {
         self.world.space(path)
     }
 
+    /// At most `most` runs of bytes of a file that may hold something else than zeros, from the one that holds the offset `from` or comes after it (FIEMAP). What the
+    /// page cache holds of the file is written out first.
+    ///
+    /// # Errors
+    /// As the system reports it; `EOPNOTSUPP` when the file system does not say.
+    pub fn file_extents(&self, path: &Path, from: u64, most: usize) -> io::Result<Vec<FileExtent>> {
+        self.world.file_extents(path, from, most)
+    }
+
     /// Opens a block device for reading and for commands that change nothing.
     ///
     /// # Errors
@@ -348,7 +363,8 @@ impl Host {
         })
     }
 
-    /// Makes `to` share the blocks of `from` (FICLONE). Fails when `to` exists or the file system cannot.
+    /// Makes `to` share the blocks of `from` as they are at one moment (FICLONE), durably. A crash leaves `to` whole or absent, and maybe a file beside it whose name
+    /// ends with `.new`. Fails when `to` exists or the file system cannot.
     ///
     /// # Errors
     /// As the system reports it.

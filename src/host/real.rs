@@ -6,16 +6,16 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+use nix::fcntl::{AT_FDCWD, FcntlArg, Flock, FlockArg, RenameFlags, fcntl, renameat2};
 use nix::libc;
 
 use super::addresses::{self, Address};
 use super::block::{Block, RealBlock};
 use super::exec::{Command, ExecError, Output};
-use super::files::{FileKind, Space, Stat};
+use super::files::{FileExtent, FileKind, Space, Stat};
 use super::kernel_events::{Crowd, KernelEvents};
 use super::world::{LockGuard, MountCall, Watch, World};
 use super::{exec, multipathd_socket, sys, tcp};
@@ -48,6 +48,11 @@ impl Real {
 impl World for Real {
     fn now(&self) -> Moment {
         Moment::from_zero(self.start.elapsed())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the one time of day")]
+    fn wall_clock(&self) -> SystemTime {
+        SystemTime::now()
     }
 
     fn watch(&self) -> Box<dyn Watch> {
@@ -93,6 +98,10 @@ impl World for Real {
             inodes: found.files(),
             free_inodes: found.files_free(),
         })
+    }
+
+    fn file_extents(&self, path: &Path, from: u64, most: usize) -> io::Result<Vec<FileExtent>> {
+        sys::file_extents(&File::open(path)?, from, most)
     }
 
     fn open_block(&self, path: &Path) -> io::Result<Box<dyn Block>> {
@@ -191,13 +200,18 @@ impl World for Real {
 
     fn clone_file(&self, from: &Path, to: &Path) -> io::Result<()> {
         let source = File::open(from)?;
-        let copy = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(PRIVATE)
-            .open(to)?;
-        sys::clone_blocks(&source, &copy)?;
-        copy.sync_all()?;
+        let scratch = super::scratch_beside(to);
+        let copy = open_scratch(&scratch)?;
+        let shared = sys::clone_blocks(&source, &copy).and_then(|()| copy.sync_all());
+        let in_place = shared.and_then(|()| {
+            let flags = RenameFlags::RENAME_NOREPLACE;
+            Ok(renameat2(AT_FDCWD, &scratch, AT_FDCWD, to, flags)?)
+        });
+        if in_place.is_err() {
+            // Its own failure says nothing that the first one does not.
+            let _ = fs::remove_file(&scratch);
+        }
+        in_place?;
         sync_parent(to)
     }
 

@@ -1,7 +1,7 @@
 //! All unsafe code of the crate, and nothing else: each block with its proof.
 #![expect(
     unsafe_code,
-    reason = "the SG_IO, FICLONE and FITHAW ioctls and chroot in a child have no safe wrapper"
+    reason = "the SG_IO, FICLONE, FIEMAP and FITHAW ioctls and chroot in a child have no safe wrapper"
 )]
 
 use std::ffi::CString;
@@ -13,6 +13,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::libc;
+
+use super::files::FileExtent;
 
 /// `include/uapi/scsi/sg.h`, `struct sg_io_hdr`.
 #[repr(C)]
@@ -122,6 +124,95 @@ pub(super) fn thaw(directory: &File) -> io::Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// `include/uapi/linux/fiemap.h`, `struct fiemap` without its array.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct FiemapHeader {
+    start: u64,
+    length: u64,
+    flags: u32,
+    mapped: u32,
+    room: u32,
+    reserved: u32,
+}
+
+/// `struct fiemap_extent`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct FiemapExtent {
+    logical: u64,
+    physical: u64,
+    length: u64,
+    reserved64: [u64; 2],
+    flags: u32,
+    reserved: [u32; 3],
+}
+
+/// How many extents are asked for in one call.
+const FIEMAP_EXTENTS: usize = 512;
+
+#[repr(C)]
+struct Fiemap {
+    header: FiemapHeader,
+    extents: [FiemapExtent; FIEMAP_EXTENTS],
+}
+
+/// `include/uapi/linux/fs.h`: `_IOWR('f', 11, struct fiemap)`.
+const FS_IOC_FIEMAP: libc::c_ulong = 0xc020_660b;
+const FIEMAP_FLAG_SYNC: u32 = 0x1;
+const EXTENT_LAST: u32 = 0x1;
+/// UNKNOWN, DELALLOC, ENCODED, DATA_ENCRYPTED, NOT_ALIGNED, DATA_INLINE, DATA_TAIL: the physical address is not that of these very bytes.
+const EXTENT_NO_PLACE: u32 = 0x2 | 0x4 | 0x8 | 0x80 | 0x100 | 0x200 | 0x400;
+/// Allocated, never written: reads as zeros.
+const EXTENT_UNWRITTEN: u32 = 0x800;
+
+/// At most `most` extents of `file` that may hold data, from the one that holds `from` or comes after it.
+pub(super) fn file_extents(file: &File, from: u64, most: usize) -> io::Result<Vec<FileExtent>> {
+    let mut found = Vec::new();
+    let mut next = Some(from);
+    while let Some(start) = next {
+        let page = extents_at(file, start)?;
+        next = match page.last() {
+            Some(last) if last.flags & EXTENT_LAST == 0 => last.logical.checked_add(last.length),
+            _ => None,
+        };
+        let written = page
+            .iter()
+            .filter(|extent| extent.flags & EXTENT_UNWRITTEN == 0);
+        found.extend(written.map(|extent| FileExtent {
+            offset: extent.logical,
+            length: extent.length,
+            place: (extent.flags & EXTENT_NO_PLACE == 0).then_some(extent.physical),
+        }));
+        if found.len() >= most {
+            found.truncate(most);
+            break;
+        }
+    }
+    Ok(found)
+}
+
+fn extents_at(file: &File, start: u64) -> io::Result<Vec<FiemapExtent>> {
+    let mut map = Box::new(Fiemap {
+        header: FiemapHeader {
+            start,
+            length: u64::MAX - start,
+            flags: FIEMAP_FLAG_SYNC,
+            room: u32::try_from(FIEMAP_EXTENTS).unwrap_or(0),
+            ..FiemapHeader::default()
+        },
+        extents: [FiemapExtent::default(); FIEMAP_EXTENTS],
+    });
+    // SAFETY: the descriptor is open for as long as `file` is borrowed; `map` has the kernel's layout and lives through the call; the kernel writes
+    // the header and at most `room` extents, which is the length of the array behind it.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP, &raw mut *map) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mapped = usize::try_from(map.header.mapped).unwrap_or(0);
+    Ok(map.extents.iter().take(mapped).copied().collect())
 }
 
 /// Lets `command` run inside `root`.

@@ -4,14 +4,14 @@ use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::mount::MsFlags;
 
 use super::addresses::Address;
 use super::block::Block;
 use super::exec::{Command, ExecError, Output};
-use super::files::{Space, Stat};
+use super::files::{FileExtent, Space, Stat};
 use crate::deadline::Moment;
 use crate::fabric::{HostName, Netdev};
 
@@ -47,6 +47,7 @@ pub trait Watch {
 /// The outside. Absence is an error here (`ENOENT`); [`super::Host`] turns it into what its caller means.
 pub trait World: Send + Sync {
     fn now(&self) -> Moment;
+    fn wall_clock(&self) -> SystemTime;
     fn watch(&self) -> Box<dyn Watch>;
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
@@ -55,6 +56,7 @@ pub trait World: Send + Sync {
     /// Does not follow links.
     fn stat(&self, path: &Path) -> io::Result<Stat>;
     fn space(&self, path: &Path) -> io::Result<Space>;
+    fn file_extents(&self, path: &Path, from: u64, most: usize) -> io::Result<Vec<FileExtent>>;
     fn open_block(&self, path: &Path) -> io::Result<Box<dyn Block>>;
     fn probe_tcp(
         &self,

@@ -8,7 +8,7 @@ use super::drain::Drains;
 use super::format::FormatError;
 use super::lio::{Lio, LioError};
 use super::options::{OptionsError, SanOptions};
-use super::pool::{Pool, PoolError};
+use super::pool::{Pool, PoolError, Reflink};
 use super::state::{State, StateFile};
 use crate::fabric::Portal;
 use crate::host::{Host, LockGuard};
@@ -49,7 +49,7 @@ pub struct Engine {
     pub(super) options: SanOptions,
     pub(super) host: Host,
     pub(super) state: StateFile,
-    pub(super) pool: Pool,
+    pub(super) pool: Box<dyn Pool>,
     pub(super) lio: Lio,
     pub(super) drains: Drains,
     /// Held while objects that several volumes or nodes share are made or removed. Never while waiting for I/O to land.
@@ -111,15 +111,15 @@ fn stay_alone(host: &Host, options: &SanOptions) -> Result<LockGuard, OpenError>
 
 /// State and pool belong together; only where neither is, both are made. The pool first: a pool without volumes and without a state
 /// is what a crash in between leaves, and is taken up again.
-fn open_pair(host: &Host, options: &SanOptions) -> Result<(StateFile, Pool), OpenError> {
+fn open_pair(host: &Host, options: &SanOptions) -> Result<(StateFile, Box<dyn Pool>), OpenError> {
     if let Some(state) = StateFile::find(host, &options.state_dir)? {
         let id = state.read(|state| state.pool_id.clone());
-        let pool = Pool::open(host, &options.pool, &id)?;
-        return Ok((state, pool));
+        let pool = Reflink::open(host, &options.pool, &id)?;
+        return Ok((state, Box::new(pool)));
     }
-    let pool = Pool::ensure_empty(host, &options.pool)?;
+    let pool = Reflink::ensure_empty(host, &options.pool)?;
     let state = State::new(pool.id());
     tracing::info!(san = %state.san_uuid, pool = %options.pool.display(), "a new SAN");
     let state = StateFile::create(host, &options.state_dir, state)?;
-    Ok((state, pool))
+    Ok((state, Box::new(pool)))
 }

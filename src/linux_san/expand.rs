@@ -7,7 +7,7 @@ use super::engine::Engine;
 use super::format::FormatError;
 use super::lio::LioError;
 use super::names::VolumeKey;
-use super::pool::PoolError;
+use super::pool::{Image, PoolError};
 use super::state::VolumeRecord;
 use super::volumes::{VolumeError, VolumeView};
 use crate::fabric::Wwid;
@@ -87,7 +87,7 @@ impl Engine {
             let checked = self.pool.check_room(size);
             // An image that is not what it should be is not to be made longer.
             checked
-                .and_then(|()| self.pool.check(key, &found))
+                .and_then(|()| self.pool.check(&Image::of_volume(key, &found)))
                 .map_err(of_pool(key))?;
             self.state.change(|state| {
                 state.begin_growing(key, size);
@@ -114,7 +114,8 @@ impl Engine {
         }) else {
             return Ok(());
         };
-        self.pool.grow(key, &volume, before).map_err(of_pool(key))?;
+        let grown = self.pool.grow(&Image::of_volume(key, &volume), before);
+        grown.map_err(of_pool(key))?;
         Ok(self.state.change(|state| {
             state.end_growing(key);
             Ok::<_, FormatError>(())

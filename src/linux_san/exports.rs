@@ -8,7 +8,7 @@ use super::expand::ExpandError;
 use super::format::FormatError;
 use super::lio::{Backstore, LioError, MappedLun};
 use super::names::VolumeKey;
-use super::pool::PoolError;
+use super::pool::{Image, PoolError};
 use super::state::{ExportRecord, NodeRecord, Refusal, VolumeRecord};
 use crate::fabric::{Export, Iqn, Offer, Wwid};
 use crate::fault::{Fault, Faulted};
@@ -106,7 +106,7 @@ impl Engine {
                 source: Box::new(source),
             })?;
         let volume = self.find_wanted(wanted)?;
-        let allocated = self.pool.check(&wanted.key, &volume);
+        let allocated = self.pool.check(&Image::of_volume(&wanted.key, &volume));
         let allocated = allocated.map_err(|source| ExportError::Image {
             key: wanted.key.clone(),
             source,
@@ -181,7 +181,7 @@ impl Engine {
     ) -> T {
         act(&Backstore {
             name: &self.backstore_of(key),
-            image: &self.pool.image(key),
+            image: &self.pool.backing(key),
             size: volume.size,
             serial: &volume.serial.to_string(),
         })

@@ -1,20 +1,20 @@
 //! A configfs that behaves, for tests: a plain directory in which making a directory brings its attribute files, a backstore refuses
 //! what the kernel refuses, and unlinking a LUN waits for I/O that is in flight. Blocks are shared by copying.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::deadline::Moment;
 use crate::fabric::{HostName, Netdev};
 use crate::host::{
-    Address, Block, Command, ExecError, LockGuard, MountCall, Output, Real, Space, Stat, Watch,
-    World,
+    Address, Block, Command, ExecError, FileExtent, LockGuard, MountCall, Output, Real, Space,
+    Stat, Watch, World,
 };
 
 pub(super) struct FakeLio {
@@ -22,6 +22,10 @@ pub(super) struct FakeLio {
     root: PathBuf,
     in_flight: Mutex<bool>,
     landed: Condvar,
+    /// Where each content of a block lies: the same content has one place, as if it were shared.
+    places: Mutex<BTreeMap<Vec<u8>, u64>>,
+    /// Sharing blocks finds no space.
+    pub(super) clones_fail: Mutex<bool>,
     /// What the pool has left, if not what the real file system has.
     pub(super) available: Mutex<Option<u64>>,
 }
@@ -35,6 +39,8 @@ impl FakeLio {
             root: root.to_owned(),
             in_flight: Mutex::new(false),
             landed: Condvar::new(),
+            places: Mutex::default(),
+            clones_fail: Mutex::new(false),
             available: Mutex::new(None),
         }
     }
@@ -287,7 +293,32 @@ impl World for FakeLio {
     }
 
     fn clone_file(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if *self.clones_fail.lock().unwrap() && !from.ends_with(".reflink-probe") {
+            // The copy is there and empty.
+            fs::write(to, b"")?;
+            return Err(nix::errno::Errno::ENOSPC.into());
+        }
         fs::copy(from, to).map(drop)
+    }
+
+    fn file_extents(&self, path: &Path, from: u64, most: usize) -> io::Result<Vec<FileExtent>> {
+        const BLOCK: usize = 4096;
+        let bytes = fs::read(path)?;
+        let mut places = self.places.lock().unwrap();
+        let mut found = Vec::new();
+        for (number, block) in bytes.chunks(BLOCK).enumerate() {
+            let offset = (number * BLOCK) as u64;
+            if offset + BLOCK as u64 > from && block.iter().any(|&byte| byte != 0) {
+                let next = (places.len() * BLOCK) as u64;
+                found.push(FileExtent {
+                    offset,
+                    length: BLOCK as u64,
+                    place: Some(*places.entry(block.to_vec()).or_insert(next)),
+                });
+            }
+        }
+        found.truncate(most);
+        Ok(found)
     }
 
     fn space(&self, path: &Path) -> io::Result<Space> {
@@ -304,6 +335,9 @@ impl World for FakeLio {
 
     fn now(&self) -> Moment {
         self.real.now()
+    }
+    fn wall_clock(&self) -> SystemTime {
+        self.real.wall_clock()
     }
     fn watch(&self) -> Box<dyn Watch> {
         self.real.watch()

@@ -6,10 +6,10 @@
 //! | `names` | keys, serials, and the names that our objects have in the kernel |
 //! | `format` | the versioned JSON forms: what we write we can read for ever |
 //! | `state` | the one truth: which volumes there are and who has them; changed durably, as a whole |
-//! | `pool` | the directory with reflink that holds the images, and proof that it is the right one |
+//! | `pool/` | where the images are, and proof that it is the right place: files with reflink |
 //! | `lio/` | the kernel's target, through configfs |
 //! | `engine` | what the operations share; opening it, first start or not |
-//! | `volumes`, `expand`, `exports`, `drain` | create and delete; grow; export; unexport |
+//! | `volumes`, `snapshots`, `expand`, `exports`, `drain` | create, clone and delete; cut; grow; export; unexport |
 //! | `restore` | making the kernel agree with the state at start, and clearing targets that nobody uses |
 //! | `server` | the gRPC face: parse, call, reply |
 //!
@@ -29,6 +29,7 @@ mod options;
 mod pool;
 mod restore;
 mod server;
+mod snapshots;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -38,8 +39,11 @@ pub use drain::UnexportError;
 pub use engine::{Engine, OpenError};
 pub use expand::ExpandError;
 pub use exports::{ExportError, ExportRequest};
-pub use names::VolumeKey;
+pub use names::{SnapshotKey, VolumeKey};
 pub use options::{OptionsError, SanOptions};
+pub use pool::{Extent, ExtentPage};
 pub use restore::Restored;
 pub use server::{ServeError, serve};
+pub use snapshots::{ExtentsRequest, NewSnapshot, SnapshotError, SnapshotPage, SnapshotView};
+pub use state::Source;
 pub use volumes::{Capacity, NewVolume, VolumeError, VolumePage, VolumeView};

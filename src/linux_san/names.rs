@@ -28,43 +28,58 @@ fn checked(text: String) -> Result<String, HexError> {
     }
 }
 
-/// The SAN's own key of a volume.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct VolumeKey(String);
+/// A random key of ours: what the JSON files, the wire and the names in the pool have of it is its text.
+macro_rules! key {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(into = "String", try_from = "String")]
+        pub struct $name(String);
 
-impl VolumeKey {
-    pub(super) fn random() -> Self {
-        Self(Uuid::new_v4().simple().to_string())
-    }
+        impl $name {
+            pub(super) fn random() -> Self {
+                Self(Uuid::new_v4().simple().to_string())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = HexError;
+
+            fn from_str(text: &str) -> Result<Self, HexError> {
+                text.to_owned().try_into()
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = HexError;
+
+            fn try_from(text: String) -> Result<Self, HexError> {
+                checked(text).map(Self)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(key: $name) -> Self {
+                key.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(out)
+            }
+        }
+    };
 }
 
-impl FromStr for VolumeKey {
-    type Err = HexError;
-
-    fn from_str(text: &str) -> Result<Self, HexError> {
-        text.to_owned().try_into()
-    }
+key! {
+    /// The SAN's own key of a volume.
+    VolumeKey
 }
 
-impl TryFrom<String> for VolumeKey {
-    type Error = HexError;
-
-    fn try_from(text: String) -> Result<Self, HexError> {
-        checked(text).map(Self)
-    }
-}
-
-impl From<VolumeKey> for String {
-    fn from(key: VolumeKey) -> Self {
-        key.0
-    }
-}
-
-impl fmt::Display for VolumeKey {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(out)
-    }
+key! {
+    /// The SAN's own key of a snapshot.
+    SnapshotKey
 }
 
 /// The unit serial that a volume shows to initiators; its WWID is made of it.

@@ -1,31 +1,32 @@
-//! The pool: a directory on a file system with reflink that holds one sparse image per volume.
+//! The pool: where the bytes of volumes and snapshots are, and the proof that it is the right one.
 //!
-//! ```text
-//! pool.json            which pool this is
-//! volumes/KEY.img      the bytes
-//! volumes/KEY.json     whose bytes: serial, size, generation
-//! ```
+//! [`Pool`] is what a kind of pool must be able to do, and no more; the order of steps around it is the engine's, who alone calls this. Nothing is
+//! made, removed or served before the pool has proved that it is the one of the state file: an empty mount point looks like a pool without volumes.
 //!
-//! Nothing is made, removed or served here before `pool.json` says that this is the pool of the state file: an empty mount point
-//! looks like a pool without volumes. The engine calls this; nobody else knows the layout.
+//! | File | What it holds |
+//! |---|---|
+//! | `reflink` | files that share blocks, on XFS or btrfs |
+//! | `extents` | which bytes differ between two cuts, by where they lie |
+
+mod extents;
+mod reflink;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use serde::{Deserialize, Serialize};
 
-use super::format::{self, FormatError, VERSION};
-use super::names::{Serial, VolumeKey};
-use super::state::VolumeRecord;
+pub use extents::{Extent, ExtentPage};
+pub(super) use reflink::Reflink;
+
+use super::format::FormatError;
+use super::names::{Serial, SnapshotKey, VolumeKey};
+use super::state::{SnapshotRecord, VolumeRecord};
 use crate::fault::{Fault, Faulted};
-use crate::host::{FileKind, Host, Space, Stat};
+use crate::host::Space;
 
 /// Sizes are multiples of this.
 pub(super) const GRANULE: u64 = 1 << 20;
-/// What one reflink is tried with: a whole block of any file system.
-const PROBE_BYTES: usize = 64 << 10;
-
 /// Why the pool cannot do what is asked.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
@@ -95,6 +96,27 @@ pub enum PoolError {
         /// The most.
         maximum: u64,
     },
+    /// A clone begins with all of its source.
+    #[error("size_bytes is {size}; a copy of {source_size} bytes cannot be smaller")]
+    Smaller {
+        /// What was asked for.
+        size: u64,
+        /// What there is to copy.
+        source_size: u64,
+    },
+    /// XFS and btrfs share the blocks of one file at a moment, not of several.
+    #[error(
+        "this pool holds its volumes as files, whose blocks are shared one file after the other: it cannot cut {0} volumes at one moment; a group needs a pool on LVM-thin"
+    )]
+    NotTogether(usize),
+    /// The file system does not tell where the blocks are.
+    #[error("the file system of {path} does not say which bytes are allocated")]
+    NoExtents {
+        /// The file.
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     /// LIO would make the file and serve zeros.
     #[error("the image {0} is gone; the volume is not served")]
     ImageAbsent(PathBuf),
@@ -121,7 +143,7 @@ pub enum PoolError {
 impl Faulted for PoolError {
     fn fault(&self) -> Fault {
         match self {
-            Self::Size { .. } => Fault::OutOfRange,
+            Self::Size { .. } | Self::Smaller { .. } => Fault::OutOfRange,
             Self::Full { .. } => Fault::Exhausted,
             Self::Io { source, .. } | Self::Record(FormatError::Write { source, .. })
                 if is_full(source) =>
@@ -139,120 +161,102 @@ fn is_full(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::ENOSPC | Errno::EDQUOT))
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Marker {
-    version: u32,
-    pool_id: String,
+/// Whose bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Volume(VolumeKey),
+    Snapshot(SnapshotKey),
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Sidecar {
-    version: u32,
-    key: VolumeKey,
-    serial: Serial,
-    size: u64,
-    generation: u64,
+impl Owner {
+    fn key(&self) -> String {
+        match self {
+            Self::Volume(key) => key.to_string(),
+            Self::Snapshot(key) => key.to_string(),
+        }
+    }
 }
 
-impl Sidecar {
-    fn of(key: &VolumeKey, volume: &VolumeRecord) -> Self {
+/// What the state file knows of the bytes of a volume or snapshot, and the pool has noted beside them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Image {
+    pub(super) owner: Owner,
+    pub(super) serial: Serial,
+    pub(super) size: u64,
+    pub(super) generation: u64,
+}
+
+impl Image {
+    pub(super) fn of_volume(key: &VolumeKey, volume: &VolumeRecord) -> Self {
         Self {
-            version: VERSION,
-            key: key.clone(),
+            owner: Owner::Volume(key.clone()),
             serial: volume.serial.clone(),
             size: volume.size,
             generation: volume.generation,
         }
     }
+
+    pub(super) fn of_snapshot(key: &SnapshotKey, snapshot: &SnapshotRecord) -> Self {
+        Self {
+            owner: Owner::Snapshot(key.clone()),
+            serial: snapshot.serial.clone(),
+            size: snapshot.size,
+            generation: 1,
+        }
+    }
 }
 
-/// The pool of one state file.
-pub(super) struct Pool {
-    host: Host,
-    root: PathBuf,
-    id: String,
+/// A snapshot to be cut from a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    pub(super) volume: Image,
+    pub(super) snapshot: Image,
 }
 
-impl Pool {
-    /// The pool that the state file knows, and no other.
-    pub(super) fn open(host: &Host, root: &Path, id: &str) -> Result<Self, PoolError> {
-        let pool = Self {
-            host: host.clone(),
-            root: root.to_owned(),
-            id: id.to_owned(),
-        };
-        pool.prove()?;
-        Ok(pool)
-    }
+/// Which extents to look for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// Nothing before this offset.
+    pub(super) from: u64,
+    /// At most so many.
+    pub(super) most: usize,
+}
 
-    /// A pool without volumes for a new state file: an empty one that an earlier first start left, or a new one.
-    pub(super) fn ensure_empty(host: &Host, root: &Path) -> Result<Self, PoolError> {
-        let stat = look(root, host.find_stat(root))?;
-        if stat.is_none_or(|stat| stat.kind != FileKind::Directory) {
-            return Err(PoolError::NoDirectory(root.to_owned()));
-        }
-        let volumes = root.join("volumes");
-        if !look(&volumes, host.list(&volumes))?.is_empty() {
-            return Err(PoolError::StateLost(root.to_owned()));
-        }
-        let marker: Option<Marker> = format::find(host, &root.join("pool.json"))?;
-        let id = match marker {
-            Some(marker) => marker.pool_id,
-            None => Self::initialise(host, root)?,
-        };
-        Self::open(host, root, &id)
-    }
-
-    fn initialise(host: &Host, root: &Path) -> Result<String, PoolError> {
-        ensure_reflink(host, root)?;
-        let volumes = root.join("volumes");
-        host.ensure_directory(&volumes)
-            .map_err(|source| failed("making", &volumes, source))?;
-        let id = String::from(VolumeKey::random());
-        let marker = Marker {
-            version: VERSION,
-            pool_id: id.clone(),
-        };
-        format::replace(host, &root.join("pool.json"), &marker)?;
-        Ok(id)
-    }
-
-    /// Refuses when the pool is not there, or is another.
-    fn prove(&self) -> Result<(), PoolError> {
-        let marker: Option<Marker> = format::find(&self.host, &self.root.join("pool.json"))?;
-        match marker {
-            Some(marker) if marker.pool_id == self.id => Ok(()),
-            Some(marker) => Err(PoolError::OtherPool {
-                path: self.root.clone(),
-                found: marker.pool_id,
-                expected: self.id.clone(),
-            }),
-            None => Err(PoolError::NotMounted(self.root.clone())),
-        }
-    }
-
+/// One pool of any kind. Whatever is made here is on disk when the call answers OK; whatever fails leaves at most what `remove` takes away.
+pub(super) trait Pool: Send + Sync {
     /// Which pool this is.
-    pub(super) fn id(&self) -> &str {
-        &self.id
-    }
+    fn id(&self) -> &str;
+    /// What people know it by.
+    fn root(&self) -> &Path;
+    /// All of it, and what can still be written.
+    fn space(&self) -> Result<Space, PoolError>;
+    /// Makes an image of zeros.
+    fn create(&self, image: &Image) -> Result<(), PoolError>;
+    /// Makes images of volumes as they are at one moment, all or none of them to be kept. Writes that nodes were told are done are in them.
+    fn cut(&self, cuts: &[Cut]) -> Result<(), PoolError>;
+    /// Makes a volume's image as a copy, as long as the volume is to be.
+    fn copy(&self, from: &Image, to: &Image) -> Result<(), PoolError>;
+    /// Lets an image become what `image` says, from what it was at the size `before` and one generation earlier, or from anything in between. Every other
+    /// one is refused.
+    fn grow(&self, image: &Image, before: u64) -> Result<(), PoolError>;
+    /// Removes an image; absent is fine.
+    fn remove(&self, owner: &Owner) -> Result<(), PoolError>;
+    /// Proves that the image is there and is the one that the state file knows. Returns its allocated bytes.
+    fn check(&self, image: &Image) -> Result<u64, PoolError>;
+    /// The bytes that an image has allocated; 0 when there is none. For people and reports, never for deciding.
+    fn allocated(&self, owner: &Owner) -> Result<u64, PoolError>;
+    /// What the kernel serves of a volume.
+    fn backing(&self, key: &VolumeKey) -> PathBuf;
+    /// The bytes of `image` that may be other than zero, or than those of `base`.
+    fn extents(
+        &self,
+        image: &Image,
+        base: Option<&Image>,
+        look: Look,
+    ) -> Result<ExtentPage, PoolError>;
+}
 
-    /// The bytes of a volume.
-    pub(super) fn image(&self, key: &VolumeKey) -> PathBuf {
-        self.root.join("volumes").join(format!("{key}.img"))
-    }
-
-    fn sidecar(&self, key: &VolumeKey) -> PathBuf {
-        self.root.join("volumes").join(format!("{key}.json"))
-    }
-
-    /// The space of the pool's file system.
-    pub(super) fn space(&self) -> Result<Space, PoolError> {
-        self.prove()?;
-        look(&self.root, self.host.space(&self.root))
-    }
-
+impl dyn Pool {
     /// Refuses a size that no volume can have here, and anything once the pool is full.
     pub(super) fn check_room(&self, size: u64) -> Result<(), PoolError> {
         let space = self.space()?;
@@ -264,133 +268,25 @@ impl Pool {
                 maximum,
             });
         }
-        if space.available < GRANULE {
+        self.check_space()
+    }
+
+    /// Refuses anything that takes space once the pool is full.
+    pub(super) fn check_space(&self) -> Result<(), PoolError> {
+        let available = self.space()?.available;
+        if available < GRANULE {
             return Err(PoolError::Full {
-                path: self.root.clone(),
-                available: space.available,
+                path: self.root().to_owned(),
+                available,
             });
         }
         Ok(())
-    }
-
-    /// Makes the files of a volume. The image first: a sidecar always speaks of an image that is whole.
-    pub(super) fn create(&self, key: &VolumeKey, volume: &VolumeRecord) -> Result<(), PoolError> {
-        self.prove()?;
-        let image = self.image(key);
-        self.host
-            .create_sparse(&image, volume.size)
-            .map_err(|source| failed("making", &image, source))?;
-        let sidecar = Sidecar::of(key, volume);
-        Ok(format::replace(&self.host, &self.sidecar(key), &sidecar)?)
-    }
-
-    /// Lets the image and its sidecar become what `volume` says, from what they were at the size `before` and one generation earlier,
-    /// or from anything in between. Every other image is refused. The image first, as at its making.
-    pub(super) fn grow(
-        &self,
-        key: &VolumeKey,
-        volume: &VolumeRecord,
-        before: u64,
-    ) -> Result<(), PoolError> {
-        self.prove()?;
-        let image = self.image(key);
-        let found = self.find_image(&image)?.size;
-        if found != before && found != volume.size {
-            return Err(PoolError::ImageSize {
-                path: image,
-                found,
-                expected: before,
-            });
-        }
-        let (path, after) = (self.sidecar(key), Sidecar::of(key, volume));
-        let sidecar: Option<Sidecar> = format::find(&self.host, &path)?;
-        let earlier = Sidecar {
-            size: before,
-            generation: volume.generation - 1,
-            ..Sidecar::of(key, volume)
-        };
-        if ![Some(&after), Some(&earlier)].contains(&sidecar.as_ref()) {
-            return Err(PoolError::Sidecar { path });
-        }
-        self.host
-            .extend_file(&image, volume.size)
-            .map_err(|source| failed("growing", &image, source))?;
-        Ok(format::replace(&self.host, &path, &after)?)
-    }
-
-    fn find_image(&self, image: &Path) -> Result<Stat, PoolError> {
-        let stat = look(image, self.host.find_stat(image))?;
-        let stat = stat.filter(|stat| stat.kind == FileKind::File);
-        stat.ok_or_else(|| PoolError::ImageAbsent(image.to_owned()))
-    }
-
-    /// Removes the files of a volume; absent is fine.
-    pub(super) fn remove(&self, key: &VolumeKey) -> Result<(), PoolError> {
-        // A pool that is not mounted has no files either, and its volumes would be forgotten.
-        self.prove()?;
-        for path in [self.sidecar(key), self.image(key)] {
-            self.host
-                .remove_file(&path)
-                .map_err(|source| failed("removing", &path, source))?;
-        }
-        Ok(())
-    }
-
-    /// Proves that the image is there and is the one that the state file knows. Returns its allocated bytes.
-    pub(super) fn check(&self, key: &VolumeKey, volume: &VolumeRecord) -> Result<u64, PoolError> {
-        self.prove()?;
-        let image = self.image(key);
-        let stat = self.find_image(&image)?;
-        if stat.size != volume.size {
-            return Err(PoolError::ImageSize {
-                path: image,
-                found: stat.size,
-                expected: volume.size,
-            });
-        }
-        let path = self.sidecar(key);
-        let sidecar: Option<Sidecar> = format::find(&self.host, &path)?;
-        if sidecar != Some(Sidecar::of(key, volume)) {
-            return Err(PoolError::Sidecar { path });
-        }
-        Ok(stat.allocated)
-    }
-
-    /// The bytes that an image has allocated; 0 when there is none. For people and reports, never for deciding.
-    pub(super) fn allocated(&self, key: &VolumeKey) -> Result<u64, PoolError> {
-        let image = self.image(key);
-        let stat = look(&image, self.host.find_stat(&image))?;
-        Ok(stat.map_or(0, |stat| stat.allocated))
     }
 }
 
 /// The largest volume: one that an otherwise empty pool could hold. Thin volumes together may promise more.
 pub(super) fn largest(space: Space) -> u64 {
     space.total / GRANULE * GRANULE
-}
-
-/// Shares one block between two files, for real: mount options and superblock flags would have to be interpreted.
-fn ensure_reflink(host: &Host, root: &Path) -> Result<(), PoolError> {
-    let (from, to) = (
-        root.join(".reflink-probe"),
-        root.join(".reflink-probe.copy"),
-    );
-    let clear = || {
-        for path in [&from, &to] {
-            host.remove_file(path)
-                .map_err(|source| failed("removing", path, source))?;
-        }
-        Ok::<_, PoolError>(())
-    };
-    clear()?;
-    host.replace_file(&from, &[0x5a; PROBE_BYTES])
-        .map_err(|source| failed("writing", &from, source))?;
-    let shared = host.clone_file(&from, &to);
-    clear()?;
-    shared.map_err(|source| PoolError::NoReflink {
-        path: root.to_owned(),
-        source,
-    })
 }
 
 fn look<T>(path: &Path, outcome: io::Result<T>) -> Result<T, PoolError> {
@@ -402,34 +298,5 @@ fn failed(what: &'static str, path: &Path, source: io::Error) -> PoolError {
         what,
         path: path.to_owned(),
         source,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn version_1_of_the_records_is_read_for_ever() {
-        let marker: Marker = serde_json::from_str(include_str!("golden/pool-v1.json")).unwrap();
-        assert_eq!(marker.pool_id, "0f8fad5bd9cb469fa16570867728950e");
-        let sidecar: Sidecar =
-            serde_json::from_str(include_str!("golden/sidecar-v1.json")).unwrap();
-        assert_eq!((sidecar.size, sidecar.generation), (1 << 30, 1));
-        let written = serde_json::to_string_pretty(&sidecar).unwrap() + "\n";
-        assert_eq!(written, include_str!("golden/sidecar-v1.json"));
-        let written = serde_json::to_string_pretty(&marker).unwrap() + "\n";
-        assert_eq!(written, include_str!("golden/pool-v1.json"));
-    }
-
-    #[test]
-    fn a_file_system_without_reflink_is_refused_and_left_clean() {
-        let host = Host::real(Path::new("/"));
-        // tmpfs knows no FICLONE.
-        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
-        let refused = Pool::ensure_empty(&host, dir.path()).err().unwrap();
-        assert!(matches!(refused, PoolError::NoReflink { .. }), "{refused}");
-        assert_eq!(refused.fault(), Fault::Precondition);
-        assert!(host.list(dir.path()).unwrap().is_empty());
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::engine::{Engine, OpenError};
 use super::names::VolumeKey;
+use super::pool::Image;
 use super::state::{ExportState, Phase, State};
 use crate::fault::chain;
 
@@ -36,6 +37,7 @@ impl Engine {
         // Nobody was told of a volume that was being made, and the removal was asked for.
         self.remove_remains(&[Phase::Making, Phase::Removing]);
         self.finish_all_growing();
+        self.check_snapshots();
         let restored = {
             let _shared_objects = self.lock_kernel();
             self.restore_exports()
@@ -104,7 +106,7 @@ impl Engine {
             tracing::error!(%key, "VOLUME NOT SERVED: a node should have it, but the state file does not know it");
             return false;
         };
-        if let Err(error) = self.pool.check(key, volume) {
+        if let Err(error) = self.pool.check(&Image::of_volume(key, volume)) {
             tracing::error!(%key, name = volume.name, reason = chain(&error), "VOLUME NOT SERVED");
             return false;
         }
@@ -147,6 +149,20 @@ impl Engine {
         for key in self.volumes_in(phases) {
             if let Err(error) = self.finish_removal(&key) {
                 tracing::error!(%key, reason = chain(&error), "the remains of a volume could not be removed");
+            }
+        }
+        for key in self.snapshots_in(phases) {
+            if let Err(error) = self.finish_snapshot_removal(&key) {
+                tracing::error!(%key, reason = chain(&error), "the remains of a snapshot could not be removed");
+            }
+        }
+    }
+
+    /// A snapshot that is not what it should be is found before somebody needs it. Its use is refused then, too.
+    fn check_snapshots(&self) {
+        for (key, name, image) in self.ready_snapshots() {
+            if let Err(error) = self.pool.check(&image) {
+                tracing::error!(%key, name, reason = chain(&error), "SNAPSHOT CANNOT BE USED");
             }
         }
     }

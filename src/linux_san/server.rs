@@ -7,6 +7,7 @@ mod listen;
 mod tests;
 mod wire;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +22,8 @@ use tonic::{Request, Response, Status};
 use super::engine::{Engine, OpenError};
 use super::names::VolumeKey;
 use super::options::SanOptions;
+use super::snapshots::NewSnapshot;
+use super::state::Source;
 use crate::fault::{Faulted, status};
 use crate::host::Host;
 use crate::inflight::{Inflight, InflightError};
@@ -173,6 +176,44 @@ impl Service {
         outcome.map_err(|error| status(&error))
     }
 
+    /// The same as the only call on each of `keys`.
+    async fn alone_on<T, E, W>(&self, mut keys: Vec<String>, work: W) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        E: Faulted + Send + 'static,
+        W: FnOnce(&Arc<Engine>) -> Result<T, E> + Send + 'static,
+    {
+        let last = keys.pop().unwrap_or_default();
+        // Nobody waits for a key, so no order can lock two calls into each other.
+        let begun: Result<Vec<_>, _> = keys
+            .iter()
+            .map(|key| self.inflight.try_begin(key))
+            .collect();
+        let guards = begun.map_err(|error| status(&error))?;
+        let with_guards = move |engine: &Arc<Engine>| {
+            let _until_the_end = guards;
+            work(engine)
+        };
+        self.alone(&last, with_guards).await
+    }
+
+    async fn cut(
+        &self,
+        requests: Vec<pb::CreateSnapshotRequest>,
+    ) -> Result<Vec<pb::Snapshot>, Status> {
+        let wanted = requests.into_iter().map(wire::new_snapshot);
+        let wanted: Vec<NewSnapshot> = wanted.collect::<Result<_, _>>()?;
+        let keys = wanted.iter().flat_map(|one| {
+            let name = format!("snapshot name {}", one.name);
+            [name, volume_lock(&one.source)]
+        });
+        let keys: BTreeSet<String> = keys.collect();
+        let cut = self.alone_on(keys.into_iter().collect(), move |engine| {
+            engine.create_snapshots(&wanted)
+        });
+        Ok(cut.await?.into_iter().map(wire::snapshot).collect())
+    }
+
     /// Runs `work`, which only looks, beside anything else.
     async fn beside<T, E, W>(&self, work: W) -> Result<T, Status>
     where
@@ -217,9 +258,13 @@ impl LinuxSan for Service {
     }
 
     async fn create_volume(&self, request: Request<pb::CreateVolumeRequest>) -> Reply<pb::Volume> {
-        let wanted = wire::new_volume(request.into_inner());
-        let lock = format!("name {}", wanted.name);
-        let made = self.alone(&lock, move |engine| engine.create_volume(&wanted));
+        let wanted = wire::new_volume(request.into_inner())?;
+        let mut locks = vec![format!("name {}", wanted.name)];
+        // A snapshot never changes, and many volumes may be made of it at once; a volume must not grow meanwhile.
+        if let Some(Source::Volume(source)) = &wanted.source {
+            locks.push(volume_lock(source));
+        }
+        let made = self.alone_on(locks, move |engine| engine.create_volume(&wanted));
         Ok(Response::new(wire::volume(made.await?)))
     }
 
@@ -275,6 +320,86 @@ impl LinuxSan for Service {
             .await?;
         }
         Ok(Response::new(pb::DeleteVolumeResponse {}))
+    }
+
+    async fn create_snapshot(
+        &self,
+        request: Request<pb::CreateSnapshotRequest>,
+    ) -> Reply<pb::Snapshot> {
+        let cut = self.cut(vec![request.into_inner()]).await?;
+        let cut = cut.into_iter().next();
+        Ok(Response::new(cut.unwrap_or_default()))
+    }
+
+    async fn create_group_snapshot(
+        &self,
+        request: Request<pb::CreateGroupSnapshotRequest>,
+    ) -> Reply<pb::CreateGroupSnapshotResponse> {
+        let snapshots = self.cut(request.into_inner().snapshots).await?;
+        Ok(Response::new(pb::CreateGroupSnapshotResponse { snapshots }))
+    }
+
+    async fn find_snapshot(
+        &self,
+        request: Request<pb::FindSnapshotRequest>,
+    ) -> Reply<pb::Snapshot> {
+        use pb::find_snapshot_request::By;
+        let found = match request.into_inner().by {
+            Some(By::Name(name)) => {
+                let find = self.beside(move |engine| engine.find_snapshot_named(&name));
+                find.await?
+            }
+            Some(By::Key(text)) => {
+                let key = wire::snapshot_key("key", &text)?;
+                self.beside(move |engine| engine.find_snapshot(&key))
+                    .await?
+            }
+            None => return Err(Status::invalid_argument("name or key must be set")),
+        };
+        let found = found.ok_or_else(|| Status::not_found("there is no such snapshot"))?;
+        Ok(Response::new(wire::snapshot(found)))
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<pb::ListSnapshotsRequest>,
+    ) -> Reply<pb::ListSnapshotsResponse> {
+        let Some((after, limit, of)) = wire::snapshots_page(&request.into_inner())? else {
+            return Ok(Response::new(pb::ListSnapshotsResponse::default()));
+        };
+        let page =
+            self.beside(move |engine| engine.list_snapshots(after.as_ref(), limit, of.as_ref()));
+        let page = page.await?;
+        Ok(Response::new(pb::ListSnapshotsResponse {
+            snapshots: page.snapshots.into_iter().map(wire::snapshot).collect(),
+            more: page.more,
+        }))
+    }
+
+    async fn delete_snapshot(
+        &self,
+        request: Request<pb::DeleteSnapshotRequest>,
+    ) -> Reply<pb::DeleteSnapshotResponse> {
+        let key = request.into_inner().key;
+        match wire::snapshot_key("key", &key) {
+            Ok(key) => {
+                let lock = format!("snapshot {key}");
+                self.alone(&lock, move |engine| engine.delete_snapshot(&key))
+                    .await?;
+            }
+            Err(never) if never.code() == tonic::Code::NotFound => {}
+            Err(refused) => return Err(refused),
+        }
+        Ok(Response::new(pb::DeleteSnapshotResponse {}))
+    }
+
+    async fn list_extents(
+        &self,
+        request: Request<pb::ListExtentsRequest>,
+    ) -> Reply<pb::ListExtentsResponse> {
+        let wanted = wire::extents_request(&request.into_inner())?;
+        let found = self.beside(move |engine| engine.list_extents(&wanted));
+        Ok(Response::new(wire::extents(found.await?)))
     }
 
     async fn export_volume(&self, request: Request<pb::ExportVolumeRequest>) -> Reply<pb::Export> {

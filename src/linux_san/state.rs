@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::exports::ExportRequest;
 use super::format::{self, FormatError, VERSION};
-use super::names::{SanUuid, Serial, VolumeKey};
+use super::names::{SanUuid, Serial, SnapshotKey, VolumeKey};
 use crate::fabric::{Iqn, Lun, Wwid};
 use crate::fault::{Fault, Faulted};
 use crate::host::Host;
@@ -28,6 +28,8 @@ pub(super) struct State {
     /// The pool that this state belongs to.
     pub(super) pool_id: String,
     pub(super) volumes: BTreeMap<VolumeKey, VolumeRecord>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) snapshots: BTreeMap<SnapshotKey, SnapshotRecord>,
     /// By initiator.
     pub(super) nodes: BTreeMap<Iqn, NodeRecord>,
 }
@@ -46,9 +48,38 @@ pub(super) struct VolumeRecord {
     pub(super) growing_from: Option<u64>,
     pub(super) phase: Phase,
     pub(super) metadata: BTreeMap<String, String>,
+    /// What it was made of; it may be gone since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) source: Option<Source>,
 }
 
-/// How far a volume is.
+/// What a volume is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// A volume as it was at that moment.
+    Volume(VolumeKey),
+    /// A snapshot.
+    Snapshot(SnapshotKey),
+}
+
+/// One snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SnapshotRecord {
+    pub(super) name: String,
+    /// Tells its image from every other; nobody outside sees it.
+    pub(super) serial: Serial,
+    /// The volume that was cut; it may be gone since.
+    pub(super) source: VolumeKey,
+    pub(super) size: u64,
+    /// Just before the cut, in milliseconds since 1970.
+    pub(super) created_at_ms: u64,
+    pub(super) phase: Phase,
+    pub(super) metadata: BTreeMap<String, String>,
+}
+
+/// How far a volume or a snapshot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Phase {
@@ -158,6 +189,7 @@ impl State {
             san_uuid: SanUuid::random(),
             pool_id: pool_id.to_owned(),
             volumes: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
             nodes: BTreeMap::new(),
         }
     }
@@ -181,6 +213,24 @@ impl State {
             .iter()
             .filter(|(_, volume)| volume.phase == Phase::Ready);
         ready.find(|(_, volume)| volume.name == name)
+    }
+
+    /// The snapshot with this key, if it is there to be used.
+    pub(super) fn find_snapshot(&self, key: &SnapshotKey) -> Option<&SnapshotRecord> {
+        let found = self.snapshots.get(key);
+        found.filter(|snapshot| snapshot.phase == Phase::Ready)
+    }
+
+    /// The snapshot with this name.
+    pub(super) fn find_snapshot_named(
+        &self,
+        name: &str,
+    ) -> Option<(&SnapshotKey, &SnapshotRecord)> {
+        let mut ready = self
+            .snapshots
+            .iter()
+            .filter(|(_, snapshot)| snapshot.phase == Phase::Ready);
+        ready.find(|(_, snapshot)| snapshot.name == name)
     }
 
     /// Says that the volume has `size` from now on; nothing when it has as much already.
@@ -448,6 +498,20 @@ mod tests {
         drop(again);
         let written = std::fs::read_to_string(dir.path().join("state.json")).unwrap();
         assert_eq!(written, GOLDEN);
+    }
+
+    #[test]
+    fn version_1_with_snapshots_is_read_for_ever() {
+        let golden = include_str!("golden/state-v1-snapshots.json");
+        let state: State = serde_json::from_str(golden).unwrap();
+        assert_eq!(state.snapshots.len(), 2);
+        let sources: Vec<_> = state.volumes.values().map(|v| v.source.clone()).collect();
+        assert!(matches!(
+            sources[..],
+            [None, Some(Source::Snapshot(_)), Some(Source::Volume(_))]
+        ));
+        let written = serde_json::to_string_pretty(&state).unwrap() + "\n";
+        assert_eq!(written, golden);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod crashes;
 mod expansion;
 mod lifecycle;
+mod snapshots;
 mod start;
 
 use std::collections::BTreeMap;
@@ -60,9 +61,23 @@ impl SanBox {
         self.path("pool").join("volumes").join(name)
     }
 
-    /// What stands in the pool.
+    pub(super) fn cut_image(&self, snapshot: &SnapshotView) -> PathBuf {
+        let name = format!("{}.img", snapshot.key);
+        self.path("pool").join("snapshots").join(name)
+    }
+
+    /// What stands in the pool of volumes.
     pub(super) fn pool_files(&self) -> Vec<String> {
-        let names = self.host.list(&self.path("pool/volumes")).unwrap();
+        self.names_in("pool/volumes")
+    }
+
+    /// The same of snapshots.
+    pub(super) fn cut_files(&self) -> Vec<String> {
+        self.names_in("pool/snapshots")
+    }
+
+    fn names_in(&self, folder: &str) -> Vec<String> {
+        let names = self.host.list(&self.path(folder)).unwrap();
         let names = names.into_iter().map(|name| name.into_string().unwrap());
         names.collect()
     }
@@ -73,6 +88,7 @@ pub(super) fn wanted(name: &str) -> NewVolume {
         name: name.to_owned(),
         size: 4 * MIB,
         metadata: BTreeMap::from([("pvc".to_owned(), name.to_owned())]),
+        source: None,
     }
 }
 

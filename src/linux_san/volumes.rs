@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 
 use super::engine::Engine;
+use super::expand::ExpandError;
 use super::format::FormatError;
-use super::names::{Serial, VolumeKey};
-use super::pool::{self, GRANULE, PoolError};
-use super::state::{ExportState, Phase, State, VolumeRecord};
+use super::names::{Serial, SnapshotKey, VolumeKey};
+use super::pool::{self, GRANULE, Image, Owner, PoolError};
+use super::state::{ExportState, Phase, Source, State, VolumeRecord};
 use crate::fabric::{Iqn, Wwid};
 use crate::fault::{Fault, Faulted};
 
@@ -28,7 +29,9 @@ pub enum VolumeError {
     #[error("metadata must have at most {MAX_METADATA_BYTES} bytes")]
     Metadata,
     /// The name is another volume's.
-    #[error("the name {name:?} is taken by volume {key} with {size} bytes or other metadata")]
+    #[error(
+        "the name {name:?} is taken by volume {key} with {size} bytes, other metadata or another source"
+    )]
     Taken {
         /// The name.
         name: String,
@@ -45,6 +48,20 @@ pub enum VolumeError {
         /// Who.
         node: String,
     },
+    /// It was to be made of a volume that is not there.
+    #[error("there is no volume {0} to copy")]
+    NoVolume(VolumeKey),
+    /// It was to be made of a snapshot that is not there.
+    #[error("there is no snapshot {0} to copy")]
+    NoSnapshot(SnapshotKey),
+    /// An expansion of what it is to be made of was cut off and could not be taken up again.
+    #[error("volume {key} could not be grown to its end before it is copied")]
+    Growing {
+        /// The source.
+        key: VolumeKey,
+        #[source]
+        source: Box<ExpandError>,
+    },
     /// The pool refuses.
     #[error("the pool refuses the volume")]
     Pool(#[from] PoolError),
@@ -59,6 +76,8 @@ impl Faulted for VolumeError {
             Self::Name | Self::Metadata => Fault::Invalid,
             Self::Taken { .. } => Fault::Conflict,
             Self::Exported { .. } => Fault::Precondition,
+            Self::NoVolume(_) | Self::NoSnapshot(_) => Fault::NotFound,
+            Self::Growing { source, .. } => source.fault(),
             Self::Pool(error) => error.fault(),
             Self::State(_) => Fault::MaybeDone,
         }
@@ -74,20 +93,23 @@ pub struct NewVolume {
     pub size: u64,
     /// The caller's own notes.
     pub metadata: BTreeMap<String, String>,
+    /// What it begins as a copy of; else as zeros.
+    pub source: Option<Source>,
 }
 
-impl NewVolume {
-    fn check(&self) -> Result<(), VolumeError> {
-        let named = (1..=MAX_NAME_BYTES).contains(&self.name.len());
-        if !named || self.name.contains(char::is_control) {
-            return Err(VolumeError::Name);
-        }
-        let bytes: usize = self.metadata.iter().map(|(k, v)| k.len() + v.len()).sum();
-        if bytes > MAX_METADATA_BYTES {
-            return Err(VolumeError::Metadata);
-        }
-        Ok(())
+/// Refuses names and notes that nothing here can have.
+pub(super) fn check_words(
+    name: &str,
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), VolumeError> {
+    if !(1..=MAX_NAME_BYTES).contains(&name.len()) || name.contains(char::is_control) {
+        return Err(VolumeError::Name);
     }
+    let bytes: usize = metadata.iter().map(|(k, v)| k.len() + v.len()).sum();
+    if bytes > MAX_METADATA_BYTES {
+        return Err(VolumeError::Metadata);
+    }
+    Ok(())
 }
 
 /// A volume as others see it.
@@ -103,8 +125,10 @@ pub struct VolumeView {
     pub size: u64,
     /// The caller's own notes.
     pub metadata: BTreeMap<String, String>,
-    /// What it takes of the pool.
+    /// What it refers to in the pool, whether shared with others or not.
     pub allocated: u64,
+    /// What it was made of; may be gone.
+    pub source: Option<Source>,
     /// Node name, initiator, read only: everybody who has it, those included from whom it is being taken.
     pub exported_to: Vec<(String, Iqn, bool)>,
 }
@@ -136,15 +160,17 @@ pub struct Capacity {
 }
 
 impl Engine {
-    /// Makes a thin volume, or finds the one that has this name, size and metadata. The caller allows one such call per name at a time.
+    /// Makes a thin volume, or finds the one that has this name, size, metadata and source. The caller allows one such call per name, and none that changes a
+    /// volume that is its source, at a time.
     ///
     /// # Errors
     /// See [`VolumeError`].
     pub fn create_volume(&self, wanted: &NewVolume) -> Result<VolumeView, VolumeError> {
-        wanted.check()?;
-        if let Some(view) = self.find_same(wanted)? {
-            return Ok(view);
+        check_words(&wanted.name, &wanted.metadata)?;
+        if let Some(found) = self.find_same(wanted)? {
+            return Ok(found);
         }
+        let source = self.prove_source(wanted)?;
         self.pool.check_room(wanted.size)?;
         for cut_off in self
             .state
@@ -153,21 +179,42 @@ impl Engine {
             self.finish_removal(&cut_off)?;
         }
         let (key, record) = self.state.change(|state| begin_making(state, wanted))?;
-        self.pool.create(&key, &record)?;
+        let image = Image::of_volume(&key, &record);
+        let made = match &source {
+            Some(source) => self.pool.copy(source, &image),
+            None => self.pool.create(&image),
+        };
+        if let Err(error) = made {
+            self.clear_failed(&key);
+            return Err(error.into());
+        }
         self.state.change(|state| {
             let made = state.volumes.get_mut(&key);
             made.expect("only the call for this name removes it").phase = Phase::Ready;
             Ok::<_, FormatError>(())
         })?;
-        tracing::info!(%key, size = record.size, "volume made");
-        Ok(self.state.read(|state| view(state, &key, &record, 0)))
+        tracing::info!(%key, size = record.size, source = ?record.source, "volume made");
+        let allocated = self.pool.allocated(&image.owner)?;
+        Ok(self
+            .state
+            .read(|state| view(state, &key, &record, allocated)))
+    }
+
+    /// What is left of a volume that could not be made is not kept until somebody comes back for it: perhaps nobody does.
+    fn clear_failed(&self, key: &VolumeKey) {
+        if let Err(error) = self.finish_removal(key) {
+            tracing::warn!(%key, reason = crate::fault::chain(&error), "the remains of a volume stay until it is made again, or the next start");
+        }
     }
 
     fn find_same(&self, wanted: &NewVolume) -> Result<Option<VolumeView>, VolumeError> {
         let Some(found) = self.find_volume_named(&wanted.name)? else {
             return Ok(None);
         };
-        if found.size == wanted.size && found.metadata == wanted.metadata {
+        if found.size == wanted.size
+            && found.metadata == wanted.metadata
+            && found.source == wanted.source
+        {
             return Ok(Some(found));
         }
         Err(VolumeError::Taken {
@@ -175,6 +222,40 @@ impl Engine {
             key: found.key,
             size: found.size,
         })
+    }
+
+    /// The image that the volume is to be a copy of: there, and what it should be.
+    fn prove_source(&self, wanted: &NewVolume) -> Result<Option<Image>, VolumeError> {
+        let image = match &wanted.source {
+            None => return Ok(None),
+            Some(Source::Volume(key)) => self.grown_image(key)?,
+            Some(Source::Snapshot(key)) => {
+                let image = self.find_snapshot_image(key);
+                image.ok_or_else(|| VolumeError::NoSnapshot(key.clone()))?
+            }
+        };
+        if wanted.size < image.size {
+            return Err(VolumeError::Pool(PoolError::Smaller {
+                size: wanted.size,
+                source_size: image.size,
+            }));
+        }
+        self.pool.check(&image)?;
+        Ok(Some(image))
+    }
+
+    /// The image of a volume, grown to its end if that was cut off.
+    pub(super) fn grown_image(&self, key: &VolumeKey) -> Result<Image, VolumeError> {
+        self.finish_growing(key)
+            .map_err(|source| VolumeError::Growing {
+                key: key.clone(),
+                source: Box::new(source),
+            })?;
+        let image = self.state.read(|state| {
+            let found = state.find_ready(key);
+            found.map(|volume| Image::of_volume(key, volume))
+        });
+        image.ok_or_else(|| VolumeError::NoVolume(key.clone()))
     }
 
     /// The volume with this name.
@@ -193,7 +274,7 @@ impl Engine {
     /// # Errors
     /// See [`VolumeError`].
     pub fn find_volume(&self, key: &VolumeKey) -> Result<Option<VolumeView>, VolumeError> {
-        let allocated = self.pool.allocated(key)?;
+        let allocated = self.pool.allocated(&Owner::Volume(key.clone()))?;
         Ok(self.state.read(|state| {
             let record = state.find_ready(key)?;
             Some(view(state, key, record, allocated))
@@ -227,7 +308,7 @@ impl Engine {
         });
         // The pool is asked outside the state's lock: it may be slow.
         for volume in &mut page.volumes {
-            volume.allocated = self.pool.allocated(&volume.key)?;
+            volume.allocated = self.pool.allocated(&Owner::Volume(volume.key.clone()))?;
         }
         Ok(page)
     }
@@ -249,7 +330,7 @@ impl Engine {
 
     /// Removes what is left of a volume that was not made to the end, or not removed to the end.
     pub(super) fn finish_removal(&self, key: &VolumeKey) -> Result<(), VolumeError> {
-        self.pool.remove(key)?;
+        self.pool.remove(&Owner::Volume(key.clone()))?;
         self.state.change(|state| {
             state.volumes.remove(key);
             Ok(())
@@ -295,6 +376,7 @@ fn begin_making(
         growing_from: None,
         phase: Phase::Making,
         metadata: wanted.metadata.clone(),
+        source: wanted.source.clone(),
     };
     state.volumes.insert(key.clone(), record.clone());
     Ok((key, record))
@@ -327,6 +409,7 @@ fn view(state: &State, key: &VolumeKey, record: &VolumeRecord, allocated: u64) -
         size: record.size,
         metadata: record.metadata.clone(),
         allocated,
+        source: record.source.clone(),
         exported_to: exports
             .map(|(iqn, node, export)| (node.name.clone(), iqn.clone(), export.read_only))
             .collect(),

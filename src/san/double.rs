@@ -4,6 +4,7 @@
 
 mod line;
 mod service;
+mod snapshots;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -67,6 +68,8 @@ impl Gate {
 struct Inner {
     uuid: String,
     volumes: BTreeMap<String, wire::Volume>,
+    snapshots: BTreeMap<String, wire::Snapshot>,
+    extents: Vec<wire::Extent>,
     mishaps: VecDeque<Mishap>,
     held: Option<(&'static str, Gate)>,
     calls: Vec<&'static str>,
@@ -80,6 +83,8 @@ impl Double {
             inner: Arc::new(Mutex::new(Inner {
                 uuid: uuid.to_owned(),
                 volumes: BTreeMap::new(),
+                snapshots: BTreeMap::new(),
+                extents: Vec::new(),
                 mishaps: VecDeque::new(),
                 held: None,
                 calls: Vec::new(),
@@ -108,6 +113,17 @@ impl Double {
     /// The volumes as they are.
     pub(crate) fn volumes(&self) -> Vec<wire::Volume> {
         self.inner().volumes.values().cloned().collect()
+    }
+
+    /// How many snapshots there are.
+    pub(crate) fn snapshots(&self) -> usize {
+        self.inner().snapshots.len()
+    }
+
+    /// What every snapshot consists of from now on.
+    pub(crate) fn set_extents(&self, extents: &[(u64, u64)]) {
+        let extent = |&(offset, length): &(u64, u64)| wire::Extent { offset, length };
+        self.inner().extents = extents.iter().map(extent).collect();
     }
 
     /// Puts a volume there that no controller made.

@@ -9,12 +9,12 @@ use crate::fault::{Fault, Faulted};
 use crate::volume::NodeId;
 
 /// How often a creation is looked for and tried: the first time, and after a lost reply or a race with another controller.
-const ROUNDS: usize = 3;
+pub(super) const ROUNDS: usize = 3;
 
 /// One SAN of any family.
 pub struct San {
     kind: crate::volume::Family,
-    family: Box<dyn Family>,
+    pub(super) family: Box<dyn Family>,
 }
 
 impl San {
@@ -243,11 +243,11 @@ fn refuse_other_use(volume: &SanVolume, node: &NodeId, access: Access) -> Result
 }
 
 /// The reply was lost, or somebody else was first.
-fn is_worth_a_look(error: &SanError) -> bool {
+pub(super) fn is_worth_a_look(error: &SanError) -> bool {
     matches!(error, SanError::NoAnswer { .. }) || error.fault() == Fault::Conflict
 }
 
-fn absent_is_fine(outcome: Result<(), SanError>) -> Result<(), SanError> {
+pub(super) fn absent_is_fine(outcome: Result<(), SanError>) -> Result<(), SanError> {
     match outcome {
         Err(error) if error.fault() == Fault::NotFound => Ok(()),
         outcome => outcome,

@@ -64,7 +64,7 @@ pub enum SanError {
         found: u64,
     },
     /// The name belongs to something else.
-    #[error("the SAN has a different volume named {name:?}: {difference}")]
+    #[error("the SAN has a different one named {name:?}: {difference}")]
     Taken {
         /// The name.
         name: String,

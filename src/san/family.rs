@@ -5,13 +5,16 @@
 
 use super::Until;
 use super::error::SanError;
-use super::nouns::{Access, Capacity, NewVolume, Page, SanVolume};
+use super::nouns::{
+    Access, Capacity, ExtentPage, NewSnapshot, NewVolume, Page, SanSnapshot, SanVolume,
+    SnapshotPage,
+};
 use crate::fabric::{Export, Iqn, Portal};
 use crate::volume::NodeId;
 
 /// The primitives of one SAN.
 #[tonic::async_trait]
-pub(super) trait Family: Send + Sync {
+pub(super) trait Family: SnapshotFamily + Send + Sync {
     /// Makes the volume; never repeated by the family when the outcome is not known.
     async fn create_volume(&self, wanted: &NewVolume, until: Until) -> Result<SanVolume, SanError>;
     async fn find_by_name(&self, name: &str, until: Until) -> Result<Option<SanVolume>, SanError>;
@@ -43,4 +46,43 @@ pub(super) trait Family: Send + Sync {
     ) -> Result<(), SanError>;
     async fn capacity(&self, until: Until) -> Result<Capacity, SanError>;
     async fn portals(&self, until: Until) -> Result<Vec<Portal>, SanError>;
+}
+
+/// The primitives for snapshots.
+#[tonic::async_trait]
+pub(super) trait SnapshotFamily: Send + Sync {
+    /// Cuts all of them at one moment, in this order; never repeated by the family when the outcome is not known.
+    async fn create_snapshots(
+        &self,
+        wanted: &[NewSnapshot],
+        until: Until,
+    ) -> Result<Vec<SanSnapshot>, SanError>;
+    async fn find_snapshot_by_name(
+        &self,
+        name: &str,
+        until: Until,
+    ) -> Result<Option<SanSnapshot>, SanError>;
+    async fn find_snapshot_by_key(
+        &self,
+        key: &str,
+        until: Until,
+    ) -> Result<Option<SanSnapshot>, SanError>;
+    /// In the order of keys, from the first one after `after`; those of one volume, or all.
+    async fn list_snapshots(
+        &self,
+        after: &str,
+        most: u32,
+        volume: Option<&str>,
+        until: Until,
+    ) -> Result<SnapshotPage, SanError>;
+    /// Absent is fine.
+    async fn delete_snapshot(&self, key: &str, until: Until) -> Result<(), SanError>;
+    /// The bytes from `from` on that may be other than zero, or than in the snapshot `base` of the same volume; at most `most` extents.
+    async fn list_extents(
+        &self,
+        (key, base): (&str, Option<&str>),
+        from: u64,
+        most: u32,
+        until: Until,
+    ) -> Result<ExtentPage, SanError>;
 }

@@ -1,4 +1,4 @@
-//! SANs as the controller sees them: volumes, exports, portals, capacity.
+//! SANs as the controller sees them: volumes, snapshots, exports, portals, capacity.
 //!
 //! [`San`] holds the ensure loops once for every kind of SAN; a private trait supplies the primitives, one folder per family. The
 //! invariant: a call may be repeated at any time and by several controllers at once, for the SAN is the only database. `controller/` calls
@@ -14,13 +14,17 @@ mod linux;
 mod nouns;
 mod rules;
 mod sanhost;
+mod snapshots;
 
 #[cfg(test)]
 pub(crate) use double::{Double, Line};
 pub use ensure::San;
 pub use error::SanError;
 pub use fleet::{Fleet, Settings};
-pub use nouns::{Access, Capacity, Exported, NewVolume, Page, SanVolume};
+pub use nouns::{
+    Access, Capacity, Exported, ExtentPage, NewSnapshot, NewVolume, Page, SanSnapshot, SanVolume,
+    SnapshotPage, Source,
+};
 pub use rules::Rules;
 
 /// The end of a call's time, on tokio's clock. One for the whole call, whatever number of addresses it takes.

@@ -1,6 +1,7 @@
 //! What a SAN holds, in the crate's own words.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use crate::fabric::{Iqn, Wwid};
 use crate::volume::{NodeId, SizeRange};
@@ -21,6 +22,17 @@ pub struct NewVolume {
     pub metadata: Metadata,
     /// The keys of the metadata that a volume that is there already must carry with the same values.
     pub decisive: &'static [&'static str],
+    /// What it begins as a copy of; else as zeros.
+    pub source: Option<Source>,
+}
+
+/// What a volume is made of, by the SAN's own key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A volume as it is at that moment.
+    Volume(String),
+    /// A snapshot.
+    Snapshot(String),
 }
 
 impl NewVolume {
@@ -30,19 +42,27 @@ impl NewVolume {
         if !self.range.holds(found.size) {
             return Some(format!("it has {} bytes", found.size));
         }
-        let other = |key: &&&str| self.metadata.get(**key) != found.metadata.get(**key);
-        self.decisive.iter().find(other).map(|key| {
-            let show = |metadata: &Metadata| match metadata.get(*key) {
-                Some(value) => format!("{value:?}"),
-                None => "absent".to_owned(),
-            };
-            format!(
-                "its {key} is {}, not {}",
-                show(&found.metadata),
-                show(&self.metadata)
-            )
-        })
+        if self.source != found.source {
+            return Some(match &found.source {
+                Some(Source::Volume(key)) => format!("it was made of volume {key}"),
+                Some(Source::Snapshot(key)) => format!("it was made of snapshot {key}"),
+                None => "it was made of nothing".to_owned(),
+            });
+        }
+        other_note(self.decisive, &self.metadata, &found.metadata)
     }
+}
+
+/// The first of the `decisive` notes in which `found` differs from `wanted`, told.
+fn other_note(decisive: &[&str], wanted: &Metadata, found: &Metadata) -> Option<String> {
+    let other = |key: &&&str| wanted.get(**key) != found.get(**key);
+    decisive.iter().find(other).map(|key| {
+        let show = |metadata: &Metadata| match metadata.get(*key) {
+            Some(value) => format!("{value:?}"),
+            None => "absent".to_owned(),
+        };
+        format!("its {key} is {}, not {}", show(found), show(wanted))
+    })
 }
 
 /// A volume that is there.
@@ -60,6 +80,69 @@ pub struct SanVolume {
     pub metadata: Metadata,
     /// Who may reach it.
     pub exported_to: Vec<Exported>,
+    /// What it was made of; may be gone.
+    pub source: Option<Source>,
+}
+
+/// A snapshot to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewSnapshot {
+    /// Its name on the SAN; the same name is the same snapshot.
+    pub name: String,
+    /// The volume's key.
+    pub volume: String,
+    /// Kept with it.
+    pub metadata: Metadata,
+    /// The keys of the metadata that a snapshot that is there already must carry with the same values.
+    pub decisive: &'static [&'static str],
+}
+
+impl NewSnapshot {
+    /// Why `found`, which has the same name, is not the snapshot that is wanted, if it is not.
+    #[must_use]
+    pub fn difference(&self, found: &SanSnapshot) -> Option<String> {
+        if found.volume != self.volume {
+            return Some(format!("it is of volume {}", found.volume));
+        }
+        other_note(self.decisive, &self.metadata, &found.metadata)
+    }
+}
+
+/// A snapshot that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SanSnapshot {
+    /// The SAN's own key: never used twice.
+    pub key: String,
+    /// Its name on the SAN.
+    pub name: String,
+    /// The key of the volume that was cut; it may be gone.
+    pub volume: String,
+    /// The volume's size at that moment, in bytes.
+    pub size: u64,
+    /// That moment, by the SAN's clock.
+    pub created_at: SystemTime,
+    /// What was noted when it was cut.
+    pub metadata: Metadata,
+}
+
+/// A part of all snapshots, in the order of their keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotPage {
+    /// The snapshots.
+    pub snapshots: Vec<SanSnapshot>,
+    /// Whether there are more after the last of these.
+    pub more: bool,
+}
+
+/// A part of the bytes of a snapshot that may be other than zero, or than in an earlier one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExtentPage {
+    /// Offset and length, in the order of their offsets.
+    pub extents: Vec<(u64, u64)>,
+    /// Where the next part begins; `None` when that was all.
+    pub next: Option<u64>,
+    /// The size of the snapshot.
+    pub size: u64,
 }
 
 /// One node that may reach a volume.
@@ -125,6 +208,7 @@ mod tests {
                 .map(|&(key, value)| (key.to_owned(), value.to_owned()))
                 .collect(),
             exported_to: Vec::new(),
+            source: None,
         }
     }
 
@@ -136,6 +220,7 @@ mod tests {
             range: SizeRange::new(4, 8).unwrap(),
             metadata: volume(4, &[("a", "1"), ("written-by", "2")]).metadata,
             decisive: &["a", "b"],
+            source: None,
         };
         assert_eq!(wanted.difference(&volume(8, &[("a", "1")])), None);
         let told = |found: &SanVolume| wanted.difference(found).unwrap();

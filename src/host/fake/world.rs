@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
@@ -18,7 +18,9 @@ use super::{FakeWorld, Held};
 use crate::deadline::Moment;
 use crate::fabric::{HostName, Netdev, Portal};
 use crate::host::world::{LockGuard, MountCall, Watch, World};
-use crate::host::{Address, Block, Command, ExecError, FileKind, OnDeadline, Output, Space, Stat};
+use crate::host::{
+    Address, Block, Command, ExecError, FileExtent, FileKind, OnDeadline, Output, Space, Stat,
+};
 
 /// The root file system's.
 const ROOT_SPACE: Space = Space {
@@ -50,6 +52,10 @@ impl World for FakeWorld {
         Moment::from_zero(self.state().clock.now)
     }
 
+    fn wall_clock(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + self.state().clock.now
+    }
+
     fn watch(&self) -> Box<dyn Watch> {
         Box::new(FakeWatch {
             seen: self.state().clock.events,
@@ -76,6 +82,10 @@ impl World for FakeWorld {
 
     fn stat(&self, path: &Path) -> io::Result<Stat> {
         self.enter()?.stat(path)
+    }
+
+    fn file_extents(&self, _: &Path, _: u64, _: usize) -> io::Result<Vec<FileExtent>> {
+        Err(Errno::EOPNOTSUPP.into())
     }
 
     fn space(&self, path: &Path) -> io::Result<Space> {

@@ -44,6 +44,7 @@ fn new_volume(name: &str, size_bytes: u64) -> pb::CreateVolumeRequest {
         name: name.to_owned(),
         size_bytes,
         metadata: [("pvc".to_owned(), name.to_owned())].into(),
+        source: None,
     }
 }
 
@@ -252,4 +253,138 @@ async fn a_san_that_cannot_start_says_why() {
     let error = started.await.unwrap_err();
     let text = crate::fault::chain(&error);
     assert!(text.contains("nowhere is not a directory"), "{text}");
+}
+
+fn cut(volume: &pb::Volume, name: &str) -> pb::CreateSnapshotRequest {
+    pb::CreateSnapshotRequest {
+        name: name.to_owned(),
+        source_volume_key: volume.key.clone(),
+        metadata: [("snapshot".to_owned(), name.to_owned())].into(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_and_clones_over_the_wire() {
+    let running = Running::start();
+    let mut client = running.client(0).await;
+    let volume = client
+        .create_volume(new_volume("pvc-1", MIB))
+        .await
+        .unwrap()
+        .into_inner();
+    let snapshot = client
+        .create_snapshot(cut(&volume, "s"))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(snapshot.source_volume_key, volume.key);
+    let group = pb::CreateGroupSnapshotRequest {
+        snapshots: vec![cut(&volume, "s")],
+    };
+    let again = client.create_group_snapshot(group).await.unwrap();
+    assert_eq!(again.into_inner().snapshots, vec![snapshot.clone()]);
+    let mut clone = new_volume("pvc-2", 2 * MIB);
+    let of = Some(pb::source::Of::SnapshotKey(snapshot.key.clone()));
+    clone.source = Some(pb::Source { of });
+    let cloned = client.create_volume(clone.clone()).await.unwrap();
+    assert_eq!(cloned.into_inner().source, clone.source);
+
+    for by in [
+        pb::find_snapshot_request::By::Name("s".to_owned()),
+        pb::find_snapshot_request::By::Key(snapshot.key.clone()),
+    ] {
+        let by = Some(by);
+        let found = client.find_snapshot(pb::FindSnapshotRequest { by }).await;
+        assert_eq!(found.unwrap().into_inner(), snapshot);
+    }
+    let mut request = pb::ListSnapshotsRequest {
+        source_volume_key: volume.key.clone(),
+        ..Default::default()
+    };
+    let listed = client.list_snapshots(request.clone()).await.unwrap();
+    assert_eq!(listed.into_inner().snapshots, vec![snapshot.clone()]);
+    request.source_volume_key = "never".to_owned();
+    let listed = client.list_snapshots(request).await.unwrap();
+    assert!(listed.into_inner().snapshots.is_empty());
+    let mut extents = pb::ListExtentsRequest {
+        snapshot_key: snapshot.key.clone(),
+        ..Default::default()
+    };
+    let found = client.list_extents(extents.clone()).await.unwrap();
+    let found = found.into_inner();
+    assert_eq!(
+        (found.extents.len(), found.next_offset, found.size_bytes),
+        (0, None, MIB)
+    );
+    extents.base_snapshot_key = "never".to_owned();
+    let refused = client.list_extents(extents).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_made_of_nothing_is_refused() {
+    let running = Running::start();
+    let mut client = running.client(0).await;
+    let volume = client
+        .create_volume(new_volume("pvc-1", MIB))
+        .await
+        .unwrap()
+        .into_inner();
+    let snapshot = client.create_snapshot(cut(&volume, "s")).await;
+    let snapshot = snapshot.unwrap().into_inner();
+    let mut clone = new_volume("pvc-3", 2 * MIB);
+    for wrong in ["never", "00112233445566778899aabbccddeeff"] {
+        let of = Some(pb::source::Of::VolumeKey(wrong.to_owned()));
+        clone.source = Some(pb::Source { of });
+        let refused = client.create_volume(clone.clone()).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound);
+        let mut of_nothing = cut(&volume, "t");
+        of_nothing.source_volume_key = wrong.to_owned();
+        let refused = client.create_snapshot(of_nothing).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound);
+    }
+    clone.source = Some(pb::Source { of: None });
+    let refused = client.create_volume(clone).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    for key in [&snapshot.key, &snapshot.key, &"never".to_owned()] {
+        let key = key.clone();
+        client
+            .delete_snapshot(pb::DeleteSnapshotRequest { key })
+            .await
+            .unwrap();
+    }
+    let refused = client.delete_snapshot(pb::DeleteSnapshotRequest::default());
+    assert_eq!(refused.await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_that_is_being_changed_is_not_cut_meanwhile() {
+    let running = Running::start();
+    let mut client = running.client(0).await;
+    let volume = client
+        .create_volume(new_volume("pvc-1", MIB))
+        .await
+        .unwrap()
+        .into_inner();
+    client.export_volume(give(&volume, "n1")).await.unwrap();
+    running.san.lio.set_in_flight(true);
+    let mut caller = client.clone();
+    let request = take(&volume);
+    let first = tokio::spawn(async move { caller.unexport_volume(request).await });
+    while let Ok(early) = client.create_snapshot(cut(&volume, "early")).await {
+        let key = early.into_inner().key;
+        let early = pb::DeleteSnapshotRequest { key };
+        client.delete_snapshot(early).await.unwrap();
+    }
+    let refused = client.create_snapshot(cut(&volume, "s")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Aborted, "{refused}");
+    let mut clone = new_volume("pvc-2", MIB);
+    let of = Some(pb::source::Of::VolumeKey(volume.key.clone()));
+    clone.source = Some(pb::Source { of });
+    let refused = client.create_volume(clone.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Aborted, "{refused}");
+    running.san.lio.set_in_flight(false);
+    first.await.unwrap().unwrap();
+    client.create_snapshot(cut(&volume, "s")).await.unwrap();
+    client.create_volume(clone).await.unwrap();
 }

@@ -4,7 +4,10 @@ use tonic::Status;
 
 use crate::fabric::{self, Iqn, Wwid};
 use crate::linux_san::exports::ExportRequest;
-use crate::linux_san::names::VolumeKey;
+use crate::linux_san::names::{SnapshotKey, VolumeKey};
+use crate::linux_san::pool::ExtentPage;
+use crate::linux_san::snapshots::{ExtentsRequest, NewSnapshot, SnapshotView};
+use crate::linux_san::state::Source;
 use crate::linux_san::volumes::{Capacity, NewVolume, VolumeView};
 use crate::linux_san_wire as pb;
 
@@ -12,12 +15,91 @@ fn field<E: std::fmt::Display>(name: &str) -> impl FnOnce(E) -> Status {
     move |error| Status::invalid_argument(format!("{name}: {error}"))
 }
 
-pub(super) fn new_volume(request: pb::CreateVolumeRequest) -> NewVolume {
-    NewVolume {
+pub(super) fn new_volume(request: pb::CreateVolumeRequest) -> Result<NewVolume, Status> {
+    Ok(NewVolume {
         name: request.name,
         size: request.size_bytes,
         metadata: request.metadata.into_iter().collect(),
+        source: request.source.map(find_source).transpose()?,
+    })
+}
+
+fn find_source(source: pb::Source) -> Result<Source, Status> {
+    use pb::source::Of;
+    match source.of {
+        Some(Of::VolumeKey(key)) => Ok(Source::Volume(source_key(&key)?)),
+        Some(Of::SnapshotKey(key)) => Ok(Source::Snapshot(snapshot_key("snapshot_key", &key)?)),
+        None => Err(Status::invalid_argument(
+            "source: volume_key or snapshot_key must be set",
+        )),
     }
+}
+
+fn source(source: Source) -> pb::Source {
+    use pb::source::Of;
+    pb::Source {
+        of: Some(match source {
+            Source::Volume(key) => Of::VolumeKey(key.into()),
+            Source::Snapshot(key) => Of::SnapshotKey(key.into()),
+        }),
+    }
+}
+
+/// A key of a volume that must be there.
+fn source_key(text: &str) -> Result<VolumeKey, Status> {
+    text.parse()
+        .map_err(|_| Status::not_found(format!("there is no volume {text:?}")))
+}
+
+/// A key of a snapshot that must be there; one that we never gave out belongs to none.
+pub(super) fn snapshot_key(field: &str, text: &str) -> Result<SnapshotKey, Status> {
+    if text.is_empty() {
+        return Err(Status::invalid_argument(format!("{field} must be set")));
+    }
+    text.parse()
+        .map_err(|_| Status::not_found(format!("{field}: there is no snapshot {text:?}")))
+}
+
+pub(super) fn new_snapshot(request: pb::CreateSnapshotRequest) -> Result<NewSnapshot, Status> {
+    if request.source_volume_key.is_empty() {
+        return Err(Status::invalid_argument("source_volume_key must be set"));
+    }
+    Ok(NewSnapshot {
+        name: request.name,
+        source: source_key(&request.source_volume_key)?,
+        metadata: request.metadata.into_iter().collect(),
+    })
+}
+
+pub(super) fn extents_request(request: &pb::ListExtentsRequest) -> Result<ExtentsRequest, Status> {
+    let base = match request.base_snapshot_key.as_str() {
+        "" => None,
+        key => Some(snapshot_key("base_snapshot_key", key)?),
+    };
+    Ok(ExtentsRequest {
+        key: snapshot_key("snapshot_key", &request.snapshot_key)?,
+        base,
+        from: request.from_offset,
+        most: limit(request.max_entries)?,
+    })
+}
+
+/// The key after which a page of snapshots begins, its length, and the volume whose they are. A volume that we never had is some other key.
+type SnapshotsAsked = (Option<SnapshotKey>, Option<usize>, Option<VolumeKey>);
+
+/// `None` when no snapshot can be of that volume.
+pub(super) fn snapshots_page(
+    request: &pb::ListSnapshotsRequest,
+) -> Result<Option<SnapshotsAsked>, Status> {
+    let after = match request.after_key.as_str() {
+        "" => None,
+        key => Some(key.parse().map_err(field("after_key"))?),
+    };
+    let limit = limit(request.max_entries)?;
+    Ok(match request.source_volume_key.as_str() {
+        "" => Some((after, limit, None)),
+        key => key.parse().ok().map(|of| (after, limit, Some(of))),
+    })
 }
 
 /// Key and identity; `None` for ones that we never gave out: they belong to no volume.
@@ -62,8 +144,12 @@ pub(super) fn page(
         "" => None,
         key => Some(key.parse().map_err(field("after_key"))?),
     };
-    let limit = usize::try_from(request.max_entries).map_err(field("max_entries"))?;
-    Ok((after, (limit != 0).then_some(limit)))
+    Ok((after, limit(request.max_entries)?))
+}
+
+fn limit(max_entries: u32) -> Result<Option<usize>, Status> {
+    let limit = usize::try_from(max_entries).map_err(field("max_entries"))?;
+    Ok((limit != 0).then_some(limit))
 }
 
 pub(super) fn volume(view: VolumeView) -> pb::Volume {
@@ -75,6 +161,7 @@ pub(super) fn volume(view: VolumeView) -> pb::Volume {
         size_bytes: view.size,
         metadata: view.metadata.into_iter().collect(),
         allocated_bytes: view.allocated,
+        source: view.source.map(source),
         exported_to: exported_to
             .map(|(node_name, initiator, read_only)| pb::ExportedTo {
                 node_name,
@@ -82,6 +169,32 @@ pub(super) fn volume(view: VolumeView) -> pb::Volume {
                 read_only,
             })
             .collect(),
+    }
+}
+
+pub(super) fn snapshot(view: SnapshotView) -> pb::Snapshot {
+    pb::Snapshot {
+        key: view.key.into(),
+        name: view.name,
+        source_volume_key: view.source.into(),
+        size_bytes: view.size,
+        created_at_ms: view.created_at_ms,
+        metadata: view.metadata.into_iter().collect(),
+        allocated_bytes: view.allocated,
+    }
+}
+
+pub(super) fn extents((page, size_bytes): (ExtentPage, u64)) -> pb::ListExtentsResponse {
+    let extents = page.extents.into_iter();
+    pb::ListExtentsResponse {
+        extents: extents
+            .map(|extent| pb::Extent {
+                offset: extent.offset,
+                length: extent.length,
+            })
+            .collect(),
+        next_offset: page.next,
+        size_bytes,
     }
 }
 

@@ -43,23 +43,53 @@ fn delete(engine: &Arc<Engine>, volume: &Mutex<Option<VolumeView>>) -> Result<()
     told(engine.delete_volume(&volume.key, &volume.wwid))
 }
 
-/// The state file without what is random.
-fn shape(san: &SanBox, volume: &Mutex<Option<VolumeView>>) -> String {
-    let mut state = std::fs::read_to_string(san.path("state/state.json")).unwrap();
-    if let Some(volume) = &*volume.lock().unwrap() {
-        state = state.replace(&volume.key.to_string(), "KEY");
+fn cut(engine: &Arc<Engine>, volume: &Mutex<Option<VolumeView>>) -> Result<(), String> {
+    told(engine.create_snapshots(&[super::snapshots::cut(&created(volume), "s")])).map(drop)
+}
+
+fn uncut(engine: &Arc<Engine>, _: &Mutex<Option<VolumeView>>) -> Result<(), String> {
+    match told(engine.find_snapshot_named("s"))? {
+        Some(snapshot) => told(engine.delete_snapshot(&snapshot.key)),
+        None => Ok(()),
     }
-    let random = ["serial", "san_uuid", "pool_id", "target"];
+}
+
+/// Makes a volume of the snapshot, which takes the place of the one that was cut.
+fn copy(engine: &Arc<Engine>, volume: &Mutex<Option<VolumeView>>) -> Result<(), String> {
+    let snapshot = told(engine.find_snapshot_named("s"))?.unwrap();
+    let source = Source::Snapshot(snapshot.key);
+    let made = told(engine.create_volume(&super::snapshots::copy(source, "copy", 8 * MIB)))?;
+    *volume.lock().unwrap() = Some(made);
+    Ok(())
+}
+
+/// The state file without what is random: every key is the name of what it belongs to.
+fn shape(san: &SanBox) -> String {
+    let mut text = std::fs::read_to_string(san.path("state/state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for kind in ["volumes", "snapshots"] {
+        for (key, record) in state[kind].as_object().into_iter().flatten() {
+            text = text.replace(key, record["name"].as_str().unwrap());
+        }
+    }
+    // Read again, it is in the order of the names.
+    let state: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let text = serde_json::to_string_pretty(&state).unwrap();
+    let random = ["serial", "san_uuid", "pool_id", "target", "created_at_ms"];
     let kept = |line: &&str| {
-        !random
+        let named = random
             .iter()
-            .any(|name| line.contains(&format!("{name:?}:")))
+            .any(|name| line.contains(&format!("{name:?}:")));
+        let value = line.rsplit('"').nth(1).unwrap_or_default();
+        let gone = value.len() == 32 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+        !named && !gone
     };
-    let lines: Vec<_> = state.lines().filter(kept).collect();
+    let lines: Vec<_> = text.lines().filter(kept).collect();
     format!(
-        "{} {} {}",
+        "{} {} {} {}",
         lines.join("\n"),
         san.pool_files().len(),
+        san.cut_files().len(),
         san.lio.tree().len()
     )
 }
@@ -97,7 +127,7 @@ fn crash_at(step: u64, reboot: bool, before: &[Operation], operation: Operation)
     let steps = san.host.counts().steps;
     operation(&engine, &volume).unwrap();
     assert_eq!(san.host.counts().steps, steps, "step {step}: repeated work");
-    Some(shape(&san, &volume))
+    Some(shape(&san))
 }
 
 fn crash_everywhere(before: &[Operation], operation: Operation) {
@@ -108,7 +138,7 @@ fn crash_everywhere(before: &[Operation], operation: Operation) {
         for run in before.iter().chain([&operation]) {
             run(&engine, &volume).unwrap();
         }
-        shape(&san, &volume)
+        shape(&san)
     };
     for reboot in RESTARTS {
         let mut step = 1;
@@ -150,6 +180,26 @@ fn an_export_after_a_cut_off_expansion_has_the_new_size() {
 #[test]
 fn an_unexport_converges() {
     crash_everywhere(&[create, export], unexport);
+}
+
+#[test]
+fn a_snapshot_converges() {
+    crash_everywhere(&[create], cut);
+    crash_everywhere(&[create, export, cut], uncut);
+}
+
+#[test]
+fn a_clone_converges() {
+    crash_everywhere(&[create, cut], copy);
+    crash_everywhere(&[create, cut, delete], copy);
+}
+
+#[test]
+fn a_snapshot_of_a_volume_whose_expansion_was_cut_off_has_the_new_size() {
+    crash_everywhere(&[create], |engine, volume| {
+        expand(engine, volume)?;
+        cut(engine, volume)
+    });
 }
 
 #[test]

@@ -46,6 +46,7 @@ fn sizes_and_names_have_bounds() {
         name: name.to_owned(),
         size,
         metadata: BTreeMap::new(),
+        source: None,
     };
     for size in [0, 1, MIB + 1, capacity.maximum_volume + MIB, u64::MAX] {
         let refused = engine.create_volume(&with("a", size)).unwrap_err();

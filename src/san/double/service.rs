@@ -55,12 +55,19 @@ impl Inner {
 
     fn create(&mut self, request: wire::CreateVolumeRequest) -> Result<wire::Volume, Status> {
         if let Some(found) = self.volumes.values().find(|v| v.name == request.name) {
-            let same = found.size_bytes == request.size_bytes && found.metadata == request.metadata;
+            let same = found.size_bytes == request.size_bytes
+                && found.metadata == request.metadata
+                && found.source == request.source;
             return if same {
                 Ok(found.clone())
             } else {
                 Err(Status::already_exists("another volume has the name"))
             };
+        }
+        if let Some(source) = &request.source
+            && self.source_size(source)? > request.size_bytes
+        {
+            return Err(Status::out_of_range("a copy is never smaller"));
         }
         self.made += 1;
         let volume = wire::Volume {
@@ -71,6 +78,7 @@ impl Inner {
             metadata: request.metadata,
             allocated_bytes: 0,
             exported_to: Vec::new(),
+            source: request.source,
         };
         self.volumes.insert(volume.key.clone(), volume.clone());
         Ok(volume)
@@ -236,6 +244,75 @@ impl LinuxSan for Service {
             Ok(wire::DeleteVolumeResponse {})
         })
         .await
+    }
+
+    async fn create_snapshot(
+        &self,
+        request: Request<wire::CreateSnapshotRequest>,
+    ) -> Reply<wire::Snapshot> {
+        let wanted = [request.into_inner()];
+        self.serve("CreateSnapshot", |inner| Ok(inner.cut(&wanted)?.remove(0)))
+            .await
+    }
+
+    async fn create_group_snapshot(
+        &self,
+        request: Request<wire::CreateGroupSnapshotRequest>,
+    ) -> Reply<wire::CreateGroupSnapshotResponse> {
+        let wanted = request.into_inner().snapshots;
+        self.serve("CreateGroupSnapshot", |inner| {
+            let snapshots = inner.cut(&wanted)?;
+            Ok(wire::CreateGroupSnapshotResponse { snapshots })
+        })
+        .await
+    }
+
+    async fn find_snapshot(
+        &self,
+        request: Request<wire::FindSnapshotRequest>,
+    ) -> Reply<wire::Snapshot> {
+        use wire::find_snapshot_request::By;
+        let by = request.into_inner().by.unwrap();
+        self.serve("FindSnapshot", |inner| {
+            let found = inner.snapshots.values().find(|snapshot| match &by {
+                By::Name(name) => snapshot.name == *name,
+                By::Key(key) => snapshot.key == *key,
+            });
+            found
+                .cloned()
+                .ok_or_else(|| Status::not_found("no such snapshot"))
+        })
+        .await
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<wire::ListSnapshotsRequest>,
+    ) -> Reply<wire::ListSnapshotsResponse> {
+        let request = request.into_inner();
+        self.serve("ListSnapshots", |inner| Ok(inner.list_snapshots(&request)))
+            .await
+    }
+
+    async fn delete_snapshot(
+        &self,
+        request: Request<wire::DeleteSnapshotRequest>,
+    ) -> Reply<wire::DeleteSnapshotResponse> {
+        let key = request.into_inner().key;
+        self.serve("DeleteSnapshot", |inner| {
+            inner.snapshots.remove(&key);
+            Ok(wire::DeleteSnapshotResponse {})
+        })
+        .await
+    }
+
+    async fn list_extents(
+        &self,
+        request: Request<wire::ListExtentsRequest>,
+    ) -> Reply<wire::ListExtentsResponse> {
+        let request = request.into_inner();
+        self.serve("ListExtents", |inner| inner.list_extents(&request))
+            .await
     }
 
     async fn export_volume(

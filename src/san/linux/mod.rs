@@ -5,6 +5,7 @@
 
 mod connect;
 mod read;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 
@@ -80,6 +81,7 @@ impl Family for LinuxSan {
             name: wanted.name.clone(),
             size_bytes: wanted.size,
             metadata: wanted.metadata.clone().into_iter().collect(),
+            source: wanted.source.clone().map(snapshots::source),
         };
         let send = |mut client: LinuxSanClient<Channel>| {
             let request = request.clone();

@@ -1,7 +1,11 @@
 //! From the Linux SAN's answers to our own nouns. An answer that does not parse is refused whole.
 
+use std::time::{Duration, SystemTime};
+
 use super::super::error::Cause;
-use super::super::nouns::{Capacity, Exported, Page, SanVolume};
+use super::super::nouns::{
+    Capacity, Exported, ExtentPage, Page, SanSnapshot, SanVolume, SnapshotPage, Source,
+};
 use crate::fabric::{Export, Lun, Offer, Portal};
 use crate::linux_san_wire as wire;
 
@@ -32,8 +36,91 @@ pub(super) fn volume(wire: wire::Volume) -> Result<SanVolume, Unusable> {
             .into_iter()
             .map(exported)
             .collect::<Result<_, _>>()?,
+        source: wire.source.map(source).transpose()?,
         key: wire.key,
         name: wire.name,
+    })
+}
+
+fn source(wire: wire::Source) -> Result<Source, Unusable> {
+    use wire::source::Of;
+    match wire.of {
+        Some(Of::VolumeKey(key)) => Ok(Source::Volume(key)),
+        Some(Of::SnapshotKey(key)) => Ok(Source::Snapshot(key)),
+        None => Err(unusable("source")("it is empty")),
+    }
+}
+
+pub(super) fn snapshot(wire: wire::Snapshot) -> Result<SanSnapshot, Unusable> {
+    for (field, text) in [
+        ("key", &wire.key),
+        ("source_volume_key", &wire.source_volume_key),
+    ] {
+        if text.is_empty() {
+            return Err(unusable(field)("it is empty"));
+        }
+    }
+    let moment = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(wire.created_at_ms));
+    Ok(SanSnapshot {
+        created_at: moment.ok_or_else(|| unusable("created_at_ms")("no clock shows it"))?,
+        key: wire.key,
+        name: wire.name,
+        volume: wire.source_volume_key,
+        size: wire.size_bytes,
+        metadata: wire.metadata.into_iter().collect(),
+    })
+}
+
+/// As many as were asked for.
+pub(super) fn snapshots(
+    wire: Vec<wire::Snapshot>,
+    asked: usize,
+) -> Result<Vec<SanSnapshot>, Unusable> {
+    if wire.len() != asked {
+        return Err(unusable("snapshots")(
+            "it has another length than was asked for",
+        ));
+    }
+    wire.into_iter().map(snapshot).collect()
+}
+
+pub(super) fn snapshot_page(wire: wire::ListSnapshotsResponse) -> Result<SnapshotPage, Unusable> {
+    if wire.more && wire.snapshots.is_empty() {
+        return Err(unusable("snapshots")("it is empty, yet there are more"));
+    }
+    Ok(SnapshotPage {
+        more: wire.more,
+        snapshots: wire
+            .snapshots
+            .into_iter()
+            .map(snapshot)
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+/// The extents of a page that was to begin at `from`: they go forward, and so does the next page, or a walk would never end.
+pub(super) fn extents(wire: wire::ListExtentsResponse, from: u64) -> Result<ExtentPage, Unusable> {
+    let mut at = from;
+    for extent in &wire.extents {
+        let end = extent.offset.checked_add(extent.length);
+        match end.filter(|&end| extent.offset >= at && end > extent.offset) {
+            Some(end) => at = end,
+            None => return Err(unusable("extents")("they do not go forward")),
+        }
+    }
+    if wire
+        .next_offset
+        .is_some_and(|next| next < at || next <= from)
+    {
+        return Err(unusable("next_offset")("it does not go forward"));
+    }
+    let extents = wire.extents.into_iter();
+    Ok(ExtentPage {
+        extents: extents
+            .map(|extent| (extent.offset, extent.length))
+            .collect(),
+        next: wire.next_offset,
+        size: wire.size_bytes,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::double::{Double, Line, Mishap};
-use super::super::{Access, NewVolume, San, SanError, SanVolume, Until};
+use super::super::{Access, NewSnapshot, NewVolume, San, SanError, SanVolume, Source, Until};
 use super::LinuxSan;
 use crate::fault::{Fault, Faulted, chain};
 use crate::volume::{Family, NodeId, SizeRange};
@@ -26,6 +26,7 @@ fn wanted(name: &str, size: u64) -> NewVolume {
         range: SizeRange::new(i64::try_from(size).unwrap(), 0).unwrap(),
         metadata: [("csi/name".to_owned(), name.to_owned())].into(),
         decisive: &["csi/name"],
+        source: None,
     }
 }
 
@@ -69,6 +70,103 @@ async fn a_volume_lives_its_life() {
     remove().await.unwrap();
     assert_eq!(find().await.unwrap(), None);
     assert_eq!(san.portals(soon()).await.unwrap().len(), 2);
+}
+
+fn cut_of(volume: &SanVolume, name: &str) -> NewSnapshot {
+    NewSnapshot {
+        name: name.to_owned(),
+        volume: volume.key.clone(),
+        metadata: [("csi/name".to_owned(), name.to_owned())].into(),
+        decisive: &["csi/name"],
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_and_what_is_made_of_it_live_their_lives() {
+    let double = Double::new("one");
+    let line = double.line().await;
+    let san = san(&[line.address()]);
+    let volume = made(&san, "v").await;
+    let cut = || async { san.ensure_snapshots(&[cut_of(&volume, "s")], soon()).await };
+    let snapshot = cut().await.unwrap().remove(0);
+    assert_eq!(cut().await.unwrap(), vec![snapshot.clone()]);
+    assert_eq!(
+        (snapshot.volume.clone(), snapshot.size),
+        (volume.key.clone(), GIB)
+    );
+    let mut clone = wanted("c", 2 * GIB);
+    clone.source = Some(Source::Snapshot(snapshot.key.clone()));
+    let cloned = san.ensure_volume(&clone, soon()).await.unwrap();
+    assert_eq!(san.ensure_volume(&clone, soon()).await.unwrap(), cloned);
+    clone.source = Some(Source::Volume(volume.key.clone()));
+    let taken = san.ensure_volume(&clone, soon()).await.unwrap_err();
+    assert_eq!(taken.fault(), Fault::Conflict);
+    assert!(taken.to_string().contains(&snapshot.key), "{taken}");
+    let mut gone = wanted("d", GIB);
+    gone.source = Some(Source::Snapshot("key-9999".to_owned()));
+    let missing = san.ensure_volume(&gone, soon()).await.unwrap_err();
+    assert_eq!(missing.fault(), Fault::NotFound);
+
+    let other = made(&san, "w").await;
+    let taken = san.ensure_snapshots(&[cut_of(&other, "s")], soon()).await;
+    assert!(matches!(taken, Err(SanError::Taken { .. })), "{taken:?}");
+    san.ensure_snapshots(&[cut_of(&other, "t")], soon())
+        .await
+        .unwrap();
+    let of = Some(volume.key.as_str());
+    let page = san.list_snapshots("", 10, of, soon()).await.unwrap();
+    assert_eq!((page.snapshots, page.more), (vec![snapshot.clone()], false));
+    let page = san.list_snapshots("", 1, None, soon()).await.unwrap();
+    assert!(page.more && page.snapshots.len() == 1);
+
+    double.set_extents(&[(0, 4096), (8192, 4096)]);
+    let of = (snapshot.key.as_str(), None);
+    let page = san.list_extents(of, 0, 1, soon()).await.unwrap();
+    assert_eq!((page.extents, page.next), (vec![(0, 4096)], Some(8192)));
+    let page = san.list_extents(of, 8192, 1, soon()).await.unwrap();
+    assert_eq!((page.extents, page.next), (vec![(8192, 4096)], None));
+    for _ in 0..2 {
+        san.remove_snapshot(&snapshot.key, soon()).await.unwrap();
+    }
+    assert_eq!(
+        san.find_snapshot(&snapshot.key, soon()).await.unwrap(),
+        None
+    );
+}
+
+#[tokio::test]
+async fn after_a_lost_reply_snapshots_are_looked_for_before_they_are_cut_again() {
+    let double = Double::new("one");
+    let (first, second) = (double.line().await, double.line().await);
+    let san = san(&[first.address(), second.address()]);
+    let volumes = [made(&san, "v").await, made(&san, "w").await];
+    double.suffer(Mishap::LosesReply("CreateSnapshot"));
+    let one = [cut_of(&volumes[0], "s")];
+    let cut = san.ensure_snapshots(&one, soon()).await.unwrap();
+    let group = [cut_of(&volumes[0], "g/v"), cut_of(&volumes[1], "g/w")];
+    double.suffer(Mishap::LosesReply("CreateGroupSnapshot"));
+    let together = san.ensure_snapshots(&group, soon()).await.unwrap();
+    assert_eq!(together.len(), 2);
+    double.suffer(Mishap::LosesRequest("CreateSnapshot"));
+    let again = [cut_of(&volumes[0], "u")];
+    san.ensure_snapshots(&again, soon()).await.unwrap();
+    assert_eq!(double.snapshots(), 4, "none twice");
+    let calls = double.calls();
+    let cuts: Vec<_> = calls.iter().filter(|c| c.starts_with("Create")).collect();
+    assert_eq!(
+        cuts[2..],
+        [
+            &"CreateSnapshot",
+            &"CreateGroupSnapshot",
+            &"CreateSnapshot",
+            &"CreateSnapshot"
+        ]
+    );
+    assert_eq!(san.ensure_snapshots(&one, soon()).await.unwrap(), cut);
+    // A part of a group cannot be completed: it was cut at another moment.
+    san.remove_snapshot(&together[1].key, soon()).await.unwrap();
+    let part = san.ensure_snapshots(&group, soon()).await.unwrap_err();
+    assert_eq!(part.fault(), Fault::Conflict);
 }
 
 #[tokio::test]

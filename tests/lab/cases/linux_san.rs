@@ -302,6 +302,7 @@ impl San {
             name: name.to_owned(),
             size_bytes: SIZE,
             metadata: [("made-by".to_owned(), "lab".to_owned())].into(),
+            source: None,
         };
         let made = self.runtime.block_on(self.client.create_volume(request))?;
         Ok(made.into_inner())
