@@ -165,6 +165,18 @@ pub struct SanArguments {
     /// A data portal, `address[:port]`; may be repeated. One for each path.
     #[arg(long, required = true)]
     pub portal: Vec<Portal>,
+    /// Which target a volume is shown at: one for each `node`, one `shared` by all nodes and volumes, or one for each `volume`. Holds for new exports; those that
+    /// are there stay where they are.
+    #[arg(long, default_value = "node", value_parser = ["node", "shared", "volume"])]
+    pub layout: String,
+    /// How long an unexport waits for what the node has in flight to land, for example `20s`. After it the controller is told to ask again, and the volume
+    /// goes to nobody else until it has landed.
+    #[arg(long, default_value = "20s", value_parser = duration)]
+    pub drain_deadline: Duration,
+    /// Have the nodes prove their logins (CHAP): a directory with the files of a Kubernetes iSCSI secret (node.session.auth.username, .password, and for mutual
+    /// CHAP .username_in, .password_in), mode 600. A folder in it that is named as an initiator is for that one alone. Read anew when it changes.
+    #[arg(long)]
+    pub credentials: Option<PathBuf>,
     /// Serve management without TLS on addresses other than loopback. Whoever reaches them can delete volumes.
     #[arg(long)]
     pub insecure: bool,

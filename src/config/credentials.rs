@@ -1,13 +1,13 @@
-//! The secrets of a partition's logins, from a directory as Kubernetes mounts a Secret: one file for each value, under the names that
+//! The secrets of logins, a partition's or those that a SAN of ours asks for, from a directory as Kubernetes mounts a Secret: one file for each value, under the names that
 //! Kubernetes gives to the keys of its iSCSI secrets. Read anew at each use, so that a new Secret is taken without a restart.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Partition;
-use crate::fabric::{Chap, ChapError, ChapUser, Secret};
+use crate::fabric::{Chap, ChapError, ChapUser, Iqn, Secret};
 use crate::fault::{Fault, Faulted};
-use crate::host::{Host, is_gone};
+use crate::host::{FileKind, Host, is_gone};
 use crate::volume::SanName;
 
 const USERNAME: &str = "node.session.auth.username";
@@ -17,56 +17,68 @@ const PASSWORD_IN: &str = "node.session.auth.password_in";
 
 /// The kubelet replaces a whole Secret by pointing this link elsewhere.
 const GENERATION: &str = "..data";
+/// Group and others.
+const OTHERS: u32 = 0o077;
 /// How often a Secret may be replaced while it is read.
 const TRIES: u32 = 3;
 
-/// Why a partition's logins cannot be proven. Never says a secret.
+/// Why logins cannot be proven. Never says a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// A file that must be there is not.
-    #[error("partition {partition}: {} is missing", path.display())]
+    #[error("{of}: {} is missing", path.display())]
     Missing {
         /// Whose.
-        partition: SanName,
+        of: String,
         /// Which file.
         path: PathBuf,
     },
     /// It cannot be read.
-    #[error("partition {partition}: {} cannot be read", path.display())]
+    #[error("{of}: {} cannot be read", path.display())]
     Read {
         /// Whose.
-        partition: SanName,
+        of: String,
         /// Which file.
         path: PathBuf,
         #[source]
         source: io::Error,
     },
+    /// Others than its owner can open it.
+    #[error("{of}: {} has mode {mode:03o}; only its owner may read it: chmod 600", path.display())]
+    Reach {
+        /// Whose.
+        of: String,
+        /// Which file.
+        path: PathBuf,
+        /// What it is now.
+        mode: u32,
+    },
     /// CHAP cannot be done with what it holds.
-    #[error("partition {partition}: {} {reason}", path.display())]
+    #[error("{of}: {} {reason}", path.display())]
     Content {
         /// Whose.
-        partition: SanName,
+        of: String,
         /// Which file.
         path: PathBuf,
         /// What is wrong with it.
         reason: ChapError,
     },
     /// Two names for one thing.
-    #[error("partition {partition}: chapuser and {} differ; remove one of them", path.display())]
+    #[error("{of}: chapuser and {} differ; remove one of them", path.display())]
     TwoNames {
         /// Whose.
-        partition: SanName,
+        of: String,
         /// The file with the other name.
         path: PathBuf,
     },
     /// One secret for both directions.
     #[error(
-        "partition {partition}: the secrets {PASSWORD} and {PASSWORD_IN} in {} are the same, which RFC 7143 forbids",
+        "{of}: the secrets {PASSWORD} and {PASSWORD_IN} in {} are the same, which RFC 7143 forbids",
         path.display()
     )]
     SameSecret {
         /// Whose.
-        partition: SanName,
+        of: String,
         /// The directory.
         path: PathBuf,
     },
@@ -90,21 +102,63 @@ pub fn read_chap(
     let Some(directory) = &partition.credentials else {
         return Ok(None);
     };
+    let of = format!("partition {name}");
+    let told = (directory.as_path(), partition.chapuser.as_deref());
+    read_whole(host, &of, told, Reach::AsMounted).map(Some)
+}
+
+/// What `initiator` has to prove to a SAN of ours: from the folder of its name in `directory`, else from `directory` itself.
+///
+/// # Errors
+/// See [`CredentialsError`].
+pub fn read_san_chap(
+    host: &Host,
+    directory: &Path,
+    initiator: &Iqn,
+) -> Result<Chap, CredentialsError> {
+    let of = format!("initiator {initiator}");
+    let own = directory.join(initiator.as_str());
+    let found = host.find_stat(&own);
+    let found = found.map_err(|source| CredentialsError::Read {
+        of: of.clone(),
+        path: own.clone(),
+        source,
+    })?;
+    let folder = if found.is_some() { &own } else { directory };
+    read_whole(host, &of, (folder, None), Reach::OwnerAlone)
+}
+
+/// Whom a file with a secret may be open to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// Whoever the orchestrator mounted it for.
+    AsMounted,
+    /// Its owner.
+    OwnerAlone,
+}
+
+fn read_whole(
+    host: &Host,
+    of: &str,
+    (directory, chapuser): (&Path, Option<&str>),
+    reach: Reach,
+) -> Result<Chap, CredentialsError> {
     let mut tries = 1;
     loop {
         let generation = host.read_link(&directory.join(GENERATION)).ok();
         let folder = Folder {
             host,
-            partition: name,
+            of: of.to_owned(),
             told: directory,
+            reach,
             read: generation
                 .as_ref()
-                .map_or_else(|| directory.clone(), |inner| directory.join(inner)),
+                .map_or_else(|| directory.to_owned(), |inner| directory.join(inner)),
         };
-        let chap = folder.chap(partition.chapuser.as_deref());
+        let chap = folder.chap(chapuser);
         let after = host.read_link(&directory.join(GENERATION)).ok();
         if after == generation || tries == TRIES {
-            return chap.map(Some);
+            return chap;
         }
         tries += 1;
     }
@@ -113,9 +167,11 @@ pub fn read_chap(
 /// One state of the directory.
 struct Folder<'f> {
     host: &'f Host,
-    partition: &'f SanName,
+    /// Whose it is, for people.
+    of: String,
     /// As the config names it.
     told: &'f Path,
+    reach: Reach,
     /// Where this state of it is.
     read: PathBuf,
 }
@@ -133,7 +189,7 @@ impl Folder<'_> {
             .is_some_and(|target| target.secret == initiator.secret)
         {
             return Err(CredentialsError::SameSecret {
-                partition: self.partition.clone(),
+                of: self.of.clone(),
                 path: self.told.to_owned(),
             });
         }
@@ -143,7 +199,7 @@ impl Folder<'_> {
     fn initiator_name(&self, chapuser: Option<&str>) -> Result<String, CredentialsError> {
         match (chapuser, self.find(USERNAME)?) {
             (Some(told), Some(found)) if told != found => Err(CredentialsError::TwoNames {
-                partition: self.partition.clone(),
+                of: self.of.clone(),
                 path: self.told.join(USERNAME),
             }),
             (Some(told), _) => Ok(told.to_owned()),
@@ -161,7 +217,7 @@ impl Folder<'_> {
         let secret = self.find(secret_file)?.map(Secret::from);
         let secret = secret.ok_or_else(|| self.missing(secret_file))?;
         ChapUser::new(name, secret).map_err(|(reason, is_secret)| CredentialsError::Content {
-            partition: self.partition.clone(),
+            of: self.of.clone(),
             path: self
                 .told
                 .join(if is_secret { secret_file } else { name_file }),
@@ -175,15 +231,16 @@ impl Folder<'_> {
             Err(error) if is_gone(&error) => return Ok(None),
             Err(source) => {
                 return Err(CredentialsError::Read {
-                    partition: self.partition.clone(),
+                    of: self.of.clone(),
                     path: self.told.join(file),
                     source,
                 });
             }
             Ok(bytes) => bytes,
         };
+        self.check_reach(file)?;
         let mut text = String::from_utf8(bytes).map_err(|_| CredentialsError::Content {
-            partition: self.partition.clone(),
+            of: self.of.clone(),
             path: self.told.join(file),
             reason: ChapError::Character,
         })?;
@@ -193,9 +250,24 @@ impl Folder<'_> {
         Ok(Some(text))
     }
 
+    fn check_reach(&self, file: &str) -> Result<(), CredentialsError> {
+        if self.reach == Reach::AsMounted {
+            return Ok(());
+        }
+        let found = self.host.find_stat(&self.read.join(file)).ok().flatten();
+        match found.filter(|stat| stat.kind == FileKind::File && stat.mode & OTHERS != 0) {
+            None => Ok(()),
+            Some(stat) => Err(CredentialsError::Reach {
+                of: self.of.clone(),
+                path: self.told.join(file),
+                mode: stat.mode,
+            }),
+        }
+    }
+
     fn missing(&self, file: &str) -> CredentialsError {
         CredentialsError::Missing {
-            partition: self.partition.clone(),
+            of: self.of.clone(),
             path: self.told.join(file),
         }
     }
@@ -295,6 +367,38 @@ mod tests {
             twice.read(),
             Err(CredentialsError::TwoNames { .. })
         ));
+    }
+
+    #[test]
+    fn a_san_has_secrets_for_all_and_for_one_that_nobody_else_may_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let rig = Rig::new(&[(USERNAME, "nodes"), (PASSWORD, SECRET)]);
+        let own: Iqn = "iqn.1993-08.org.debian:01:own".parse().unwrap();
+        let root = rig.directory.path();
+        std::fs::create_dir(root.join(own.as_str())).unwrap();
+        let read = |initiator: &Iqn| read_san_chap(&Host::real(Path::new("/")), root, initiator);
+        let lock_up = |file: &Path| {
+            std::fs::set_permissions(file, PermissionsExt::from_mode(0o600)).unwrap();
+        };
+        let all: Iqn = "iqn.1993-08.org.debian:01:all".parse().unwrap();
+        let open = chain(&read(&all).unwrap_err());
+        assert!(
+            open.contains("mode 644") && open.contains("chmod 600"),
+            "{open}"
+        );
+        for file in [USERNAME, PASSWORD] {
+            lock_up(&root.join(file));
+        }
+        assert_eq!(secret_of(read(&all).ok()), SECRET);
+        let missing = chain(&read(&own).unwrap_err());
+        assert!(missing.contains(&format!("initiator {own}")), "{missing}");
+        for (file, text) in [(USERNAME, "own"), (PASSWORD, OTHER)] {
+            let file = root.join(own.as_str()).join(file);
+            std::fs::write(&file, text).unwrap();
+            lock_up(&file);
+        }
+        assert_eq!(secret_of(read(&own).ok()), OTHER);
+        assert_eq!(secret_of(read(&all).ok()), SECRET);
     }
 
     #[test]

@@ -1,20 +1,30 @@
 //! `sanpath san`, put together.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
 use super::crash;
 use crate::cli::SanArguments;
+use crate::config::read_san_chap;
 use crate::host::Host;
-use crate::linux_san::{SanOptions, serve};
+use crate::linux_san::{SanOptions, Secrets, serve};
 
 pub(super) async fn run(arguments: SanArguments, stop: CancellationToken) -> anyhow::Result<()> {
     let host = crash::armed(Host::real(Path::new("/")))?;
     let options = SanOptions {
         state_dir: arguments.state_dir,
+        drain_deadline: arguments.drain_deadline,
+        layout: arguments.layout.parse().map_err(anyhow::Error::msg)?,
+        secrets: arguments.credentials.map(|from| secrets_in(from, &host)),
         ..SanOptions::new(&arguments.pool, arguments.portal)
     };
     serve(options, host, arguments.listen, arguments.insecure, stop).await?;
     Ok(())
+}
+
+/// Each initiator's secrets, read from the operator's files at each use.
+fn secrets_in(directory: PathBuf, host: &Host) -> Secrets {
+    let host = host.clone();
+    Secrets::new(move |initiator| Ok(read_san_chap(&host, &directory, initiator)?))
 }

@@ -26,6 +26,8 @@ pub struct Stat {
     pub allocated: u64,
     /// Major and minor number, if it is a device.
     pub device: (u64, u64),
+    /// What owner, group and others may do with it, as `chmod` has it.
+    pub mode: u32,
 }
 
 /// The space of a file system.

@@ -85,6 +85,7 @@ impl World for Real {
                 nix::sys::stat::major(meta.rdev()),
                 nix::sys::stat::minor(meta.rdev()),
             ),
+            mode: meta.mode() & 0o7777,
         })
     }
 

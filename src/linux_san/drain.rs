@@ -254,9 +254,10 @@ impl Engine {
         export: &ExportRecord,
     ) -> Result<(), DrainError> {
         self.lio.remove_lun(&MappedLun {
-            target: &node.target,
+            target: export.target(node),
             initiator,
             lun: export.lun,
+            slot: export.slot(),
         })?;
         let _shared_objects = self.lock_kernel();
         let holders = self.state.read(|state| state.exports_of(key).count());
@@ -268,8 +269,10 @@ impl Engine {
             Ok::<_, FormatError>(())
         })?;
         tracing::info!(%key, node = node.name, lun = %export.lun, "volume taken back");
-        self.remove_idle_target(initiator)?;
-        Ok(())
+        if let Some(place) = &export.place {
+            self.remove_idle_place(place.target())?;
+        }
+        self.remove_idle_target(initiator)
     }
 
     /// Removes the target of a node that has no volume and no session. While a session lives the target stays: an initiator whose
@@ -280,7 +283,8 @@ impl Engine {
             node.filter(|node| node.exports.is_empty()).cloned()
         });
         let Some(node) = node else { return Ok(()) };
-        if self.lio.has_session(&node.target, initiator)? {
+        // A host that is logged in remembers numbers, wherever: the record stays, so that they go on.
+        if self.lio.has_session(&node.target, initiator)? || self.is_guest(initiator)? {
             return Ok(());
         }
         self.lio.remove_target(&node.target)?;

@@ -1,9 +1,10 @@
 //! What the operations share, and how a SAN is opened: the first time, and every time after.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::chap::Complaints;
 use super::drain::Drains;
 use super::format::FormatError;
 use super::lio::{Lio, LioError};
@@ -33,6 +34,14 @@ pub enum OpenError {
     /// Two at once would undo each other's work.
     #[error("another process serves this SAN: it holds {0}")]
     Running(PathBuf),
+    /// The lock of the pool.
+    #[error("locking the pool with {path}")]
+    PoolLock {
+        /// The lock file.
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     /// The state file.
     #[error("the state of the SAN")]
     State(#[from] FormatError),
@@ -52,9 +61,10 @@ pub struct Engine {
     pub(super) pool: Box<dyn Pool>,
     pub(super) lio: Lio,
     pub(super) drains: Drains,
+    pub(super) complaints: Complaints,
     /// Held while objects that several volumes or nodes share are made or removed. Never while waiting for I/O to land.
     kernel: Mutex<()>,
-    _alone: Mutex<LockGuard>,
+    _alone: Mutex<(LockGuard, Option<LockGuard>)>,
 }
 
 impl Engine {
@@ -65,7 +75,7 @@ impl Engine {
     pub fn open(host: &Host, options: SanOptions) -> Result<Arc<Self>, OpenError> {
         options.check()?;
         let alone = stay_alone(host, &options)?;
-        let (state, pool) = open_pair(host, &options)?;
+        let (state, pool, sole) = open_pair(host, &options)?;
         let adapter = state.read(|state| state.san_uuid.adapter());
         Ok(Arc::new(Self {
             lio: Lio::new(host, &options.configfs, adapter),
@@ -74,8 +84,9 @@ impl Engine {
             state,
             pool,
             drains: Drains::default(),
+            complaints: Complaints::default(),
             kernel: Mutex::new(()),
-            _alone: Mutex::new(alone),
+            _alone: Mutex::new((alone, sole)),
         }))
     }
 
@@ -97,29 +108,61 @@ impl Engine {
     }
 }
 
+/// Of one state, one process.
 fn stay_alone(host: &Host, options: &SanOptions) -> Result<LockGuard, OpenError> {
     let failed = |source| OpenError::StateDir {
         path: options.state_dir.clone(),
         source,
     };
     host.ensure_directory(&options.state_dir).map_err(failed)?;
-    let path = options.state_dir.join("lock");
-    let deadline = host.deadline_in(PREDECESSOR_PATIENCE);
-    let held = host.lock(&path, deadline).map_err(failed)?;
-    held.ok_or(OpenError::Running(path))
+    hold(host, options.state_dir.join("lock"), |_, source| {
+        failed(source)
+    })
 }
+
+/// Of one pool, one process, whatever state it was given. Nothing is made in a directory that does not say that it is a pool.
+fn own_pool(host: &Host, root: &Path) -> Result<Option<LockGuard>, OpenError> {
+    if !Reflink::is_marked(host, root)? {
+        return Ok(None);
+    }
+    let failed = |path, source| OpenError::PoolLock { path, source };
+    hold(host, Reflink::lock_in(root), failed).map(Some)
+}
+
+fn hold(
+    host: &Host,
+    path: PathBuf,
+    failed: impl FnOnce(PathBuf, std::io::Error) -> OpenError,
+) -> Result<LockGuard, OpenError> {
+    let deadline = host.deadline_in(PREDECESSOR_PATIENCE);
+    match host.lock(&path, deadline) {
+        Ok(held) => held.ok_or(OpenError::Running(path)),
+        Err(source) => Err(failed(path, source)),
+    }
+}
+
+/// And what holds the pool.
+type Opened = (StateFile, Box<dyn Pool>, Option<LockGuard>);
 
 /// State and pool belong together; only where neither is, both are made. The pool first: a pool without volumes and without a state
 /// is what a crash in between leaves, and is taken up again.
-fn open_pair(host: &Host, options: &SanOptions) -> Result<(StateFile, Box<dyn Pool>), OpenError> {
+fn open_pair(host: &Host, options: &SanOptions) -> Result<Opened, OpenError> {
+    let root = &options.pool;
+    let sole = own_pool(host, root)?;
     if let Some(state) = StateFile::find(host, &options.state_dir)? {
         let id = state.read(|state| state.pool_id.clone());
-        let pool = Reflink::open(host, &options.pool, &id)?;
-        return Ok((state, Box::new(pool)));
+        let pool = Reflink::open(host, root, &id)?;
+        return Ok((state, Box::new(pool), sole));
     }
-    let pool = Reflink::ensure_empty(host, &options.pool)?;
+    let pool = Reflink::ensure_empty(host, root)?;
+    let sole = match sole {
+        None => own_pool(host, root)?,
+        sole => sole,
+    };
+    // Who held it in between may have made volumes there.
+    Reflink::ensure_empty(host, root)?;
     let state = State::new(pool.id());
-    tracing::info!(san = %state.san_uuid, pool = %options.pool.display(), "a new SAN");
+    tracing::info!(san = %state.san_uuid, pool = %root.display(), "a new SAN");
     let state = StateFile::create(host, &options.state_dir, state)?;
-    Ok((state, Box::new(pool)))
+    Ok((state, Box::new(pool), sole))
 }

@@ -3,13 +3,15 @@
 //! Order: prove the image, write down who gets it under which number, then build it in the kernel, portals last. A crash after the
 //! second step is completed by [`Engine::restore`] with the same number.
 
+use super::chap::TargetError;
 use super::engine::Engine;
 use super::expand::ExpandError;
 use super::format::FormatError;
 use super::lio::{Backstore, LioError, MappedLun};
 use super::names::VolumeKey;
 use super::pool::{Image, PoolError};
-use super::state::{ExportRecord, NodeRecord, Refusal, VolumeRecord};
+use super::refusal::Refusal;
+use super::state::{ExportRecord, NodeRecord, VolumeRecord};
 use crate::fabric::{Export, Iqn, Offer, Wwid};
 use crate::fault::{Fault, Faulted};
 
@@ -66,13 +68,13 @@ pub enum ExportError {
     /// The state file.
     #[error("the state of the SAN")]
     State(#[from] FormatError),
-    /// The kernel.
+    /// The kernel, or the way in.
     #[error("volume {key} is not served yet")]
-    Kernel {
+    Target {
         /// The volume.
         key: VolumeKey,
         #[source]
-        source: LioError,
+        source: TargetError,
     },
 }
 
@@ -85,7 +87,7 @@ impl Faulted for ExportError {
             Self::Growing { source, .. } => source.fault(),
             Self::Refused(refusal) => refusal.fault(),
             Self::State(_) => Fault::MaybeDone,
-            Self::Kernel { source, .. } => source.fault(),
+            Self::Target { source, .. } => source.fault(),
         }
     }
 }
@@ -113,7 +115,7 @@ impl Engine {
         })?;
         let (node, record) = self.allot(wanted, allocated == 0)?;
         self.build_export(wanted, &volume, &node, &record)
-            .map_err(|source| ExportError::Kernel {
+            .map_err(|source| ExportError::Target {
                 key: wanted.key.clone(),
                 source,
             })?;
@@ -139,10 +141,10 @@ impl Engine {
         wanted: &ExportRequest,
         untouched: bool,
     ) -> Result<(NodeRecord, ExportRecord), ExportError> {
-        let prefix = &self.options.target_prefix;
+        let (prefix, layout) = (&self.options.target_prefix, self.options.layout);
         self.state.change(|state| {
-            let target = state.san_uuid.new_target(prefix);
-            state.allot_export(wanted, untouched, target)?;
+            let san = state.san_uuid.clone();
+            state.allot_export(wanted, untouched, layout, || san.new_target(prefix))?;
             let allotted = state.find_export(&wanted.key, &wanted.initiator);
             let (node, export) = allotted.expect("it was allotted just now");
             Ok((node.clone(), export.clone()))
@@ -155,12 +157,13 @@ impl Engine {
         volume: &VolumeRecord,
         node: &NodeRecord,
         record: &ExportRecord,
-    ) -> Result<(), LioError> {
+    ) -> Result<(), TargetError> {
         let _shared_objects = self.lock_kernel();
         self.ensure_disk(&wanted.key, volume)?;
-        self.lio.ensure_target(&node.target, &wanted.initiator)?;
+        let target = record.target(node);
+        self.ensure_target(target, &wanted.initiator)?;
         self.ensure_mapped(&wanted.key, &wanted.initiator, node, record)?;
-        self.lio.ensure_portals(&node.target, &self.options.portals)
+        Ok(self.lio.ensure_portals(target, &self.options.portals)?)
     }
 
     /// The volume as a disk in the kernel. Its image has been proved.
@@ -196,9 +199,10 @@ impl Engine {
         record: &ExportRecord,
     ) -> Result<(), LioError> {
         let at = MappedLun {
-            target: &node.target,
+            target: record.target(node),
             initiator,
             lun: record.lun,
+            slot: record.slot(),
         };
         self.lio
             .ensure_lun(&at, &self.backstore_of(key), record.read_only)
@@ -211,7 +215,7 @@ impl Engine {
     fn offer(&self, volume: &VolumeRecord, node: &NodeRecord, record: &ExportRecord) -> Export {
         let offer = |portal: &_| Offer {
             portal: *portal,
-            iqn: node.target.clone(),
+            iqn: record.target(node).clone(),
             lun: record.lun,
         };
         Export {

@@ -179,6 +179,7 @@ fn populate(path: &Path, parts: &[&str]) -> io::Result<()> {
             dir("wwn")?;
             file("enable", "0\n")?;
             file("attrib/emulate_tpu", "0\n")?;
+            file("attrib/emulate_write_cache", "0\n")?;
             file("wwn/vpd_unit_serial", "T10 VPD Unit Serial Number: \n")
         }
         ["iscsi"] => dir("discovery_auth"),
@@ -200,6 +201,9 @@ fn populate(path: &Path, parts: &[&str]) -> io::Result<()> {
         ["iscsi", _, "tpgt_1", "acls", initiator] => {
             dir("attrib")?;
             dir("auth")?;
+            for name in ["userid", "password", "userid_mutual", "password_mutual"] {
+                file(&format!("auth/{name}"), "\n")?;
+            }
             let text = format!("No active iSCSI Session for Initiator Endpoint: {initiator}\n");
             file("info", &text)
         }

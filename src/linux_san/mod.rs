@@ -7,6 +7,9 @@
 //! | `format` | the versioned JSON forms: what we write we can read for ever |
 //! | `state` | the one truth: which volumes there are and who has them; changed durably, as a whole |
 //! | `pool/` | where the images are, and proof that it is the right place: files with reflink |
+//! | `refusal` | why it says no |
+//! | `places` | which target shows a volume: the node's, one for all, or the volume's |
+//! | `chap` | what initiators have to prove, from the operator's files |
 //! | `lio/` | the kernel's target, through configfs |
 //! | `engine` | what the operations share; opening it, first start or not |
 //! | `volumes`, `snapshots`, `expand`, `exports`, `drain` | create, clone and delete; cut; grow; export; unexport |
@@ -16,6 +19,7 @@
 //! Everything but `server` is synchronous and knows no gRPC. The daemon calls [`serve`]. The invariant: the state file runs ahead of
 //! the kernel when something is given (so a crash is completed) and behind it when something is taken away (so a crash is repeated).
 
+mod chap;
 mod drain;
 mod engine;
 mod expand;
@@ -26,7 +30,9 @@ mod format;
 mod lio;
 mod names;
 mod options;
+mod places;
 mod pool;
+mod refusal;
 mod restore;
 mod server;
 mod snapshots;
@@ -35,13 +41,16 @@ mod state;
 mod tests;
 mod volumes;
 
+pub use chap::{ChapError, Secrets, TargetError};
 pub use drain::UnexportError;
 pub use engine::{Engine, OpenError};
 pub use expand::ExpandError;
 pub use exports::{ExportError, ExportRequest};
 pub use names::{SnapshotKey, VolumeKey};
 pub use options::{OptionsError, SanOptions};
+pub use places::Layout;
 pub use pool::{Extent, ExtentPage};
+pub use refusal::Refusal;
 pub use restore::Restored;
 pub use server::{ServeError, serve};
 pub use snapshots::{ExtentsRequest, NewSnapshot, SnapshotError, SnapshotPage, SnapshotView};

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::chap::Secrets;
+use super::places::Layout;
 use crate::fabric::{Iqn, MAX_OFFERS, Portal};
 
 /// LIO's fileio keeps a path of at most 255 bytes (`FD_MAX_DEV_NAME`), and ours adds `/volumes/KEY.img`.
@@ -23,6 +25,10 @@ pub struct SanOptions {
     pub target_prefix: String,
     /// How long an unexport waits for the kernel to land what is in flight.
     pub drain_deadline: Duration,
+    /// Which target an export that is new is put at. Those that are there stay where they are.
+    pub layout: Layout,
+    /// What initiators have to prove; without it nothing.
+    pub secrets: Option<Secrets>,
     /// Where the kernel shows its target.
     pub configfs: PathBuf,
 }
@@ -67,6 +73,8 @@ impl SanOptions {
             portals,
             target_prefix: "iqn.2026-11.dev.sanpath".to_owned(),
             drain_deadline: Duration::from_secs(20),
+            layout: Layout::Node,
+            secrets: None,
             configfs: PathBuf::from("/sys/kernel/config/target"),
         }
     }

@@ -7,10 +7,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::chap::TargetError;
 use super::engine::{Engine, OpenError};
 use super::names::VolumeKey;
 use super::pool::Image;
 use super::state::{ExportState, Phase, State};
+use crate::fabric::Iqn;
 use crate::fault::chain;
 
 /// What a start found and did.
@@ -81,23 +83,25 @@ impl Engine {
                 }
             }
         }
-        let mut nodes = 0;
-        for node in ready {
-            match self.lio.ensure_portals(&node.target, &self.options.portals) {
-                Ok(()) => nodes += 1,
-                Err(error) => tracing::error!(
-                    node = node.name,
-                    reason = chain(&error),
-                    "a target does not listen on every portal"
-                ),
-            }
-        }
+        let targets: BTreeSet<&Iqn> = ready.iter().flat_map(|node| node.targets()).collect();
+        let listening: BTreeSet<&Iqn> = targets.into_iter().filter(|it| self.listen(it)).collect();
+        let ready = ready.iter().map(|node| node.targets());
         Restored {
             served: served.len(),
             refused: wanted.len() - served.len(),
-            nodes,
+            nodes: ready.filter(|it| it.is_subset(&listening)).count(),
             leaving: 0,
         }
+    }
+
+    /// Whether the target listens on every portal now.
+    fn listen(&self, target: &Iqn) -> bool {
+        let listens = self.lio.ensure_portals(target, &self.options.portals);
+        if let Err(error) = &listens {
+            let reason = chain(error);
+            tracing::error!(%target, reason, "a target does not listen on every portal");
+        }
+        listens.is_ok()
     }
 
     /// Whether the volume is a disk in the kernel now. Checked first: LIO makes a missing image and serves zeros.
@@ -121,15 +125,17 @@ impl Engine {
 
     fn restore_node(
         &self,
-        initiator: &crate::fabric::Iqn,
+        initiator: &Iqn,
         node: &super::state::NodeRecord,
         served: &BTreeSet<&VolumeKey>,
-    ) -> Result<(), super::lio::LioError> {
-        self.lio.ensure_target(&node.target, initiator)?;
+    ) -> Result<(), TargetError> {
         let given = node
             .exports
             .iter()
             .filter(|(key, export)| export.state == ExportState::Exported && served.contains(key));
+        for target in node.targets() {
+            self.ensure_target(target, initiator)?;
+        }
         for (key, export) in given {
             self.ensure_mapped(key, initiator, node, export)?;
         }
@@ -169,13 +175,11 @@ impl Engine {
 
     /// Targets that carry our name and that the state does not know are left alone, but not silently.
     fn report_strangers(&self) -> Result<(), OpenError> {
-        let (prefix, known) = self.state.read(|state| {
-            let prefix = state.san_uuid.target_prefix(&self.options.target_prefix);
-            let known = state.nodes.values().map(|node| node.target.to_string());
-            (prefix, known.collect::<BTreeSet<_>>())
-        });
+        let prefix = self
+            .state
+            .read(|state| state.san_uuid.target_prefix(&self.options.target_prefix));
         for target in self.lio.targets_under(&prefix)? {
-            if !known.contains(&target) {
+            if !self.state.read(|state| state.knows_target(&target)) {
                 tracing::error!(
                     target,
                     "A TARGET WITH OUR NAME IS SERVED THAT THE STATE FILE DOES NOT KNOW"
@@ -189,8 +193,16 @@ impl Engine {
     /// every few seconds.
     pub fn sweep(self: &Arc<Self>) {
         self.resume_drains();
+        self.refresh_secrets();
         // Nobody sees such a volume any more, so no repeated call would come back to it. One that is being made belongs to its call.
         self.remove_remains(&[Phase::Removing]);
+        if let Err(error) = self.remove_idle_places() {
+            let reason = chain(&error);
+            tracing::warn!(
+                reason,
+                "targets that are not one node's own could not be looked through"
+            );
+        }
         let idle: Vec<_> = self.state.read(|state| {
             let nodes = state.nodes.iter();
             let idle = nodes.filter(|(_, node)| node.exports.is_empty());

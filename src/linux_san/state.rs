@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::exports::ExportRequest;
 use super::format::{self, FormatError, VERSION};
 use super::names::{SanUuid, Serial, SnapshotKey, VolumeKey};
+use super::places::{Layout, Place, TargetRecord, next_in_round};
+use super::refusal::Refusal;
 use crate::fabric::{Iqn, Lun, Wwid};
-use crate::fault::{Fault, Faulted};
 use crate::host::Host;
 
 /// LUN 0 stays unused (it answers REPORT LUNS even without a disk), and 255 is the last that every addressing method can carry.
@@ -32,6 +33,9 @@ pub(super) struct State {
     pub(super) snapshots: BTreeMap<SnapshotKey, SnapshotRecord>,
     /// By initiator.
     pub(super) nodes: BTreeMap<Iqn, NodeRecord>,
+    /// Targets that are not one node's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) targets: BTreeMap<Iqn, TargetRecord>,
 }
 
 /// One volume.
@@ -99,7 +103,7 @@ pub(super) struct NodeRecord {
     /// The target that serves it, and it alone.
     pub(super) target: Iqn,
     /// The number to try first for the next export. Numbers go round, so that a host does not meet an old number with a new disk.
-    next_lun: u16,
+    pub(super) next_lun: u16,
     pub(super) exports: BTreeMap<VolumeKey, ExportRecord>,
 }
 
@@ -112,6 +116,9 @@ pub(super) struct ExportRecord {
     /// No byte was allocated, and nobody else had it, when this node first got it.
     pub(super) blank: bool,
     pub(super) state: ExportState,
+    /// Where it is, if not at the node's own target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) place: Option<Place>,
 }
 
 /// Which way an export goes.
@@ -124,63 +131,6 @@ pub(super) enum ExportState {
     Leaving,
 }
 
-/// Why a volume is not given to a node.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Refusal {
-    /// Cloned machines, or one that was renamed while it had volumes.
-    #[error(
-        "the initiator {initiator} belongs to node {known}, which has volumes; {asked} must have a name of its own in /etc/iscsi/initiatorname.iscsi"
-    )]
-    OtherName {
-        /// The initiator.
-        initiator: Iqn,
-        /// Whose it is.
-        known: String,
-        /// Who asks.
-        asked: String,
-    },
-    /// Published once, and not to be shared.
-    #[error("volume {key} is exported to node {node}")]
-    Elsewhere {
-        /// The volume.
-        key: VolumeKey,
-        /// Who has it.
-        node: String,
-    },
-    /// The other way of access was given before.
-    #[error("volume {key} is exported to node {node} with read_only {read_only}")]
-    OtherAccess {
-        /// The volume.
-        key: VolumeKey,
-        /// Who has it.
-        node: String,
-        /// How.
-        read_only: bool,
-    },
-    /// The last unexport has not ended.
-    #[error("volume {key} is still being taken away from node {node}")]
-    StillLeaving {
-        /// The volume.
-        key: VolumeKey,
-        /// From whom.
-        node: String,
-    },
-    /// All numbers are taken.
-    #[error("node {0} has no free LUN number")]
-    NoLun(String),
-}
-
-impl Faulted for Refusal {
-    fn fault(&self) -> Fault {
-        match self {
-            Self::OtherName { .. } | Self::Elsewhere { .. } => Fault::Precondition,
-            Self::OtherAccess { .. } => Fault::Conflict,
-            Self::StillLeaving { .. } => Fault::Busy,
-            Self::NoLun(_) => Fault::Exhausted,
-        }
-    }
-}
-
 impl State {
     /// A SAN without volumes.
     pub(super) fn new(pool_id: &str) -> Self {
@@ -191,6 +141,7 @@ impl State {
             volumes: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            targets: BTreeMap::new(),
         }
     }
 
@@ -271,12 +222,13 @@ impl State {
         Some((node, node.exports.get(key)?))
     }
 
-    /// Gives the volume to the node, or finds that the node has it. `target` is for a node that has none yet.
+    /// Gives the volume to the node, or finds that the node has it. `new_target` makes names for targets that are not there yet.
     pub(super) fn allot_export(
         &mut self,
         wanted: &ExportRequest,
         untouched: bool,
-        target: Iqn,
+        layout: Layout,
+        new_target: impl Fn() -> Iqn,
     ) -> Result<(), Refusal> {
         let key = &wanted.key;
         let alone = !self.refuse_elsewhere(wanted)?;
@@ -285,7 +237,7 @@ impl State {
             .entry(wanted.initiator.clone())
             .or_insert_with(|| NodeRecord {
                 name: wanted.node.clone(),
-                target,
+                target: new_target(),
                 next_lun: *LUNS.start(),
                 exports: BTreeMap::new(),
             });
@@ -293,16 +245,16 @@ impl State {
         if let Some(export) = node.exports.get(key) {
             return export.check_same(wanted);
         }
-        let lun = node.allot_lun()?;
-        node.exports.insert(
-            key.clone(),
-            ExportRecord {
-                lun,
-                read_only: wanted.read_only,
-                blank: untouched && alone,
-                state: ExportState::Exported,
-            },
-        );
+        let export = ExportRecord {
+            lun: node.allot_lun()?,
+            read_only: wanted.read_only,
+            blank: untouched && alone,
+            state: ExportState::Exported,
+            place: self.allot_place(layout, key, new_target)?,
+        };
+        let node = self.nodes.get_mut(&wanted.initiator);
+        let node = node.expect("it was entered just now");
+        node.exports.insert(key.clone(), export);
         Ok(())
     }
 
@@ -373,16 +325,10 @@ impl NodeRecord {
     }
 
     fn allot_lun(&mut self) -> Result<Lun, Refusal> {
-        let taken = |lun: &u16| self.exports.values().any(|export| export.lun == Lun(*lun));
-        let round = (self.next_lun..=*LUNS.end()).chain(*LUNS.start()..self.next_lun);
-        let free = round.into_iter().find(|lun| !taken(lun));
-        let lun = free.ok_or_else(|| Refusal::NoLun(self.name.clone()))?;
-        self.next_lun = if lun == *LUNS.end() {
-            *LUNS.start()
-        } else {
-            lun + 1
-        };
-        Ok(Lun(lun))
+        let taken = |lun: u16| self.exports.values().any(|export| export.lun == Lun(lun));
+        let free = next_in_round(LUNS, &mut self.next_lun, taken);
+        free.map(Lun)
+            .ok_or_else(|| Refusal::NoLun(self.name.clone()))
     }
 }
 
@@ -469,6 +415,8 @@ mod tests {
     use super::*;
 
     const GOLDEN: &str = include_str!("golden/state-v1.json");
+    /// With exports that are not at the node's own target.
+    const TARGETS: &str = include_str!("golden/state-v1-targets.json");
 
     fn request(node: &str, shared: bool) -> ExportRequest {
         let key: VolumeKey = "00112233445566778899aabbccddeeff".parse().unwrap();
@@ -488,16 +436,18 @@ mod tests {
 
     #[test]
     fn version_1_is_read_for_ever() {
-        let dir = tempfile::tempdir().unwrap();
-        let host = Host::real(Path::new("/"));
-        std::fs::write(dir.path().join("state.json"), GOLDEN).unwrap();
-        let file = StateFile::find(&host, dir.path()).unwrap().unwrap();
-        let state = file.read(State::clone);
-        assert_eq!(state.volumes.len(), 2);
-        let again = StateFile::create(&host, dir.path(), state).unwrap();
-        drop(again);
-        let written = std::fs::read_to_string(dir.path().join("state.json")).unwrap();
-        assert_eq!(written, GOLDEN);
+        for (golden, volumes) in [(GOLDEN, 2), (TARGETS, 1)] {
+            let dir = tempfile::tempdir().unwrap();
+            let host = Host::real(Path::new("/"));
+            std::fs::write(dir.path().join("state.json"), golden).unwrap();
+            let file = StateFile::find(&host, dir.path()).unwrap().unwrap();
+            let state = file.read(State::clone);
+            assert_eq!(state.volumes.len(), volumes);
+            let again = StateFile::create(&host, dir.path(), state).unwrap();
+            drop(again);
+            let written = std::fs::read_to_string(dir.path().join("state.json")).unwrap();
+            assert_eq!(written, golden);
+        }
     }
 
     #[test]
@@ -531,17 +481,17 @@ mod tests {
     fn a_volume_goes_to_one_node_unless_it_is_shared() {
         let mut state = State::new("pool");
         state
-            .allot_export(&request("n1", false), true, target())
+            .allot_export(&request("n1", false), true, Layout::Node, target)
             .unwrap();
         let before = state.clone();
         state
-            .allot_export(&request("n1", false), false, target())
+            .allot_export(&request("n1", false), false, Layout::Node, target)
             .unwrap();
         assert_eq!(state, before, "the same answer when repeated");
-        let refused = state.allot_export(&request("n2", false), true, target());
+        let refused = state.allot_export(&request("n2", false), true, Layout::Node, target);
         assert!(matches!(refused, Err(Refusal::Elsewhere { node, .. }) if node == "n1"));
         state
-            .allot_export(&request("n2", true), true, target())
+            .allot_export(&request("n2", true), true, Layout::Node, target)
             .unwrap();
         let second = request("n2", true);
         let (_, export) = state.find_export(&second.key, &second.initiator).unwrap();
@@ -552,16 +502,20 @@ mod tests {
     fn one_initiator_is_one_node_while_it_has_volumes() {
         let mut state = State::new("pool");
         let first = request("n1", false);
-        state.allot_export(&first, true, target()).unwrap();
+        state
+            .allot_export(&first, true, Layout::Node, target)
+            .unwrap();
         let mut clone = request("n2", true);
         clone.initiator = first.initiator.clone();
-        let refused = state.allot_export(&clone, true, target());
+        let refused = state.allot_export(&clone, true, Layout::Node, target);
         assert!(matches!(refused, Err(Refusal::OtherName { known, .. }) if known == "n1"));
         state.begin_leaving(&first.key, &first.initiator);
-        let refused = state.allot_export(&first, true, target());
+        let refused = state.allot_export(&first, true, Layout::Node, target);
         assert!(matches!(refused, Err(Refusal::StillLeaving { .. })));
         state.end_leaving(&first.key, &first.initiator);
-        state.allot_export(&clone, true, target()).unwrap();
+        state
+            .allot_export(&clone, true, Layout::Node, target)
+            .unwrap();
     }
 
     #[test]
@@ -570,7 +524,7 @@ mod tests {
         let mut take = |n: u32| {
             let mut wanted = request("n1", false);
             wanted.key = format!("{n:032x}").parse().unwrap();
-            let allotted = state.allot_export(&wanted, true, target());
+            let allotted = state.allot_export(&wanted, true, Layout::Node, target);
             let found = state.find_export(&wanted.key, &wanted.initiator);
             let lun = found.map(|(_, export)| export.lun.0);
             if n == 1 || n == 300 {

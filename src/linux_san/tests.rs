@@ -1,7 +1,9 @@
 //! The whole engine over real files and a configfs that behaves.
 
+mod chap;
 mod crashes;
 mod expansion;
+mod layouts;
 mod lifecycle;
 mod snapshots;
 mod start;
@@ -23,15 +25,26 @@ pub(super) struct SanBox {
     dir: tempfile::TempDir,
     pub(super) lio: Arc<FakeLio>,
     pub(super) host: Host,
+    /// What its operator wants different from the usual.
+    adjust: fn(&mut SanOptions),
 }
 
 impl SanBox {
     pub(super) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(super) fn with(adjust: fn(&mut SanOptions)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("pool")).unwrap();
         let lio = Arc::new(FakeLio::new(&dir.path().join("target")));
         let host = Host::new(Arc::clone(&lio) as _);
-        Self { dir, lio, host }
+        Self {
+            dir,
+            lio,
+            host,
+            adjust,
+        }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -41,12 +54,14 @@ impl SanBox {
     pub(super) fn options(&self) -> SanOptions {
         let portals = ["10.101.1.1", "[fd00::1]:3261"];
         let portals = portals.map(|text| text.parse().unwrap()).to_vec();
-        SanOptions {
+        let mut options = SanOptions {
             state_dir: self.path("state"),
             configfs: self.path("target"),
             drain_deadline: Duration::from_secs(20),
             ..SanOptions::new(&self.path("pool"), portals)
-        }
+        };
+        (self.adjust)(&mut options);
+        options
     }
 
     /// The SAN as the daemon starts it.

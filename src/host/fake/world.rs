@@ -393,6 +393,7 @@ impl State {
             size: 0,
             allocated: 0,
             device: (0, 0),
+            mode: 0o600,
         };
         let numbers = match (node, bound.and_then(|mount| mount.device)) {
             (_, Some(device)) => Some(self.numbers_of(device)),

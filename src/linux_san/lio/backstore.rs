@@ -7,6 +7,11 @@ use super::{Lio, LioError};
 /// What the kernel puts before the serial when it is read back (`target_wwn_vpd_unit_serial_show`).
 const SERIAL_LABEL: &str = "T10 VPD Unit Serial Number:";
 
+/// How the kernel shows a disk whose writes are in the image when they are answered (`fd_show_configfs_dev_params`).
+const WRITE_THROUGH: &str = "Mode: O_DSYNC Async: 0";
+/// What each disk must say of itself: no cache that a flush would be needed for, and discards are taken.
+const ATTRIBUTES: [(&str, &str); 2] = [("emulate_write_cache", "0"), ("emulate_tpu", "1")];
+
 /// One disk. The caller has proved that the image is there and right: LIO makes a missing one and serves zeros.
 pub(in crate::linux_san) struct Backstore<'a> {
     /// Its name under our adapter.
@@ -49,7 +54,10 @@ impl Lio {
         }
         self.ensure_size(&dir, wanted)?;
         self.ensure_serial(&dir, wanted.serial)?;
-        self.ensure_attribute(&dir.join("attrib/emulate_tpu"), "1")
+        for (name, value) in ATTRIBUTES {
+            self.ensure_attribute(&dir.join("attrib").join(name), value)?;
+        }
+        Ok(())
     }
 
     /// The kernel takes a larger size while initiators use the disk. They are told nothing and have to ask. Never a smaller one.
@@ -81,7 +89,8 @@ impl Lio {
     fn check_backstore(&self, dir: &Path, wanted: &Backstore<'_>) -> Result<(), LioError> {
         let path = dir.join("info");
         let found = self.attribute(&path)?;
-        let expected = format!("File: {}  Size: {}  ", wanted.image.display(), wanted.size);
+        let (image, size) = (wanted.image.display(), wanted.size);
+        let expected = format!("File: {image}  Size: {size}  {WRITE_THROUGH}");
         if found.contains(&expected) {
             Ok(())
         } else {

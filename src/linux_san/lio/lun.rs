@@ -3,7 +3,7 @@
 //! Taking one away goes the other way round and in this order: once the mapped LUN is gone nothing new comes in, and unlinking the
 //! target's LUN returns when everything in flight has landed (seen on a real kernel: the first alone lets a late write through).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Lio, LioError};
 use crate::fabric::{Iqn, Lun};
@@ -17,23 +17,24 @@ pub(in crate::linux_san) struct MappedLun<'a> {
     pub(in crate::linux_san) target: &'a Iqn,
     /// Who sees it.
     pub(in crate::linux_san) initiator: &'a Iqn,
-    /// Under which number, in the target and for the initiator alike.
+    /// Under which number the initiator sees it.
     pub(in crate::linux_san) lun: Lun,
-}
-
-impl MappedLun<'_> {
-    fn name(&self) -> String {
-        format!("lun_{}", self.lun)
-    }
+    /// Its number in the target.
+    pub(in crate::linux_san) slot: u16,
 }
 
 impl Lio {
     fn lun_dir(&self, at: &MappedLun<'_>) -> PathBuf {
-        self.group_dir(at.target).join("lun").join(at.name())
+        self.group_dir(at.target).join(Self::slot_tail(at))
+    }
+
+    fn slot_tail(at: &MappedLun<'_>) -> PathBuf {
+        Path::new("lun").join(format!("lun_{}", at.slot))
     }
 
     fn mapped_dir(&self, at: &MappedLun<'_>) -> PathBuf {
-        self.entry_dir(at.target, at.initiator).join(at.name())
+        self.entry_dir(at.target, at.initiator)
+            .join(format!("lun_{}", at.lun))
     }
 
     /// Shows the backstore to the initiator.
@@ -48,7 +49,7 @@ impl Lio {
         self.ensure_link(&self.backstore_tail(backstore), &dir.join(LINK))?;
         let mapped = self.mapped_dir(at);
         self.ensure_directory(&mapped)?;
-        let tail = Self::group_tail(at.target).join("lun").join(at.name());
+        let tail = Self::group_tail(at.target).join(Self::slot_tail(at));
         self.ensure_link(&tail, &mapped.join(LINK))?;
         let protect = if read_only { "1" } else { "0" };
         self.ensure_attribute(&mapped.join("write_protect"), protect)

@@ -52,6 +52,14 @@ pub enum LioError {
         #[source]
         source: io::Error,
     },
+    /// The kernel's log has the reason. Says nothing of what was written.
+    #[error("writing to {path}")]
+    Secret {
+        /// The attribute.
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     /// An object with our name that we did not make so.
     #[error("{path} is {found:?}, expected {expected:?}")]
     Mismatch {

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use super::{Lio, LioError};
-use crate::fabric::{Iqn, Portal};
+use crate::fabric::{Chap, Iqn, Portal, Secret};
+use crate::linux_san::chap::NONE;
 
 /// Nobody gets in without an entry in the access list, and who gets in finds only what was mapped for him.
-const ATTRIBUTES: [(&str, &str); 4] = [
+const ATTRIBUTES: [(&str, &str); 3] = [
     ("generate_node_acls", "0"),
     ("demo_mode_write_protect", "1"),
     ("cache_dynamic_acls", "0"),
-    ("authentication", "0"),
 ];
 /// How `info` of an access list entry begins while nobody is logged in (`lio_target_nacl_info_show`).
 const NO_SESSION: &str = "No active iSCSI Session";
@@ -33,18 +33,73 @@ impl Lio {
         self.group_dir(target).join("acls").join(initiator.as_str())
     }
 
-    /// Makes the target for its initiator; it listens nowhere yet.
+    /// Makes the target for its initiator, who has to prove what `chap` says; it listens nowhere yet.
     pub(in crate::linux_san) fn ensure_target(
         &self,
         target: &Iqn,
         initiator: &Iqn,
+        chap: Option<&Chap>,
     ) -> Result<(), LioError> {
         let group = self.group_dir(target);
         self.ensure_directory(&group)?;
         for (name, value) in ATTRIBUTES {
             self.ensure_attribute(&group.join("attrib").join(name), value)?;
         }
-        self.ensure_directory(&self.entry_dir(target, initiator))
+        self.ensure_directory(&self.entry_dir(target, initiator))?;
+        self.ensure_chap(target, initiator, chap).map(drop)
+    }
+
+    /// Whether the initiator is in the target's access list.
+    pub(in crate::linux_san) fn has_entry(
+        &self,
+        target: &Iqn,
+        initiator: &Iqn,
+    ) -> Result<bool, LioError> {
+        Ok(self.find(&self.entry_dir(target, initiator))?.is_some())
+    }
+
+    /// Has logins proven as `chap` says, both ways if it has a side for the target; without it nothing is asked for. Whether something had to be changed.
+    pub(in crate::linux_san) fn ensure_chap(
+        &self,
+        target: &Iqn,
+        initiator: &Iqn,
+        chap: Option<&Chap>,
+    ) -> Result<bool, LioError> {
+        let auth = self.entry_dir(target, initiator).join("auth");
+        let sides = [
+            ("userid", "password", chap.map(|chap| &chap.initiator)),
+            (
+                "userid_mutual",
+                "password_mutual",
+                chap.and_then(|chap| chap.target.as_ref()),
+            ),
+        ];
+        let mut changed = false;
+        for (name, secret, user) in sides {
+            changed |= self.ensure_secret(&auth.join(name), user.map(|user| user.name.as_str()))?;
+            let value = user.map(|user| user.secret.expose());
+            changed |= self.ensure_secret(&auth.join(secret), value)?;
+        }
+        // Last: nobody is asked for what is not there yet.
+        let asked = if chap.is_some() { "1" } else { "0" };
+        let path = self.group_dir(target).join("attrib/authentication");
+        self.ensure_attribute(&path, asked)?;
+        Ok(changed)
+    }
+
+    /// Whether it had to be written. The kernel keeps the bytes as they are, a line end too.
+    fn ensure_secret(&self, path: &Path, value: Option<&str>) -> Result<bool, LioError> {
+        let found = Secret::from(self.attribute(path)?);
+        let is_none = found.expose().is_empty() || found.expose().starts_with(NONE);
+        if value.map_or(is_none, |value| found.expose() == value) {
+            return Ok(false);
+        }
+        let written = value.unwrap_or(NONE).as_bytes();
+        let written = self.host.write_attribute(path, written);
+        written.map(|()| true).map_err(|source| LioError::Secret {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Lets the target listen on exactly these portals. Comes last: an initiator that logs in must find all its LUNs. A portal that cannot
@@ -80,6 +135,23 @@ impl Lio {
         let info = self.host.find_attribute(&path);
         let info = info.map_err(|source| super::failed("reading", &path, source))?;
         Ok(info.is_some_and(|info| !info.starts_with(NO_SESSION)))
+    }
+
+    /// The initiators in the target's access list; none when there is no target.
+    pub(in crate::linux_san) fn entries(&self, target: &Iqn) -> Result<Vec<Iqn>, LioError> {
+        let entries = self.list(&self.group_dir(target).join("acls"))?;
+        let names = entries.iter().filter_map(|path| path.file_name()?.to_str());
+        // All of them are ours, and we write no others than such.
+        Ok(names.filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// Takes an initiator that sees no LUN from the access list.
+    pub(in crate::linux_san) fn remove_entry(
+        &self,
+        target: &Iqn,
+        initiator: &Iqn,
+    ) -> Result<(), LioError> {
+        self.remove_directory(&self.entry_dir(target, initiator))
     }
 
     /// Removes a target that has no LUN; absent is fine.

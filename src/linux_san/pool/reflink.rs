@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! pool.json            which pool this is
+//! lock                 held by the process that uses it
 //! volumes/KEY.img      the bytes
 //! volumes/KEY.json     whose bytes: serial, size, generation
 //! snapshots/KEY.*      the same of snapshots; nobody writes to them
@@ -110,6 +111,17 @@ impl Reflink {
         };
         format::replace(host, &root.join("pool.json"), &marker)?;
         Ok(id)
+    }
+
+    /// Whether the directory says that it is a pool.
+    pub(in crate::linux_san) fn is_marked(host: &Host, root: &Path) -> Result<bool, PoolError> {
+        let marker = root.join("pool.json");
+        Ok(look(&marker, host.find_stat(&marker))?.is_some())
+    }
+
+    /// What the one process that uses the pool at `root` holds locked.
+    pub(in crate::linux_san) fn lock_in(root: &Path) -> PathBuf {
+        root.join("lock")
     }
 
     /// Refuses when the pool is not there, or is another.

@@ -254,3 +254,46 @@ fn foreign_objects_are_left_alone() {
     engine.sweep();
     assert_eq!(san.lio.tree(), before);
 }
+
+#[test]
+fn a_disk_that_is_not_written_through_is_not_served_so() {
+    let san = SanBox::new();
+    let (volumes, _) = two_exported(&san);
+    let disk = |engine: &Engine, volume: &VolumeView| {
+        let adapter = engine.state.read(|state| state.san_uuid.adapter());
+        let core = san.path("target/core").join(adapter);
+        core.join(engine.backstore_of(&volume.key))
+    };
+    let engine = san.start();
+    let (cached, buffered) = (disk(&engine, &volumes[0]), disk(&engine, &volumes[1]));
+    drop(engine);
+    std::fs::write(cached.join("attrib/emulate_write_cache"), "1\n").unwrap();
+    let info = std::fs::read_to_string(buffered.join("info")).unwrap();
+    let info = info.replace("O_DSYNC", "Buffered-WCE");
+    std::fs::write(buffered.join("info"), info).unwrap();
+    let engine = Engine::open(&san.host, san.options()).unwrap();
+    let restored = engine.restore().unwrap();
+    assert_eq!((restored.served, restored.refused), (1, 1));
+    let mended = std::fs::read_to_string(cached.join("attrib/emulate_write_cache"));
+    assert_eq!(mended.unwrap().trim(), "0");
+}
+
+#[test]
+fn a_pool_has_one_process_whatever_state_it_is_given() {
+    let san = SanBox::new();
+    let first = san.start();
+    let other = SanOptions {
+        state_dir: san.path("other-state"),
+        ..san.options()
+    };
+    // What `open` of another process waits for, for a while.
+    let second = san
+        .host
+        .lock(&san.path("pool/lock"), san.host.deadline_in(Duration::ZERO));
+    assert!(second.unwrap().is_none(), "the pool is not held");
+    let volume = first.create_volume(&wanted("pvc-1")).unwrap();
+    drop(first);
+    let lost = Engine::open(&san.host, other).err().unwrap();
+    assert!(matches!(lost, OpenError::Pool(PoolError::StateLost(_))));
+    assert!(san.start().find_volume(&volume.key).unwrap().is_some());
+}

@@ -115,7 +115,11 @@ fn ipv6(lab: &mut Lab) -> Result<()> {
     lab.execute(&["ip", "addr", "add", node, "dev", &near, "nodad"])?;
     let in_san = ["ip", "-n", SAN_NAMESPACE];
     lab.execute(&[&in_san[..], &["addr", "add", target, "dev", &far, "nodad"]].concat())?;
-    let mut san = San::start_on(lab, &["[fd00:101::1]:3261".to_owned()])?;
+    let start = Start {
+        portals: vec!["[fd00:101::1]:3261".to_owned()],
+        ..Start::usual(lab)
+    };
+    let mut san = San::start_as(lab, &start)?;
     let volume = san.create("pvc-1")?;
     let export = san.export(lab, &volume)?;
     let disk = Disk::attach(lab, &export)?;
@@ -199,7 +203,7 @@ fn without_pool(lab: &mut Lab) -> Result<()> {
     lab.daemons.stop("san")
 }
 
-fn image(lab: &Lab, volume: &pb::Volume) -> PathBuf {
+pub(super) fn image(lab: &Lab, volume: &pb::Volume) -> PathBuf {
     let name = format!("{}.img", volume.key);
     lab.pool_folder().join("volumes").join(name)
 }
@@ -229,7 +233,7 @@ fn check_backstore(volume: &pb::Volume) -> Result<()> {
 }
 
 /// Every attribute and link that says how the target is set up, without counters.
-fn tree() -> Result<BTreeMap<String, String>> {
+pub(super) fn tree() -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     for part in ["core", "iscsi"] {
         walk(&Path::new(CONFIGFS).join(part), &mut found)?;
@@ -260,31 +264,53 @@ fn walk(folder: &Path, found: &mut BTreeMap<String, String>) -> Result<()> {
 }
 
 /// The SAN's daemon and a client of it.
-struct San {
-    runtime: Runtime,
-    client: LinuxSanClient<Channel>,
+pub(super) struct San {
+    pub(super) runtime: Runtime,
+    pub(super) client: LinuxSanClient<Channel>,
 }
 
-impl San {
-    fn start(lab: &mut Lab) -> Result<Self> {
-        let portals: Vec<String> = topology::paths().map(|path| path.san_address(1)).collect();
-        Self::start_on(lab, &portals)
+/// What of the daemon a case wants different from the usual.
+pub(super) struct Start {
+    pub(super) portals: Vec<String>,
+    pub(super) pool: PathBuf,
+    pub(super) more: Vec<String>,
+}
+
+impl Start {
+    pub(super) fn usual(lab: &Lab) -> Self {
+        Start {
+            portals: topology::paths().map(|path| path.san_address(1)).collect(),
+            pool: lab.pool_folder(),
+            more: Vec::new(),
+        }
     }
 
-    fn start_on(lab: &mut Lab, portals: &[String]) -> Result<Self> {
-        let address = format!("{}:7420", Link::MANAGEMENT.san_address(1));
-        let state = lab.work_folder().join("san-state");
+    /// The daemon itself, with its own state and address.
+    pub(super) fn daemon(&self, name: &str, state: &Path, address: &str) -> Daemon {
         let mut argv = vec![SANPATH.to_owned(), "san".to_owned()];
         let mut option = |name: &str, value: String| argv.extend([name.to_owned(), value]);
-        option("--pool", lab.pool_folder().display().to_string());
+        option("--pool", self.pool.display().to_string());
         option("--state-dir", state.display().to_string());
-        option("--listen", address.clone());
-        for portal in portals {
+        option("--listen", address.to_owned());
+        for portal in &self.portals {
             option("--portal", portal.clone());
         }
         argv.push("--insecure".to_owned());
-        lab.daemons
-            .start(Daemon::new("san", argv).in_network(SAN_NAMESPACE))?;
+        argv.extend(self.more.iter().cloned());
+        Daemon::new(name, argv).in_network(SAN_NAMESPACE)
+    }
+}
+
+impl San {
+    pub(super) fn start(lab: &mut Lab) -> Result<Self> {
+        let usual = Start::usual(lab);
+        Self::start_as(lab, &usual)
+    }
+
+    pub(super) fn start_as(lab: &mut Lab, start: &Start) -> Result<Self> {
+        let address = format!("{}:7420", Link::MANAGEMENT.san_address(1));
+        let state = lab.work_folder().join("san-state");
+        lab.daemons.start(start.daemon("san", &state, &address))?;
         lab.daemons.wait_for_port("san", &address, SOON)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -297,7 +323,7 @@ impl San {
         Ok(San { runtime, client })
     }
 
-    fn create(&mut self, name: &str) -> Result<pb::Volume> {
+    pub(super) fn create(&mut self, name: &str) -> Result<pb::Volume> {
         let request = pb::CreateVolumeRequest {
             name: name.to_owned(),
             size_bytes: SIZE,
@@ -316,11 +342,11 @@ impl San {
     }
 
     /// For this guest.
-    fn export(&mut self, lab: &Lab, volume: &pb::Volume) -> Result<pb::Export> {
+    pub(super) fn export(&mut self, lab: &Lab, volume: &pb::Volume) -> Result<pb::Export> {
         self.export_to(volume, "node-1", &lab.initiator()?)
     }
 
-    fn export_to(
+    pub(super) fn export_to(
         &mut self,
         volume: &pb::Volume,
         node: &str,
@@ -346,12 +372,15 @@ impl San {
         Ok(export.into_inner())
     }
 
-    fn unexport(&mut self, volume: &pb::Volume) -> Result<()> {
+    pub(super) fn unexport(&mut self, volume: &pb::Volume) -> Result<()> {
         let unexport = self.begin_unexport(volume);
         self.runtime.block_on(unexport)?
     }
 
-    fn begin_unexport(&self, volume: &pb::Volume) -> tokio::task::JoinHandle<Result<()>> {
+    pub(super) fn begin_unexport(
+        &self,
+        volume: &pb::Volume,
+    ) -> tokio::task::JoinHandle<Result<()>> {
         let mut client = self.client.clone();
         let request = pb::UnexportVolumeRequest {
             key: volume.key.clone(),
@@ -369,7 +398,7 @@ impl San {
         })
     }
 
-    fn delete(&mut self, volume: &pb::Volume) -> Result<()> {
+    pub(super) fn delete(&mut self, volume: &pb::Volume) -> Result<()> {
         let request = pb::DeleteVolumeRequest {
             key: volume.key.clone(),
             wwid: volume.wwid.clone(),
@@ -379,7 +408,7 @@ impl San {
     }
 }
 
-fn code_of<T>(refused: Result<T>) -> Result<Code> {
+pub(super) fn code_of<T>(refused: Result<T>) -> Result<Code> {
     let Err(error) = refused else {
         bail!("it was not refused");
     };
@@ -388,12 +417,12 @@ fn code_of<T>(refused: Result<T>) -> Result<Code> {
 }
 
 /// The volume as this guest sees it over one path, without multipath.
-struct Disk {
-    name: String,
+pub(super) struct Disk {
+    pub(super) name: String,
 }
 
 impl Disk {
-    fn attach(lab: &Lab, export: &pb::Export) -> Result<Self> {
+    pub(super) fn attach(lab: &Lab, export: &pb::Export) -> Result<Self> {
         log_in(lab, &export.offers[0])?;
         Self::scan(lab, &export.offers[0])
     }
@@ -442,7 +471,7 @@ impl Disk {
     }
 
     /// A direct write of 4 KiB at the disk's start, begun and left to itself.
-    fn start_write(&self, lab: &Lab, letter: u8) -> Result<Child> {
+    pub(super) fn start_write(&self, lab: &Lab, letter: u8) -> Result<Child> {
         let block = lab.work_folder().join("block");
         fs::write(&block, [letter; 4096])?;
         let writer = Command::new("dd")
@@ -454,7 +483,7 @@ impl Disk {
         Ok(writer)
     }
 
-    fn write(&self, lab: &Lab, letter: u8) -> Result<()> {
+    pub(super) fn write(&self, lab: &Lab, letter: u8) -> Result<()> {
         let mut writer = self.start_write(lab, letter)?;
         let status = lab.wait_for("the write to end", SOON, || Ok(writer.try_wait()?))?;
         ensure!(
@@ -465,7 +494,7 @@ impl Disk {
         Ok(())
     }
 
-    fn remove(self) -> Result<()> {
+    pub(super) fn remove(self) -> Result<()> {
         Ok(fs::write(
             format!("/sys/block/{}/device/delete", self.name),
             "1",
@@ -487,14 +516,14 @@ fn log_in(lab: &Lab, offer: &pb::Offer) -> Result<()> {
     Ok(())
 }
 
-fn log_out(lab: &Lab, offer: &pb::Offer) -> Result<()> {
+pub(super) fn log_out(lab: &Lab, offer: &pb::Offer) -> Result<()> {
     let node = node_of(offer);
     lab.execute(&[&node[..], &["-u"]].concat())?;
     lab.execute(&[&node[..], &["-o", "delete"]].concat())?;
     Ok(())
 }
 
-fn wait_until_no_target(lab: &Lab) -> Result<()> {
+pub(super) fn wait_until_no_target(lab: &Lab) -> Result<()> {
     lab.wait_for("the idle targets to go", SOON, || {
         let ours = tree()?.keys().any(|path| path.contains("dev.sanpath:"));
         Ok((!ours).then_some(()))

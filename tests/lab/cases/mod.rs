@@ -16,6 +16,7 @@ mod faults_life;
 mod faults_multipath;
 mod faults_sessions;
 mod faults_strangers;
+mod fencing;
 mod heal;
 mod interfaces;
 mod kit_boots;
@@ -29,6 +30,7 @@ mod node_stats;
 mod pile_up;
 mod process_budget;
 mod recovery;
+mod san_chap;
 mod trim;
 mod upgrades;
 
@@ -40,6 +42,8 @@ pub fn everyday() -> Vec<Case> {
         kit_boots::CASES,
         lio_two_paths::CASES,
         linux_san::CASES,
+        fencing::CASES,
+        san_chap::CASES,
         attach::CASES,
         detach_attach_races::CASES,
         demo::CASES,

@@ -1,6 +1,6 @@
 //! The lab's machinery. On the host: `tools`, `image`, `initramfs`, `cpio`, `accel`, `qemu`, `guest`, `switch`, `bench`, `runner`,
 //! `lanes`, `shell`, `results`, `folders`, and csi-sanity's making in `sanity`. In the guest: `agent`, `guest_setup`, `services`, `running_job`, `job`,
-//! `leftovers`, `evidence`. For the writers of cases: `case`, `stack`, `csi`, `writer`, `daemons`, `paths`, `topology`, `fleet`. Both sides
+//! `leftovers`, `evidence`. For the writers of cases: `case`, `stack`, `csi`, `writer`, `daemons`, `paths`, `slow_disk`, `topology`, `fleet`. Both sides
 //! speak `wire` and start programs through `command`.
 
 pub mod accel;
@@ -31,6 +31,7 @@ pub mod running_job;
 pub mod sanity;
 pub mod services;
 pub mod shell;
+pub mod slow_disk;
 pub mod stack;
 pub mod switch;
 pub mod tools;

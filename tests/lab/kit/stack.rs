@@ -25,6 +25,8 @@ pub struct Plan {
     pub node_arguments: &'static [&'static str],
     /// More environment of the node, for crashes on demand.
     pub node_environment: Vec<(String, String)>,
+    /// More arguments of the SAN.
+    pub san_arguments: Vec<String>,
     /// The SAN's portals; without any, one on every path.
     pub portals: &'static [&'static str],
     /// `ncpaths` of the partition; else all portals.
@@ -42,6 +44,7 @@ impl Default for Plan {
             node_log: "info,sanpath::host=debug",
             node_arguments: &[],
             node_environment: Vec::new(),
+            san_arguments: Vec::new(),
             portals: &[],
             ncpaths: None,
             settings: Vec::new(),
@@ -122,6 +125,7 @@ impl Stack {
         for portal in self.portals() {
             argv.extend(words(&["--portal", &portal]));
         }
+        argv.extend(self.plan.san_arguments.iter().cloned());
         lab.daemons
             .start(Daemon::new("san", argv).in_network(SAN_NAMESPACE))?;
         lab.daemons.wait_for_port("san", &address, START)
