@@ -12,8 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) use line::Line;
 
 use tokio::sync::{Notify, watch};
+use tonic::body::Body;
+use tonic::codegen::Service as _;
+use tonic::codegen::http::{Request, Response};
 
 use crate::linux_san_wire as wire;
+use crate::linux_san_wire::linux_san_server::LinuxSanServer;
 
 /// What the SAN does wrong, once, at the next call of that name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +102,13 @@ impl Double {
     /// One more management address that leads here.
     pub(crate) async fn line(&self) -> Line {
         Line::lay(service::Service(self.clone()), self.breaks.subscribe()).await
+    }
+
+    /// Answers one request of the wire with no network between.
+    pub(super) async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        let mut server = LinuxSanServer::new(service::Service(self.clone()));
+        let Ok(response) = server.call(request).await;
+        response
     }
 
     /// Lets something go wrong once.

@@ -1,28 +1,51 @@
-//! The loops that make a SAN's native calls repeatable: look, compare, act, and look again when the outcome is not known.
+//! The loops that make a SAN's native calls repeatable: look, compare, act, and look again when the outcome is not known. Nothing that may
+//! have been done is sent a second time before that look.
+
+use std::sync::Arc;
 
 use super::Until;
 use super::error::SanError;
 use super::family::Family;
 use super::nouns::{Access, Capacity, NewVolume, Page, SanVolume};
+use super::sanhost::SanhostState;
+use super::sanhost::probe::Prober;
 use crate::fabric::{Export, Iqn, Portal, Wwid};
 use crate::fault::{Fault, Faulted};
 use crate::volume::NodeId;
 
-/// How often a creation is looked for and tried: the first time, and after a lost reply or a race with another controller.
+/// How often something is looked at and tried: the first time, and after a lost reply or a race with another controller.
 pub(super) const ROUNDS: usize = 3;
 
 /// One SAN of any family.
 pub struct San {
     kind: crate::volume::Family,
-    pub(super) family: Box<dyn Family>,
+    pub(super) family: Arc<dyn Family>,
+    _prober: Prober,
 }
 
 impl San {
+    /// Its addresses are asked in the background from now on, until it is dropped.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub(super) fn new(kind: crate::volume::Family, family: impl Family + 'static) -> Self {
+        let family: Arc<dyn Family> = Arc::new(family);
         Self {
             kind,
-            family: Box::new(family),
+            _prober: Prober::start(&family),
+            family,
         }
+    }
+
+    /// How its management addresses stand.
+    #[must_use]
+    pub fn sanhost(&self) -> SanhostState {
+        self.family.sanhost().state()
+    }
+
+    /// Takes over a changed list of management addresses; what is known of those that stay is kept.
+    pub(super) fn relist(&self, addresses: &[String]) {
+        self.family.sanhost().relist(addresses);
     }
 
     /// Which kind of SAN it is.
@@ -105,7 +128,17 @@ impl San {
         size: u64,
         until: Until,
     ) -> Result<SanVolume, SanError> {
-        let grown = self.family.expand(volume, size, until).await?;
+        let mut known = volume.clone();
+        let mut round = 1;
+        let grown = loop {
+            match self.family.expand(&known, size, until).await {
+                Err(lost) if round < ROUNDS && is_lost(&lost) => {
+                    known = self.look_again(volume, lost, until).await?;
+                    round += 1;
+                }
+                outcome => break outcome?,
+            }
+        };
         if grown.wwid != volume.wwid {
             return Err(SanError::WrongVolume {
                 wanted: volume.wwid.clone(),
@@ -129,16 +162,22 @@ impl San {
         wwid: &Wwid,
         until: Until,
     ) -> Result<(), SanError> {
-        let Some(volume) = self.find_volume(key, wwid, until).await? else {
-            return Ok(());
-        };
-        if !volume.exported_to.is_empty() {
-            let nodes = volume.exported_to.into_iter().map(|to| to.node_name);
-            return Err(SanError::InUse {
-                nodes: nodes.collect(),
-            });
+        let mut round = 1;
+        loop {
+            let Some(volume) = self.find_volume(key, wwid, until).await? else {
+                return Ok(());
+            };
+            if !volume.exported_to.is_empty() {
+                let nodes = volume.exported_to.into_iter().map(|to| to.node_name);
+                return Err(SanError::InUse {
+                    nodes: nodes.collect(),
+                });
+            }
+            match self.family.delete_volume(&volume, until).await {
+                Err(lost) if round < ROUNDS && is_lost(&lost) => round += 1,
+                outcome => return absent_is_fine(outcome),
+            }
         }
-        absent_is_fine(self.family.delete_volume(&volume, until).await)
     }
 
     /// Lets `node` reach the volume on every portal; the same answer when repeated. `volume` is as just found; a SAN that can compare
@@ -153,8 +192,18 @@ impl San {
         access: Access,
         until: Until,
     ) -> Result<Export, SanError> {
-        refuse_other_use(volume, node, access)?;
-        let export = self.family.export(volume, node, access, until).await?;
+        let mut known = volume.clone();
+        let mut round = 1;
+        let export = loop {
+            refuse_other_use(&known, node, access)?;
+            match self.family.export(&known, node, access, until).await {
+                Err(lost) if round < ROUNDS && is_lost(&lost) => {
+                    known = self.look_again(volume, lost, until).await?;
+                    round += 1;
+                }
+                outcome => break outcome?,
+            }
+        };
         if export.wwid == volume.wwid {
             Ok(export)
         } else {
@@ -177,10 +226,16 @@ impl San {
         initiator: Option<&Iqn>,
         until: Until,
     ) -> Result<(), SanError> {
-        // Asked even when no export shows: the SAN may still be draining one.
-        match self.find_volume(key, wwid, until).await? {
-            Some(volume) => absent_is_fine(self.family.unexport(&volume, initiator, until).await),
-            None => Ok(()),
+        let mut round = 1;
+        loop {
+            // Asked even when no export shows: the SAN may still be draining one.
+            let Some(volume) = self.find_volume(key, wwid, until).await? else {
+                return Ok(());
+            };
+            match self.family.unexport(&volume, initiator, until).await {
+                Err(lost) if round < ROUNDS && is_lost(&lost) => round += 1,
+                outcome => return absent_is_fine(outcome),
+            }
         }
     }
 
@@ -190,6 +245,17 @@ impl San {
     /// As the SAN or the way to it failed.
     pub async fn capacity(&self, until: Until) -> Result<Capacity, SanError> {
         self.family.capacity(until).await
+    }
+
+    /// The volume as it is after a reply was lost; that `lost` when it is not there any more.
+    async fn look_again(
+        &self,
+        volume: &SanVolume,
+        lost: SanError,
+        until: Until,
+    ) -> Result<SanVolume, SanError> {
+        let found = self.find_volume(&volume.key, &volume.wwid, until).await?;
+        found.ok_or(lost)
     }
 
     /// Every data portal of the SAN.
@@ -244,7 +310,11 @@ fn refuse_other_use(volume: &SanVolume, node: &NodeId, access: Access) -> Result
 
 /// The reply was lost, or somebody else was first.
 pub(super) fn is_worth_a_look(error: &SanError) -> bool {
-    matches!(error, SanError::NoAnswer { .. }) || error.fault() == Fault::Conflict
+    is_lost(error) || error.fault() == Fault::Conflict
+}
+
+pub(super) fn is_lost(error: &SanError) -> bool {
+    matches!(error, SanError::NoAnswer { .. })
 }
 
 pub(super) fn absent_is_fine(outcome: Result<(), SanError>) -> Result<(), SanError> {

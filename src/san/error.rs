@@ -47,6 +47,14 @@ pub enum SanError {
         #[source]
         source: Cause,
     },
+    /// The list of management addresses leads to two SANs.
+    #[error("{call} is not sent")]
+    TwoSans {
+        /// What was to be done.
+        call: &'static str,
+        #[source]
+        source: super::sanhost::Mixed,
+    },
     /// The SAN offers another LUN than the one asked for.
     #[error("the SAN exported {got} where {wanted} was asked for")]
     WrongVolume {
@@ -110,6 +118,8 @@ impl Faulted for SanError {
         match self {
             Self::Unreachable { .. }
             | Self::NoAnswer { .. }
+            // An earlier call of the same orchestrator may have done it.
+            | Self::TwoSans { .. }
             | Self::Answer { .. }
             | Self::WrongVolume { .. }
             | Self::NotGrown { .. } => Fault::MaybeDone,

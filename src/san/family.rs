@@ -1,7 +1,7 @@
 //! What a kind of SAN must be able to do, and no more: the loops around it are written once, in `ensure`.
 //!
-//! Each primitive is one native call. A family repeats by itself what does no harm when done twice; a creation it sends once, and says
-//! [`SanError::NoAnswer`] when the reply was lost.
+//! Each primitive is one native call on its way through the addresses. What only looks is repeated on that way; what changes something
+//! is sent once, and [`SanError::NoAnswer`] says that the reply was lost.
 
 use super::Until;
 use super::error::SanError;
@@ -9,12 +9,17 @@ use super::nouns::{
     Access, Capacity, ExtentPage, NewSnapshot, NewVolume, Page, SanSnapshot, SanVolume,
     SnapshotPage,
 };
+use super::sanhost::{Attempt, AttemptError, Sanhost};
 use crate::fabric::{Export, Iqn, Portal};
 use crate::volume::NodeId;
 
 /// The primitives of one SAN.
 #[tonic::async_trait]
 pub(super) trait Family: SnapshotFamily + Send + Sync {
+    /// Its management addresses.
+    fn sanhost(&self) -> &Sanhost;
+    /// Who answers at this address; nothing else is asked, and nothing is taken note of.
+    async fn identify(&self, attempt: Attempt) -> Result<String, AttemptError>;
     /// Makes the volume; never repeated by the family when the outcome is not known.
     async fn create_volume(&self, wanted: &NewVolume, until: Until) -> Result<SanVolume, SanError>;
     async fn find_by_name(&self, name: &str, until: Until) -> Result<Option<SanVolume>, SanError>;

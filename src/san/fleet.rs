@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::ensure::San;
 use super::linux::LinuxSan;
 use super::rules::Rules;
+use super::sanhost::SanhostState;
 use crate::volume::{Family, SanName};
 
 /// What it takes to reach one SAN.
@@ -20,9 +21,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether they lead to the same SAN.
+    /// Whether they lead to the same SAN, as far as can be told: an address of the one is an address of the other.
     fn same_san(&self, other: &Self) -> bool {
-        self.family == other.family && self.sanhost == other.sanhost
+        let is_kept = |address| other.sanhost.contains(address);
+        self.family == other.family && self.sanhost.iter().any(is_kept)
     }
 }
 
@@ -34,6 +36,9 @@ type Berths = BTreeMap<SanName, (Settings, Arc<San>)>;
 
 impl Fleet {
     /// The SANs of these settings.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime, when there are any.
     #[must_use]
     pub fn new(settings: BTreeMap<SanName, Settings>) -> Self {
         let fleet = Self::default();
@@ -41,7 +46,11 @@ impl Fleet {
         fleet
     }
 
-    /// Takes over changed settings. A SAN that is reached as before keeps what it knows; calls under way go on with the one they have.
+    /// Takes over changed settings. A SAN that keeps one of its addresses keeps what it knows of those that stay; calls under way go on
+    /// with the one they have.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime, when there is a new SAN.
     pub fn update(&self, settings: BTreeMap<SanName, Settings>) {
         let mut berths = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let mut before = std::mem::take(&mut *berths);
@@ -50,7 +59,15 @@ impl Fleet {
             .map(|(name, settings)| {
                 let kept = before.remove(&name);
                 let kept = kept.filter(|(old, _)| old.same_san(&settings));
-                let san = kept.map_or_else(|| Arc::new(open(&settings)), |(_, san)| san);
+                let san = match kept {
+                    Some((old, san)) => {
+                        if old.sanhost != settings.sanhost {
+                            san.relist(&settings.sanhost);
+                        }
+                        san
+                    }
+                    None => Arc::new(open(&settings)),
+                };
                 (name, (settings, san))
             })
             .collect();
@@ -70,6 +87,15 @@ impl Fleet {
         settings.map(|it| it.rules.clone()).unwrap_or_default()
     }
 
+    /// How the management addresses of each SAN stand.
+    #[must_use]
+    pub fn sanhosts(&self) -> Vec<(SanName, SanhostState)> {
+        let berths = self.read();
+        let state =
+            |(name, (_, san)): (&SanName, &(Settings, Arc<San>))| (name.clone(), san.sanhost());
+        berths.iter().map(state).collect()
+    }
+
     /// All names, in order.
     #[must_use]
     pub fn names(&self) -> Vec<SanName> {
@@ -83,7 +109,7 @@ impl Fleet {
 
 fn open(settings: &Settings) -> San {
     match settings.family {
-        Family::Linux => San::new(settings.family, LinuxSan::new(settings.sanhost.clone())),
+        Family::Linux => San::new(settings.family, LinuxSan::new(&settings.sanhost)),
     }
 }
 
@@ -103,8 +129,8 @@ mod tests {
         entries.iter().map(one).collect()
     }
 
-    #[test]
-    fn an_update_keeps_what_did_not_change() {
+    #[tokio::test]
+    async fn an_update_keeps_what_did_not_change() {
         let fleet = Fleet::new(settings(&[("a", "10.0.0.1:1"), ("b", "10.0.0.2:1")]));
         let find = |name: &str| fleet.find(&name.parse().unwrap());
         let (a, b) = (find("a").unwrap(), find("b").unwrap());
@@ -115,6 +141,14 @@ mod tests {
         ]));
         assert!(Arc::ptr_eq(&a, &find("a").unwrap()));
         assert!(!Arc::ptr_eq(&b, &find("b").unwrap()));
+        let mut edited = settings(&[("a", "10.0.0.9:1"), ("b", "10.0.0.3:1")]);
+        let list = &mut edited.get_mut(&"a".parse().unwrap()).unwrap().sanhost;
+        list.push("10.0.0.1:1".to_owned());
+        fleet.update(edited);
+        assert!(Arc::ptr_eq(&a, &find("a").unwrap()), "one address stays");
+        let (_, state) = fleet.sanhosts().remove(0);
+        let listed: Vec<&str> = state.addresses.iter().map(|it| &*it.address).collect();
+        assert_eq!(listed, ["10.0.0.9:1", "10.0.0.1:1"]);
         fleet.update(settings(&[("c", "10.0.0.4:1")]));
         assert!(find("a").is_none());
         assert_eq!(fleet.names().len(), 1);

@@ -26,6 +26,7 @@ pub use nouns::{
     SnapshotPage, Source,
 };
 pub use rules::Rules;
+pub use sanhost::{AddressStanding, AddressState, Mixed, SanhostState};
 
 /// The end of a call's time, on tokio's clock. One for the whole call, whatever number of addresses it takes.
 pub type Until = tokio::time::Instant;

@@ -3,7 +3,7 @@
 //! One snapshot is a group of one. Those of a group are cut at one moment or not at all, so a part of a group that is there is no beginning that could be completed.
 
 use super::Until;
-use super::ensure::{ROUNDS, San, absent_is_fine, is_worth_a_look};
+use super::ensure::{ROUNDS, San, absent_is_fine, is_lost, is_worth_a_look};
 use super::error::SanError;
 use super::nouns::{ExtentPage, NewSnapshot, SanSnapshot, SnapshotPage};
 
@@ -102,7 +102,18 @@ impl San {
     /// # Errors
     /// As the SAN or the way to it failed.
     pub async fn remove_snapshot(&self, key: &str, until: Until) -> Result<(), SanError> {
-        absent_is_fine(self.family.delete_snapshot(key, until).await)
+        let mut round = 1;
+        loop {
+            match self.family.delete_snapshot(key, until).await {
+                Err(lost) if round < ROUNDS && is_lost(&lost) => {
+                    if self.find_snapshot(key, until).await?.is_none() {
+                        return Ok(());
+                    }
+                    round += 1;
+                }
+                outcome => return absent_is_fine(outcome),
+            }
+        }
     }
 
     /// The bytes from `from` on of the snapshot `key` that may be other than zero, or other than in the snapshot `base` of the same volume. What is not named is

@@ -1,16 +1,27 @@
 //! One attempt at one address of a Linux SAN: reach it, ask who it is, send, and tell what a failure says about the outcome.
 
 use std::future::Future;
+use std::time::Duration;
 
 use tokio::time::timeout_at;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Response, Status};
 
 use super::super::Until;
-use super::super::sanhost::{Attempt, AttemptError, Sanhost};
+use super::super::error::Cause;
+use super::super::sanhost::{Attempt, AttemptError};
+use super::link::{Abrupt, Wire};
 use crate::fault::Fault;
 use crate::linux_san_wire::IdentifyRequest;
 use crate::linux_san_wire::linux_san_client::LinuxSanClient;
+
+/// How often the SAN's end of a connection is asked for a sign of life while a call is out: a cut link is told from a SAN that takes its time.
+const SIGN_EVERY: Duration = Duration::from_secs(2);
+/// And how long the sign may take.
+const SIGN_WITHIN: Duration = Duration::from_secs(3);
+
+/// A client of one connection.
+pub(super) type Client = LinuxSanClient<Wire>;
 
 /// Time ran out.
 #[derive(Debug, thiserror::Error)]
@@ -23,27 +34,47 @@ enum Late {
     Answer,
 }
 
-/// A connection to the address, after it has said that it is the SAN we mean. Nothing that changes anything was sent.
+/// Opens connections.
+#[tonic::async_trait]
+pub(super) trait Dial: Send + Sync {
+    /// A connection to the address; who is there is not yet known.
+    async fn open(&self, attempt: &Attempt) -> Result<Wire, Cause>;
+}
+
+/// TCP, as it is.
+pub(super) struct Tcp;
+
+#[tonic::async_trait]
+impl Dial for Tcp {
+    async fn open(&self, attempt: &Attempt) -> Result<Wire, Cause> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", attempt.address))?
+            .http2_keep_alive_interval(SIGN_EVERY)
+            .keep_alive_timeout(SIGN_WITHIN);
+        Ok(Wire::channel(
+            endpoint.connect_with_connector(Abrupt).await?,
+        ))
+    }
+}
+
+/// A connection to the address, and who says to be there. Nothing that changes anything was sent.
 pub(super) async fn reach(
-    sanhost: &Sanhost,
+    dial: &dyn Dial,
     attempt: &Attempt,
-) -> Result<LinuxSanClient<Channel>, AttemptError> {
+) -> Result<(Client, String), AttemptError> {
     let not_reached = AttemptError::NotReached;
-    let endpoint = Endpoint::from_shared(format!("http://{}", attempt.address))
-        .map_err(|error| not_reached(error.into()))?;
-    let channel = timeout_at(attempt.reached_by, endpoint.connect())
+    let wire = timeout_at(attempt.reached_by, dial.open(attempt))
         .await
         .map_err(|_| not_reached(Late::Connect.into()))?
-        .map_err(|error| not_reached(error.into()))?;
-    let mut client = LinuxSanClient::new(channel);
+        .map_err(not_reached)?;
+    let mut client = LinuxSanClient::new(wire);
     let identity = timeout_at(attempt.reached_by, client.identify(IdentifyRequest {}))
         .await
-        .map_err(|_| not_reached(Late::Silent.into()))?
-        .map_err(|status| not_reached(status.into()))?;
-    sanhost
-        .recognise(&identity.into_inner().san_uuid)
-        .map_err(|stranger| not_reached(stranger.into()))?;
-    Ok(client)
+        .map_err(|_| not_reached(Late::Silent.into()))?;
+    match identity {
+        Ok(identity) => Ok((client, identity.into_inner().san_uuid)),
+        Err(status) if !is_ours(&status) && is_denied(&status) => Err(refused(&status)),
+        Err(status) => Err(not_reached(status.into())),
+    }
 }
 
 /// The answer to a request. No answer leaves open whether it was done.
@@ -55,11 +86,17 @@ pub(super) async fn answered<W>(
         Err(_) => Err(AttemptError::NoAnswer(Late::Answer.into())),
         Ok(Ok(reply)) => Ok(reply.into_inner()),
         Ok(Err(status)) if is_ours(&status) => Err(AttemptError::NoAnswer(status.into())),
-        Ok(Err(status)) => Err(AttemptError::Refused(
-            Fault::from_code(status.code()),
-            status.message().to_owned(),
-        )),
+        Ok(Err(status)) => Err(refused(&status)),
     }
+}
+
+fn refused(status: &Status) -> AttemptError {
+    AttemptError::Refused(Fault::from_code(status.code()), status.message().to_owned())
+}
+
+/// Who we are is not accepted. That is asked of one address only.
+fn is_denied(status: &Status) -> bool {
+    Fault::from_code(status.code()) == Fault::Denied
 }
 
 /// Whether the status was made on this side of the wire, for a connection that broke: it then has a source, or a code that the SAN

@@ -4,37 +4,50 @@
 //! sent, and no reconnect behind our back can lead a change to another SAN. Calls are few; a connection costs one round trip.
 
 mod connect;
+mod link;
 mod read;
+#[cfg(test)]
+mod simulation;
 mod snapshots;
 #[cfg(test)]
 mod tests;
 
 use std::future::Future;
 
-use tonic::transport::Channel;
 use tonic::{Response, Status};
 
+use self::connect::{Client, Dial, Tcp};
 use super::Until;
 use super::error::SanError;
 use super::family::Family;
 use super::nouns::{Access, Capacity, NewVolume, Page, SanVolume};
-use super::sanhost::{AttemptError, Repeat, Sanhost};
+use super::sanhost::{Attempt, AttemptError, Errand, Repeat, Sanhost};
 use crate::fabric::{Export, Iqn, Portal};
 use crate::fault::{Fault, Faulted};
 use crate::linux_san_wire as wire;
 use crate::linux_san_wire::find_volume_request::By;
-use crate::linux_san_wire::linux_san_client::LinuxSanClient;
 use crate::volume::NodeId;
 
 /// A Linux SAN behind its management addresses.
 pub(super) struct LinuxSan {
     sanhost: Sanhost,
+    dial: Box<dyn Dial>,
 }
 
 impl LinuxSan {
-    pub(super) fn new(addresses: Vec<String>) -> Self {
+    pub(super) fn new(addresses: &[String]) -> Self {
         Self {
             sanhost: Sanhost::new(addresses),
+            dial: Box::new(Tcp),
+        }
+    }
+
+    /// Over connections of the test's making; all waits follow from `seed`.
+    #[cfg(test)]
+    fn dialled(addresses: &[String], seed: u64, dial: impl Dial + 'static) -> Self {
+        Self {
+            sanhost: Sanhost::seeded(addresses, seed),
+            dial: Box::new(dial),
         }
     }
 
@@ -47,21 +60,25 @@ impl LinuxSan {
         read: impl Fn(W) -> Result<T, read::Unusable>,
     ) -> Result<T, SanError>
     where
-        S: Fn(LinuxSanClient<Channel>) -> F,
+        S: Fn(Client) -> F,
         F: Future<Output = Result<Response<W>, Status>>,
     {
         let (send, read) = (&send, &read);
-        let attempt = |attempt| async move {
-            let client = connect::reach(&self.sanhost, &attempt).await?;
+        let attempt = |attempt: Attempt| async move {
+            let (client, san_uuid) = connect::reach(&*self.dial, &attempt).await?;
+            self.sanhost
+                .recognise(&attempt.address, &san_uuid)
+                .map_err(|mixed| AttemptError::NotReached(mixed.into()))?;
             let reply = connect::answered(send(client), attempt.answered_by).await?;
             read(reply).map_err(|unusable| AttemptError::Answer(unusable.field, unusable.source))
         };
-        self.sanhost.call(call, repeat, until, attempt).await
+        let errand = Errand::new(call, repeat);
+        self.sanhost.call(errand, until, attempt).await
     }
 
     async fn find(&self, by: By, until: Until) -> Result<Option<SanVolume>, SanError> {
         let request = wire::FindVolumeRequest { by: Some(by) };
-        let send = |mut client: LinuxSanClient<Channel>| {
+        let send = |mut client: Client| {
             let request = request.clone();
             async move { client.find_volume(request).await }
         };
@@ -76,6 +93,15 @@ impl LinuxSan {
 
 #[tonic::async_trait]
 impl Family for LinuxSan {
+    fn sanhost(&self) -> &Sanhost {
+        &self.sanhost
+    }
+
+    async fn identify(&self, attempt: Attempt) -> Result<String, AttemptError> {
+        let (_, san_uuid) = connect::reach(&*self.dial, &attempt).await?;
+        Ok(san_uuid)
+    }
+
     async fn create_volume(&self, wanted: &NewVolume, until: Until) -> Result<SanVolume, SanError> {
         let request = wire::CreateVolumeRequest {
             name: wanted.name.clone(),
@@ -83,7 +109,7 @@ impl Family for LinuxSan {
             metadata: wanted.metadata.clone().into_iter().collect(),
             source: wanted.source.clone().map(snapshots::source),
         };
-        let send = |mut client: LinuxSanClient<Channel>| {
+        let send = |mut client: Client| {
             let request = request.clone();
             async move { client.create_volume(request).await }
         };
@@ -104,7 +130,7 @@ impl Family for LinuxSan {
             after_key: after.to_owned(),
             max_entries: most,
         };
-        let send = |mut client: LinuxSanClient<Channel>| {
+        let send = |mut client: Client| {
             let request = request.clone();
             async move { client.list_volumes(request).await }
         };
@@ -123,11 +149,11 @@ impl Family for LinuxSan {
             wwid: volume.wwid.to_string(),
             size_bytes: size,
         };
-        let send = |mut client: LinuxSanClient<Channel>| {
+        let send = |mut client: Client| {
             let request = request.clone();
             async move { client.expand_volume(request).await }
         };
-        let call = ("ExpandVolume", Repeat::Freely);
+        let call = ("ExpandVolume", Repeat::Never);
         self.ask(call, until, send, read::volume).await
     }
 
@@ -136,11 +162,11 @@ impl Family for LinuxSan {
             key: volume.key.clone(),
             wwid: volume.wwid.to_string(),
         };
-        let send = |mut client: LinuxSanClient<Channel>| {
+        let send = |mut client: Client| {
             let request = request.clone();
             async move { client.delete_volume(request).await }
         };
-        let call = ("DeleteVolume", Repeat::Freely);
+        let call = ("DeleteVolume", Repeat::Never);
         self.ask(call, until, send, |_| Ok(())).await
     }
 
@@ -159,11 +185,11 @@ impl Family for LinuxSan {
             read_only: access.read_only,
             shared: access.shared,
         };
-        let send = |mut client: LinuxSanClient<Channel>| {
+        let send = |mut client: Client| {
             let request = request.clone();
             async move { client.export_volume(request).await }
         };
-        let call = ("ExportVolume", Repeat::Freely);
+        let call = ("ExportVolume", Repeat::Never);
         self.ask(call, until, send, read::export).await
     }
 
@@ -178,16 +204,16 @@ impl Family for LinuxSan {
             wwid: volume.wwid.to_string(),
             initiator_iqn: initiator.map(ToString::to_string).unwrap_or_default(),
         };
-        let send = |mut client: LinuxSanClient<Channel>| {
+        let send = |mut client: Client| {
             let request = request.clone();
             async move { client.unexport_volume(request).await }
         };
-        let call = ("UnexportVolume", Repeat::Freely);
+        let call = ("UnexportVolume", Repeat::Never);
         self.ask(call, until, send, |_| Ok(())).await
     }
 
     async fn capacity(&self, until: Until) -> Result<Capacity, SanError> {
-        let send = |mut client: LinuxSanClient<Channel>| async move {
+        let send = |mut client: Client| async move {
             client.get_capacity(wire::GetCapacityRequest {}).await
         };
         let call = ("GetCapacity", Repeat::Freely);
@@ -196,7 +222,7 @@ impl Family for LinuxSan {
     }
 
     async fn portals(&self, until: Until) -> Result<Vec<Portal>, SanError> {
-        let send = |mut client: LinuxSanClient<Channel>| async move {
+        let send = |mut client: Client| async move {
             client.list_portals(wire::ListPortalsRequest {}).await
         };
         let call = ("ListPortals", Repeat::Freely);

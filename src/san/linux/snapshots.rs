@@ -1,19 +1,15 @@
 //! The Linux SAN's snapshots, on its wire.
 
-use tonic::transport::Channel;
-
+use super::connect::Client;
 use super::{LinuxSan, read};
 use crate::fault::{Fault, Faulted};
 use crate::linux_san_wire as wire;
 use crate::linux_san_wire::find_snapshot_request::By;
-use crate::linux_san_wire::linux_san_client::LinuxSanClient;
 use crate::san::Until;
 use crate::san::error::SanError;
 use crate::san::family::SnapshotFamily;
 use crate::san::nouns::{ExtentPage, NewSnapshot, SanSnapshot, SnapshotPage, Source};
 use crate::san::sanhost::Repeat;
-
-type Client = LinuxSanClient<Channel>;
 
 pub(super) fn source(source: Source) -> wire::Source {
     use wire::source::Of;
@@ -122,7 +118,7 @@ impl SnapshotFamily for LinuxSan {
             let request = request.clone();
             async move { client.delete_snapshot(request).await }
         };
-        let call = ("DeleteSnapshot", Repeat::Freely);
+        let call = ("DeleteSnapshot", Repeat::Never);
         self.ask(call, until, send, |_| Ok(())).await
     }
 

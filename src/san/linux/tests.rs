@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::super::double::{Double, Line, Mishap};
-use super::super::{Access, NewSnapshot, NewVolume, San, SanError, SanVolume, Source, Until};
+use super::super::{
+    Access, AddressStanding, NewSnapshot, NewVolume, San, SanError, SanVolume, Source, Until,
+};
 use super::LinuxSan;
 use crate::fault::{Fault, Faulted, chain};
 use crate::volume::{Family, NodeId, SizeRange};
@@ -11,8 +13,8 @@ use crate::volume::{Family, NodeId, SizeRange};
 const GIB: u64 = 1 << 30;
 
 fn san(addresses: &[&str]) -> San {
-    let addresses = addresses.iter().map(|&text| text.to_owned()).collect();
-    San::new(Family::Linux, LinuxSan::new(addresses))
+    let addresses: Vec<String> = addresses.iter().map(|&text| text.to_owned()).collect();
+    San::new(Family::Linux, LinuxSan::new(&addresses))
 }
 
 fn soon() -> Until {
@@ -227,27 +229,35 @@ async fn after_a_lost_reply_the_san_is_asked_before_anything_is_sent_again() {
     assert_eq!(double.volumes().len(), 2);
 }
 
+/// Even at the only address, and although the Linux SAN would take each of these twice.
 #[tokio::test]
-async fn what_does_no_harm_is_sent_again_even_to_the_only_address() {
+async fn no_change_is_sent_again_before_a_look() {
     let double = Double::new("one");
     let line = double.line().await;
     let san = san(&[line.address()]);
     let volume = made(&san, "v").await;
+    let seen = std::cell::Cell::new(double.calls().len());
+    let sent = || double.calls()[seen.replace(double.calls().len())..].to_vec();
     double.suffer(Mishap::LosesReply("ExportVolume"));
     san.ensure_export(&volume, &node("n1"), ALONE, soon())
         .await
         .unwrap();
+    assert_eq!(sent(), ["ExportVolume", "FindVolume", "ExportVolume"]);
     double.suffer(Mishap::LosesReply("ExpandVolume"));
     let grown = san.ensure_expanded(&volume, 2 * GIB, soon()).await.unwrap();
     assert_eq!(grown.size, 2 * GIB);
+    assert_eq!(sent(), ["ExpandVolume", "FindVolume", "ExpandVolume"]);
     double.suffer(Mishap::LosesReply("UnexportVolume"));
     san.remove_export(&volume.key, &volume.wwid, None, soon())
         .await
         .unwrap();
+    let unexport = ["FindVolume", "UnexportVolume"];
+    assert_eq!(sent(), [unexport, unexport].concat());
     double.suffer(Mishap::LosesReply("DeleteVolume"));
     san.remove_volume(&volume.key, &volume.wwid, soon())
         .await
         .unwrap();
+    assert_eq!(sent(), ["FindVolume", "DeleteVolume", "FindVolume"]);
     assert!(double.volumes().is_empty());
 }
 
@@ -266,12 +276,53 @@ async fn replies_that_are_lost_for_ever_leave_the_outcome_open() {
     assert!(matches!(error, SanError::NoAnswer { .. }), "{error}");
 }
 
+/// Neither is spoken to: which of the two is meant only the operator knows.
 #[tokio::test]
-async fn another_san_in_the_list_is_never_spoken_to() {
+async fn a_list_of_two_sans_is_refused_by_name_before_anything_is_sent() {
+    let (one, two) = (Double::new("one"), Double::new("two"));
+    let (first, second) = (one.line().await, two.line().await);
+    let san = san(&[first.address(), second.address()]);
+    let refused = san.ensure_volume(&wanted("v", GIB), soon()).await;
+    let error = refused.unwrap_err();
+    assert!(matches!(error, SanError::TwoSans { .. }), "{error}");
+    assert_eq!(error.fault(), Fault::MaybeDone);
+    let told = chain(&error);
+    for line in [&first, &second] {
+        let san = if line.address() == first.address() {
+            "one"
+        } else {
+            "two"
+        };
+        let said = format!("{} is SAN {san}", line.address());
+        assert!(told.contains(&said), "{told}");
+    }
+    assert!(one.calls().is_empty() && two.calls().is_empty());
+    san.relist(&[second.address().to_owned()]);
+    made(&san, "v").await;
+    assert!(one.calls().is_empty());
+}
+
+/// Nobody calls; the probe of the address that was added finds it.
+#[tokio::test]
+async fn a_stranger_that_is_added_later_is_found_by_a_probe_and_refused_alone() {
     let (ours, other) = (Double::new("one"), Double::new("two"));
     let (line, strange) = (ours.line().await, other.line().await);
-    let san = san(&[line.address(), strange.address()]);
+    let san = san(&[line.address()]);
     let volume = made(&san, "v").await;
+    san.relist(&[strange.address().to_owned(), line.address().to_owned()]);
+    let stranger = async || {
+        while san.sanhost().addresses[0].standing != AddressStanding::Stranger {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout_at(soon(), stranger()).await.unwrap();
+    let state = san.sanhost();
+    let (_, why) = state.addresses[0].error.clone().unwrap();
+    for name in [strange.address(), "SAN two", "not one"] {
+        assert!(why.contains(name), "{why}");
+    }
+    assert_eq!(state.san_uuid.as_deref(), Some("one"));
+    made(&san, "w").await;
     drop(line);
     let error = san
         .find_volume(&volume.key, &volume.wwid, soon())
@@ -279,6 +330,56 @@ async fn another_san_in_the_list_is_never_spoken_to() {
         .unwrap_err();
     assert!(chain(&error).contains("two SANs in one"), "{error}");
     assert!(other.calls().is_empty());
+}
+
+/// Nothing of them is left when the SAN is gone.
+#[tokio::test]
+async fn probes_end_with_the_san() {
+    let double = Double::new("one");
+    let (line, dead) = (double.line().await, Line::dead().await);
+    let runtime = tokio::runtime::Handle::current();
+    let tasks = || runtime.metrics().num_alive_tasks();
+    let before = tasks();
+    let san = san(&[line.address(), &dead]);
+    made(&san, "v").await;
+    assert!(tasks() > before);
+    drop(san);
+    let gone = async {
+        while tasks() > before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout_at(soon(), gone).await.unwrap();
+}
+
+/// The SAN does not accept us: that is asked of one address and not of the others.
+#[tokio::test]
+async fn refused_credentials_are_not_sprayed_over_the_addresses() {
+    let double = Double::new("one");
+    let (first, second) = (double.line().await, double.line().await);
+    let san = san(&[first.address(), second.address()]);
+    double.suffer(Mishap::Refuses("FindVolume", tonic::Code::Unauthenticated));
+    let refused = san.ensure_volume(&wanted("v", GIB), soon()).await;
+    assert_eq!(refused.unwrap_err().fault(), Fault::Denied);
+    assert_eq!(double.calls(), ["FindVolume"]);
+}
+
+#[tokio::test]
+async fn a_san_that_is_busy_is_asked_again_where_it_was() {
+    let double = Double::new("one");
+    let (first, second) = (double.line().await, double.line().await);
+    let san = san(&[first.address(), second.address()]);
+    for _ in 0..2 {
+        double.suffer(Mishap::Refuses("CreateVolume", tonic::Code::Aborted));
+    }
+    made(&san, "v").await;
+    let sent = ["FindVolume", "CreateVolume", "CreateVolume", "CreateVolume"];
+    assert_eq!(double.calls(), sent);
+    for _ in 0..40 {
+        double.suffer(Mishap::Refuses("ListPortals", tonic::Code::Aborted));
+    }
+    let error = san.portals(soon()).await.unwrap_err();
+    assert_eq!(error.fault(), Fault::Busy, "{error}");
 }
 
 #[tokio::test]
@@ -290,7 +391,6 @@ async fn an_answer_is_final_whatever_it_says() {
         (tonic::Code::ResourceExhausted, Fault::Exhausted),
         (tonic::Code::OutOfRange, Fault::OutOfRange),
         (tonic::Code::PermissionDenied, Fault::Denied),
-        (tonic::Code::Aborted, Fault::Busy),
         (tonic::Code::Unavailable, Fault::MaybeDone),
     ] {
         double.suffer(Mishap::Refuses("CreateVolume", code));
