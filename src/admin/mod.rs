@@ -9,7 +9,9 @@ mod wire;
 
 pub use client::{AskError, ask};
 pub use server::{Desk, MODE, serve};
-pub use wire::{Answer, PathShown, PathsShown, Question, VolumePathsRow, VolumeRow};
+pub use wire::{
+    AddressRow, Answer, PathShown, PathsShown, Question, SanhostRow, VolumePathsRow, VolumeRow,
+};
 
 use std::path::{Path, PathBuf};
 
@@ -17,4 +19,10 @@ use std::path::{Path, PathBuf};
 #[must_use]
 pub fn node_socket(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("node.sock")
+}
+
+/// The socket of the controller daemon in its runtime directory.
+#[must_use]
+pub fn controller_socket(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("controller.sock")
 }

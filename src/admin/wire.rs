@@ -25,6 +25,12 @@ pub enum Question {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         seen: Option<u64>,
     },
+    /// The management addresses of the SANs; asked of the controller.
+    Sanhosts {
+        /// Of this partition's SAN alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        partition: Option<String>,
+    },
     /// Mount the file system of a volume anew.
     Recover {
         /// Its id, its WWID or its name on the SAN.
@@ -48,6 +54,8 @@ pub enum Answer {
     Volumes(Vec<VolumeRow>),
     /// The paths.
     Paths(PathsShown),
+    /// The management addresses.
+    Sanhosts(Vec<SanhostRow>),
     /// It was done; what, in lines for people.
     Done(Vec<String>),
     /// It was not done, or not to its end; why, and what to do.
@@ -136,6 +144,46 @@ pub struct PathShown {
     pub since: u64,
     /// What keeps it away, or is to be done.
     pub note: Option<String>,
+}
+
+/// The management addresses of one SAN as an operator sees them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SanhostRow {
+    /// The partition that it serves.
+    pub partition: String,
+    /// Who the SAN says it is.
+    pub san: Option<String>,
+    /// Why no call is sent to it at all.
+    pub refused: Option<String>,
+    /// In the order of the config file.
+    pub addresses: Vec<AddressRow>,
+}
+
+/// One management address as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AddressRow {
+    /// `host:port`.
+    pub address: String,
+    /// `good`, `untried`, `cooling down`, `recovering`, `stranger`, `two SANs`.
+    pub state: String,
+    /// Whether calls go there.
+    pub in_use: bool,
+    /// The seconds until it is asked again, while it cools down.
+    pub cool_down: Option<u64>,
+    /// The good probes in a row, while it recovers.
+    pub good_probes: Option<u32>,
+    /// The SAN that it last said it is.
+    pub san: Option<String>,
+    /// How many seconds ago the last attempt or probe ended.
+    pub tried: Option<u64>,
+    /// How many seconds ago one ended well.
+    pub good: Option<u64>,
+    /// The last error.
+    pub error: Option<String>,
+    /// How many seconds ago that was.
+    pub error_age: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -248,6 +296,26 @@ mod tests {
         }
     }
 
+    fn sanhost() -> SanhostRow {
+        SanhostRow {
+            partition: "cluster-a".to_owned(),
+            san: Some("one".to_owned()),
+            refused: None,
+            addresses: vec![AddressRow {
+                address: "10.0.0.1:7420".to_owned(),
+                state: "cooling down".to_owned(),
+                in_use: false,
+                cool_down: Some(4),
+                good_probes: None,
+                san: Some("one".to_owned()),
+                tried: Some(1),
+                good: Some(90),
+                error: Some("refused".to_owned()),
+                error_age: Some(1),
+            }],
+        }
+    }
+
     #[test]
     fn version_1_is_written_and_read_for_ever() {
         let volume = || "v1".to_owned();
@@ -266,12 +334,17 @@ mod tests {
                 volume: Some(volume()),
                 seen: Some(7),
             },
+            Question::Sanhosts { partition: None },
+            Question::Sanhosts {
+                partition: Some("cluster-a".to_owned()),
+            },
         ];
         let answers = [
             Answer::Volumes(vec![row()]),
             Answer::Done(vec!["done".to_owned()]),
             Answer::Refused("no".to_owned()),
             Answer::Paths(paths()),
+            Answer::Sanhosts(vec![sanhost()]),
         ];
         let mut lines = GOLDEN.split_inclusive('\n');
         for question in &questions {

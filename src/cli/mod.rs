@@ -5,11 +5,13 @@ mod answer;
 mod node;
 mod paths;
 mod properties;
+mod sanhosts;
 mod table;
 
 pub use node::NodeCommand;
 pub use paths::PathsArguments;
 pub use properties::PropertiesArguments;
+pub use sanhosts::SanhostsArguments;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -56,6 +58,8 @@ pub enum Role {
     San(SanArguments),
     /// Show the paths of the volumes of this machine, as its node daemon sees them.
     Paths(PathsArguments),
+    /// Show the management addresses of the SANs, as the controller daemon of this machine or container sees them.
+    Sanhosts(SanhostsArguments),
     /// Look at, change and check the config file under Eucalyptus' names for its settings.
     Properties(PropertiesArguments),
 }
@@ -67,6 +71,8 @@ pub enum Command {
     Node(NodeCommand),
     /// `sanpath paths`.
     Paths(PathsArguments),
+    /// `sanpath sanhosts`.
+    Sanhosts(SanhostsArguments),
     /// `sanpath properties …`.
     Properties(PropertiesArguments),
 }
@@ -83,6 +89,7 @@ impl Role {
                 None => Err(Box::new(Self::Node(node))),
             },
             Self::Paths(asked) => Ok(Command::Paths(asked)),
+            Self::Sanhosts(asked) => Ok(Command::Sanhosts(asked)),
             Self::Properties(asked) => Ok(Command::Properties(asked)),
             daemon => Err(Box::new(daemon)),
         }
@@ -108,6 +115,9 @@ pub struct PluginArguments {
 pub struct ControllerArguments {
     #[command(flatten)]
     pub plugin: PluginArguments,
+    /// Where the operator's socket is kept.
+    #[arg(long, default_value = "/run/sanpath")]
+    pub runtime_dir: PathBuf,
 }
 
 /// Arguments of `sanpath node`: the daemon's, or a command to the one that runs.
@@ -190,6 +200,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     answer::unless_unread(match command {
         Command::Node(command) => node::run(command),
         Command::Paths(asked) => paths::run(&asked),
+        Command::Sanhosts(asked) => sanhosts::run(&asked),
         Command::Properties(asked) => properties::run(asked),
     })
 }

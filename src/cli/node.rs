@@ -88,7 +88,9 @@ pub fn run(command: NodeCommand) -> anyhow::Result<ExitCode> {
         Answer::Volumes(rows) => print(&table(&rows))?,
         Answer::Done(lines) => print(&lines.join("\n"))?,
         Answer::Refused(why) => return Err(anyhow::Error::msg(why)),
-        Answer::Paths(_) => return Err(anyhow::anyhow!("the daemon answered something else")),
+        Answer::Paths(_) | Answer::Sanhosts(_) => {
+            return Err(anyhow::anyhow!("the daemon answered something else"));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

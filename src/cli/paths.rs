@@ -124,7 +124,7 @@ fn columns(path: &PathShown) -> [String; 11] {
 }
 
 /// `42s`, `7m05s`, `3h20m`, `12d04h`.
-fn age(seconds: u64) -> String {
+pub(super) fn age(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match seconds {
         0..60 => format!("{seconds}s"),

@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
+use super::controller_desk::ControllerDesk;
 use super::socket;
+use crate::admin;
 use crate::cli::ControllerArguments;
 use crate::config::{Config, Live};
 use crate::controller::Controller;
 use crate::csi::{Identity, serve_controller};
-use crate::host::Host;
+use crate::host::{Host, listen_unix};
 use crate::san::{Fleet, Rules, Settings};
 use crate::volume::SanName;
 
@@ -31,10 +34,33 @@ pub(super) async fn run(
     let live = Live::load(host.clone(), &plugin.config).context("--config")?;
     let fleet = Fleet::new(settings(&live.current()));
     let listener = socket::bind(plugin.endpoint.as_ref())?;
+    answer_operators(&host, &arguments.runtime_dir, &fleet, &stop);
     tokio::spawn(follow(live, fleet.clone(), stop.clone()));
     tracing::info!(endpoint = plugin.endpoint, "controller serves");
     serve_controller(listener, identity, Controller::new(fleet, BUDGET), stop).await?;
     Ok(())
+}
+
+/// Serves the operator's socket beside the orchestrator's. Without it volumes are managed all the same, so what is wrong with it is told and no more.
+fn answer_operators(host: &Host, runtime_dir: &Path, fleet: &Fleet, stop: &CancellationToken) {
+    let path = admin::controller_socket(runtime_dir);
+    let bound = host
+        .ensure_directory(runtime_dir)
+        .map_err(anyhow::Error::from);
+    let bound = bound.and_then(|()| Ok(listen_unix(&path, admin::MODE)?));
+    let listener = match bound {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), "operators are not answered (--runtime-dir): {error:#}");
+            return;
+        }
+    };
+    let (desk, stop) = (Arc::new(ControllerDesk(fleet.clone())), stop.clone());
+    tokio::spawn(async move {
+        if let Err(error) = admin::serve(listener, desk, stop).await {
+            tracing::error!(%error, "operators are not answered any more");
+        }
+    });
 }
 
 /// Takes over changed management addresses without a restart.

@@ -36,6 +36,9 @@ impl Desk for NodeDesk {
                 Err(error) => Answer::Refused(chain(&error)),
             },
             Question::Paths { volume, seen } => self.paths(volume.as_deref(), seen),
+            Question::Sanhosts { .. } => Answer::Refused(
+                "this is the node; ask the controller daemon, which manages the SANs".to_owned(),
+            ),
             Question::Recover { volume } => {
                 self.work("recover", &volume, Node::recover, recovered_lines)
             }

@@ -3,6 +3,7 @@
 //! `main` calls [`run`]; nothing calls back into here. A bad setting ends the program before anything is touched.
 
 mod controller;
+mod controller_desk;
 mod crash;
 mod desk;
 mod node;
@@ -32,7 +33,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             Role::Controller(arguments) => controller::run(&arguments, stop).await,
             Role::Node(arguments) => node::run(&arguments, stop).await,
             Role::San(arguments) => san::run(arguments, stop).await,
-            Role::Paths(_) | Role::Properties(_) => Err(anyhow::anyhow!("a command is no daemon")),
+            Role::Paths(_) | Role::Sanhosts(_) | Role::Properties(_) => {
+                Err(anyhow::anyhow!("a command is no daemon"))
+            }
         }
     });
     // Work that is stuck in the kernel has threads of its own; what it does is in the ledger.

@@ -60,14 +60,14 @@ pub enum AddressStanding {
 impl AddressStanding {
     /// In a word or two.
     #[must_use]
-    pub fn words(self) -> String {
+    pub fn word(self) -> &'static str {
         match self {
-            Self::Untried => "untried".to_owned(),
-            Self::Good => "good".to_owned(),
-            Self::CoolingDown { left } => format!("cooling down {}s", left.as_secs()),
-            Self::Recovering { good, of } => format!("recovering {good}/{of}"),
-            Self::Stranger => "stranger".to_owned(),
-            Self::Disputed => "two SANs".to_owned(),
+            Self::Untried => "untried",
+            Self::Good => "good",
+            Self::CoolingDown { .. } => "cooling down",
+            Self::Recovering { .. } => "recovering",
+            Self::Stranger => "stranger",
+            Self::Disputed => "two SANs",
         }
     }
 }

@@ -1,0 +1,114 @@
+//! What the controller daemon answers an operator.
+
+use std::time::Duration;
+
+use crate::admin::{AddressRow, Answer, Desk, Question, SanhostRow};
+use crate::san::{AddressStanding, AddressState, Fleet, SanhostState};
+use crate::volume::SanName;
+
+/// The SANs behind the socket.
+pub(super) struct ControllerDesk(pub(super) Fleet);
+
+impl Desk for ControllerDesk {
+    fn answer(&self, question: Question) -> Answer {
+        match question {
+            Question::Sanhosts { partition } => self.sanhosts(partition.as_deref()),
+            Question::Volumes {}
+            | Question::Paths { .. }
+            | Question::Recover { .. }
+            | Question::Release { .. } => Answer::Refused(
+                "this is the controller; ask the node daemon of the machine that has the volume"
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
+impl ControllerDesk {
+    fn sanhosts(&self, only: Option<&str>) -> Answer {
+        let all = self.0.sanhosts();
+        if let Some(wanted) = only
+            && !all.iter().any(|(name, _)| name.as_str() == wanted)
+        {
+            let known: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
+            let known = known.join(", ");
+            return Answer::Refused(format!(
+                "there is no partition {wanted:?}; there are: {known}"
+            ));
+        }
+        let is_wanted =
+            |(name, _): &&(SanName, SanhostState)| only.is_none_or(|it| it == name.as_str());
+        Answer::Sanhosts(all.iter().filter(is_wanted).map(row).collect())
+    }
+}
+
+fn row((partition, state): &(SanName, SanhostState)) -> SanhostRow {
+    SanhostRow {
+        partition: partition.to_string(),
+        san: state.san_uuid.clone(),
+        refused: state.refused.clone(),
+        addresses: state.addresses.iter().map(address_row).collect(),
+    }
+}
+
+fn address_row(state: &AddressState) -> AddressRow {
+    let seconds = |ago: Option<Duration>| ago.map(|ago| ago.as_secs());
+    let error = state.error.as_ref();
+    AddressRow {
+        address: state.address.clone(),
+        state: state.standing.word().to_owned(),
+        in_use: state.in_use,
+        cool_down: match state.standing {
+            AddressStanding::CoolingDown { left } => Some(left.as_secs()),
+            _ => None,
+        },
+        good_probes: match state.standing {
+            AddressStanding::Recovering { good, .. } => Some(good),
+            _ => None,
+        },
+        san: state.says.clone(),
+        tried: seconds(state.tried),
+        good: seconds(state.good),
+        error: error.map(|(_, why)| why.clone()),
+        error_age: seconds(error.map(|(ago, _)| *ago)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::san::{Rules, Settings};
+    use crate::volume::Family;
+
+    #[tokio::test]
+    async fn the_controller_answers_for_its_sans_and_for_nothing_else() {
+        let settings = Settings {
+            family: Family::Linux,
+            sanhost: vec!["127.0.0.1:1".to_owned()],
+            rules: Rules::default(),
+        };
+        let name = |name: &str| name.parse::<SanName>().unwrap();
+        let all = [(name("a"), settings.clone()), (name("b"), settings)];
+        let desk = ControllerDesk(Fleet::new(all.into()));
+        let asked = |partition: Option<&str>| {
+            let partition = partition.map(str::to_owned);
+            desk.answer(Question::Sanhosts { partition })
+        };
+        let Answer::Sanhosts(rows) = asked(None) else {
+            panic!("something else")
+        };
+        let partitions: Vec<&str> = rows.iter().map(|row| &*row.partition).collect();
+        assert_eq!(partitions, ["a", "b"]);
+        assert_eq!(rows[0].addresses[0].state, "untried");
+        let Answer::Sanhosts(rows) = asked(Some("b")) else {
+            panic!("something else")
+        };
+        assert_eq!((rows.len(), &*rows[0].partition), (1, "b"));
+        let Answer::Refused(why) = asked(Some("c")) else {
+            panic!("something else")
+        };
+        assert!(why.contains("there are: a, b"), "{why}");
+        let volumes = desk.answer(Question::Volumes {});
+        assert!(matches!(volumes, Answer::Refused(_)));
+    }
+}
