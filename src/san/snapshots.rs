@@ -103,17 +103,13 @@ impl San {
     /// As the SAN or the way to it failed.
     pub async fn remove_snapshot(&self, key: &str, until: Until) -> Result<(), SanError> {
         let mut round = 1;
-        loop {
+        while self.find_snapshot(key, until).await?.is_some() {
             match self.family.delete_snapshot(key, until).await {
-                Err(lost) if round < ROUNDS && is_lost(&lost) => {
-                    if self.find_snapshot(key, until).await?.is_none() {
-                        return Ok(());
-                    }
-                    round += 1;
-                }
+                Err(lost) if round < ROUNDS && is_lost(&lost) => round += 1,
                 outcome => return absent_is_fine(outcome),
             }
         }
+        Ok(())
     }
 
     /// The bytes from `from` on of the snapshot `key` that may be other than zero, or other than in the snapshot `base` of the same volume. What is not named is
