@@ -13,7 +13,12 @@ use crate::volume::SanName;
 /// The most entries of one answer: callers written in Go take 4 MiB, and an entry with its nodes has about 1 KiB.
 const MOST: usize = 2000;
 /// The most that a SAN is asked for at once.
-const ASKED: usize = 500;
+pub(super) const ASKED: usize = 500;
+
+/// The bound on an answer, `most` being the caller's (0: none).
+pub(super) fn bounded(most: usize) -> usize {
+    if most == 0 { MOST } else { most.min(MOST) }
+}
 
 /// A part of all volumes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,9 +31,9 @@ pub struct Listing {
 
 /// After which volume to go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
-    san: SanName,
-    after: String,
+pub(super) struct Place {
+    pub(super) san: SanName,
+    pub(super) after: String,
 }
 
 impl fmt::Display for Place {
@@ -53,6 +58,11 @@ impl Controller {
     /// # Errors
     /// See [`ControllerError`].
     pub async fn list(&self, token: &str, most: usize) -> Result<Listing, ControllerError> {
+        self.walk(self.places_from(token)?, bounded(most)).await
+    }
+
+    /// Where to look, the first being where an earlier answer ended.
+    pub(super) fn places_from(&self, token: &str) -> Result<Vec<Place>, ControllerError> {
         let names = self.fleet.names();
         let start = match token {
             "" => None,
@@ -61,7 +71,6 @@ impl Controller {
                     .ok_or_else(|| ControllerError::Token(token.to_owned()))?,
             ),
         };
-        let most = if most == 0 { MOST } else { most.min(MOST) };
         let mut places = names
             .into_iter()
             .skip_while(|name| start.as_ref().is_some_and(|start| *name != start.san))
@@ -73,7 +82,7 @@ impl Controller {
         if let (Some(first), Some(start)) = (places.first_mut(), start) {
             *first = start;
         }
-        self.walk(places, most).await
+        Ok(places)
     }
 
     async fn walk(&self, places: Vec<Place>, most: usize) -> Result<Listing, ControllerError> {
@@ -113,7 +122,7 @@ impl Controller {
 }
 
 /// The only thing of a caller's that the SAN is sent here is the key in the token.
-fn refused(place: &Place, error: SanError) -> ControllerError {
+pub(super) fn refused(place: &Place, error: SanError) -> ControllerError {
     match error.fault() {
         Fault::Invalid => ControllerError::Token(place.to_string()),
         _ => ControllerError::san(&place.san)(error),

@@ -10,6 +10,7 @@ mod create;
 mod delete;
 mod error;
 mod expand;
+mod health;
 mod limits;
 mod list;
 mod metadata;
@@ -29,9 +30,12 @@ use std::time::Duration;
 pub use capacity::Room;
 pub use create::Wanted;
 pub use error::ControllerError;
+pub use health::{HealthListing, VolumeHealth};
 pub use list::Listing;
 pub use place::{Accessibility, Partitions};
 pub use validate::{Claim, Verdict};
+
+pub use crate::san::{Grade, Trouble};
 
 use crate::san::{Fleet, San, SanVolume, Until};
 use crate::volume::{ENCRYPTION, MKFS_OPTIONS, NO_PATH_RETRY, NodeId, SanName, VolumeId};
@@ -100,6 +104,18 @@ impl Controller {
 
     fn until(&self) -> Until {
         Until::now() + self.budget
+    }
+
+    /// The volume as it is now.
+    ///
+    /// # Errors
+    /// [`ControllerError::NoVolume`], and as the SAN or the way to it failed.
+    pub async fn get(&self, id: &VolumeId) -> Result<Volume, ControllerError> {
+        let san = self.san_of(id)?;
+        let found = san.find_volume(&id.key, &id.wwid, self.until()).await;
+        let found = found.map_err(ControllerError::san(&id.san))?;
+        let found = found.ok_or_else(|| ControllerError::NoVolume(id.clone()))?;
+        Ok(Volume::new(&san, &id.san, found))
     }
 
     /// The SAN that issued this id. One that the config file no longer holds is an error, for the volume may still be there.

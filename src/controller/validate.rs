@@ -32,14 +32,7 @@ impl Controller {
     /// # Errors
     /// [`ControllerError::NoVolume`], and as the SAN or the way to it failed. A claim that does not hold is no error.
     pub async fn validate(&self, id: &VolumeId, claim: &Claim) -> Result<Verdict, ControllerError> {
-        let until = self.until();
-        let san = self.san_of(id)?;
-        let found = san
-            .find_volume(&id.key, &id.wwid, until)
-            .await
-            .map_err(ControllerError::san(&id.san))?
-            .ok_or_else(|| ControllerError::NoVolume(id.clone()))?;
-        Ok(claim.verdict(&Volume::new(&san, &id.san, found)))
+        Ok(claim.verdict(&self.get(id).await?))
     }
 }
 

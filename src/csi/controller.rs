@@ -8,6 +8,7 @@ use std::future::Future;
 use tonic::{Request, Response, Status};
 
 use super::controller_parse as parse;
+use super::health::troubles_on_wire;
 use super::proto;
 use super::proto::controller_server;
 use super::proto::controller_service_capability::rpc::Type;
@@ -17,14 +18,17 @@ use crate::fault::{Faulted, status};
 use crate::inflight::Inflight;
 
 /// What is served, in the order of its numbers. The calls beyond these answer UNIMPLEMENTED.
-const CAPABILITIES: [Type; 7] = [
+const CAPABILITIES: [Type; 10] = [
     Type::CreateDeleteVolume,
     Type::PublishUnpublishVolume,
     Type::ListVolumes,
     Type::GetCapacity,
     Type::ExpandVolume,
     Type::ListVolumesPublishedNodes,
+    Type::GetVolume,
     Type::SingleNodeMultiWriter,
+    Type::GetVolumeHealth,
+    Type::ListVolumeHealth,
 ];
 
 /// The Controller service over the workflows.
@@ -71,14 +75,18 @@ impl ControllerService {
     }
 
     fn entry_on_wire(&self, volume: &Volume) -> proto::list_volumes_response::Entry {
-        let nodes = volume.published_to.iter().map(ToString::to_string);
         proto::list_volumes_response::Entry {
             volume: Some(self.volume_on_wire(volume)),
             status: Some(proto::list_volumes_response::VolumeStatus {
-                published_node_ids: nodes.collect(),
+                published_node_ids: published(volume),
             }),
         }
     }
+}
+
+fn published(volume: &Volume) -> Vec<String> {
+    let nodes = volume.published_to.iter();
+    nodes.map(ToString::to_string).collect()
 }
 
 fn refused<E: Faulted + 'static>(error: E) -> Status {
@@ -217,16 +225,27 @@ impl controller_server::Controller for ControllerService {
 
     async fn controller_list_volume_health(
         &self,
-        _: Request<proto::ControllerListVolumeHealthRequest>,
+        request: Request<proto::ControllerListVolumeHealthRequest>,
     ) -> Reply<proto::ControllerListVolumeHealthResponse> {
-        unimplemented("ControllerListVolumeHealth")
+        let most = parse::list_health(request.get_ref()).map_err(refused)?;
+        let token = &request.get_ref().starting_token;
+        let listing = self.controller.list_health(token, most).await;
+        let listing = listing.map_err(refused)?;
+        Ok(Response::new(proto::ControllerListVolumeHealthResponse {
+            entries: listing.volumes.into_iter().map(troubles_on_wire).collect(),
+            next_token: listing.next.unwrap_or_default(),
+        }))
     }
 
     async fn controller_get_volume_health(
         &self,
-        _: Request<proto::ControllerGetVolumeHealthRequest>,
+        request: Request<proto::ControllerGetVolumeHealthRequest>,
     ) -> Reply<proto::ControllerGetVolumeHealthResponse> {
-        unimplemented("ControllerGetVolumeHealth")
+        let id = parse::get_health(request.get_ref()).map_err(refused)?;
+        let health = self.controller.health(&id).await.map_err(refused)?;
+        Ok(Response::new(proto::ControllerGetVolumeHealthResponse {
+            volume_health: Some(troubles_on_wire(health)),
+        }))
     }
 
     async fn create_snapshot(
@@ -273,9 +292,16 @@ impl controller_server::Controller for ControllerService {
 
     async fn controller_get_volume(
         &self,
-        _: Request<proto::ControllerGetVolumeRequest>,
+        request: Request<proto::ControllerGetVolumeRequest>,
     ) -> Reply<proto::ControllerGetVolumeResponse> {
-        unimplemented("ControllerGetVolume")
+        let id = parse::get(request.get_ref()).map_err(refused)?;
+        let volume = self.controller.get(&id).await.map_err(refused)?;
+        Ok(Response::new(proto::ControllerGetVolumeResponse {
+            volume: Some(self.volume_on_wire(&volume)),
+            status: Some(proto::controller_get_volume_response::VolumeStatus {
+                published_node_ids: published(&volume),
+            }),
+        }))
     }
 
     async fn controller_modify_volume(

@@ -185,6 +185,29 @@ pub(super) fn list(request: &proto::ListVolumesRequest) -> Result<usize, Request
     usize::try_from(request.max_entries).map_err(|_| RequestError::MaxEntries(request.max_entries))
 }
 
+/// ControllerListVolumeHealth: as ListVolumes.
+pub(super) fn list_health(
+    request: &proto::ControllerListVolumeHealthRequest,
+) -> Result<usize, RequestError> {
+    bounded_map("secrets", &request.secrets)?;
+    usize::try_from(request.max_entries).map_err(|_| RequestError::MaxEntries(request.max_entries))
+}
+
+/// ControllerGetVolumeHealth.
+pub(super) fn get_health(
+    request: &proto::ControllerGetVolumeHealthRequest,
+) -> Result<VolumeId, RequestError> {
+    required("volume_id", &request.volume_id)?;
+    bounded_map("secrets", &request.secrets)?;
+    Ok(known_volume(&request.volume_id)?)
+}
+
+/// ControllerGetVolume.
+pub(super) fn get(request: &proto::ControllerGetVolumeRequest) -> Result<VolumeId, RequestError> {
+    required("volume_id", &request.volume_id)?;
+    Ok(known_volume(&request.volume_id)?)
+}
+
 /// GetCapacity: the parameters, and the partitions of the topology.
 pub(super) fn capacity(
     request: &proto::GetCapacityRequest,

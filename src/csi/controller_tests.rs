@@ -17,7 +17,7 @@ const NODE: &str = "n1/iqn.1993-08.org.debian:n1";
 const OTHER_NODE: &str = "n2/iqn.1993-08.org.debian:n2";
 const NEVER_ISSUED: &str = "fake-vol-id";
 
-async fn service() -> (ControllerService, Bench) {
+pub(super) async fn service() -> (ControllerService, Bench) {
     let bench = Bench::new(&["cluster-a"]).await;
     let keys = TopologyKeys::new("csi.sanpath.dev");
     (
@@ -42,14 +42,14 @@ fn shared_mount() -> VolumeCapability {
     capability(mount, Mode::MultiNodeMultiWriter)
 }
 
-fn map(entries: &[(&str, &str)]) -> HashMap<String, String> {
+pub(super) fn map(entries: &[(&str, &str)]) -> HashMap<String, String> {
     entries
         .iter()
         .map(|&(key, value)| (key.to_owned(), value.to_owned()))
         .collect()
 }
 
-fn create() -> proto::CreateVolumeRequest {
+pub(super) fn create() -> proto::CreateVolumeRequest {
     proto::CreateVolumeRequest {
         name: "v".to_owned(),
         capacity_range: Some(CapacityRange {
@@ -61,7 +61,7 @@ fn create() -> proto::CreateVolumeRequest {
     }
 }
 
-fn publish(id: &str) -> proto::ControllerPublishVolumeRequest {
+pub(super) fn publish(id: &str) -> proto::ControllerPublishVolumeRequest {
     proto::ControllerPublishVolumeRequest {
         volume_id: id.to_owned(),
         node_id: NODE.to_owned(),
@@ -93,13 +93,13 @@ fn delete(id: &str) -> proto::DeleteVolumeRequest {
     }
 }
 
-async fn made(service: &ControllerService) -> proto::Volume {
+pub(super) async fn made(service: &ControllerService) -> proto::Volume {
     let reply = service.create_volume(Request::new(create())).await;
     reply.unwrap().into_inner().volume.unwrap()
 }
 
 /// The code and the message; every message must say something and no detail may be attached.
-fn refused<T: std::fmt::Debug>(reply: Result<T, Status>) -> (Code, String) {
+pub(super) fn refused<T: std::fmt::Debug>(reply: Result<T, Status>) -> (Code, String) {
     let status = reply.unwrap_err();
     assert!(!status.message().is_empty() && status.details().is_empty());
     (status.code(), status.message().to_owned())
@@ -578,7 +578,7 @@ async fn only_what_is_advertised_is_served() {
     let reply = service
         .controller_get_capabilities(Request::new(proto::ControllerGetCapabilitiesRequest {}))
         .await;
-    assert_eq!(reply.unwrap().into_inner().capabilities.len(), 7);
+    assert_eq!(reply.unwrap().into_inner().capabilities.len(), 10);
     let snapshot = service.create_snapshot(Request::new(proto::CreateSnapshotRequest::default()));
     assert_eq!(refused(snapshot.await).0, Code::Unimplemented);
     let modify = proto::ControllerModifyVolumeRequest::default();

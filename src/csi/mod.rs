@@ -1,6 +1,8 @@
 //! The CSI wire: parses requests into our own nouns, calls the workflow, builds the reply.
 
 mod controller;
+#[cfg(test)]
+mod controller_health_tests;
 mod controller_parse;
 #[cfg(test)]
 mod controller_tests;

@@ -6,7 +6,7 @@ use std::fmt::Display;
 
 use tonic::{Request, Response, Status};
 
-use super::health::health_on_wire;
+use super::health::{health_on_wire, storage_on_wire};
 use super::node_requests;
 use super::parse::ParseError;
 use super::proto;
@@ -15,16 +15,17 @@ use super::topology::TopologyKeys;
 use super::usage::usage_on_wire;
 use crate::fault::{Fault, Faulted, chain, status};
 use crate::inflight::{Inflight, InflightError};
-use crate::node::{Counted, Health, Node, NodeError, Usage};
+use crate::node::{Counted, Health, Node, NodeError, StorageAdverse, Usage};
 use crate::volume::VolumeId;
 
 /// What is served. The calls beyond these answer UNIMPLEMENTED.
-const CAPABILITIES: [rpc::Type; 5] = [
+const CAPABILITIES: [rpc::Type; 6] = [
     rpc::Type::StageUnstageVolume,
     rpc::Type::GetVolumeStats,
     rpc::Type::ExpandVolume,
     rpc::Type::SingleNodeMultiWriter,
     rpc::Type::GetVolumeHealth,
+    rpc::Type::GetStorageHealth,
 ];
 
 /// The Node service of this process.
@@ -203,6 +204,16 @@ impl NodeService {
         let found = looked.map_err(|_| InflightError::Lost(volume.to_string()))??;
         Ok(found.ok_or_else(|| NodeError::NotHere(volume.to_string()))?)
     }
+
+    async fn storage_health(
+        &self,
+        request: &proto::NodeGetStorageHealthRequest,
+    ) -> Result<Vec<StorageAdverse>, CallError> {
+        node_requests::storage_health(request)?;
+        let node = self.node.clone();
+        let looked = tokio::task::spawn_blocking(move || node.storage_health()).await;
+        Ok(looked.map_err(|_| InflightError::Lost("the SANs".to_owned()))??)
+    }
 }
 
 #[tonic::async_trait]
@@ -313,14 +324,14 @@ impl proto::node_server::Node for NodeService {
 
     async fn node_get_storage_health(
         &self,
-        _: Request<proto::NodeGetStorageHealthRequest>,
+        request: Request<proto::NodeGetStorageHealthRequest>,
     ) -> Result<Response<proto::NodeGetStorageHealthResponse>, Status> {
-        Err(not_offered("NodeGetStorageHealth"))
+        let done = self.storage_health(request.get_ref()).await;
+        let done = done.map(|found| proto::NodeGetStorageHealthResponse {
+            backend_health: found.into_iter().map(storage_on_wire).collect(),
+        });
+        answer("NodeGetStorageHealth", &"no volume", done)
     }
-}
-
-fn not_offered(call: &str) -> Status {
-    Status::unimplemented(format!("{call} is not offered"))
 }
 
 /// An id for the log, cut: it is whatever a caller sent.

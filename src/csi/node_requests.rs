@@ -176,6 +176,14 @@ pub fn health(request: &proto::NodeGetVolumeHealthRequest) -> Result<VolumeId, P
     known_volume(required("volume_id", &request.volume_id)?)
 }
 
+/// NodeGetStorageHealth.
+///
+/// # Errors
+/// See [`ParseError`].
+pub fn storage_health(request: &proto::NodeGetStorageHealthRequest) -> Result<(), ParseError> {
+    bounded_map("secrets", &request.secrets)
+}
+
 /// A path that cannot be one of ours is a place where the volume is not.
 fn place_of(volume: &VolumeId, path: &str) -> Result<PathBuf, ParseError> {
     absolute_path("volume_path", path).map_err(|error| match error {

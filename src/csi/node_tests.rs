@@ -419,7 +419,54 @@ async fn the_node_tells_who_it_is_and_what_it_can() {
         "a topology is kept for the node's life"
     );
     assert!(message.contains("in no partition"), "{message}");
-    let asked = Request::new(proto::NodeGetStorageHealthRequest::default());
-    let health = rig.service.node_get_storage_health(asked).await;
-    assert_eq!(told(health).0, Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn a_san_is_degraded_with_a_lost_path_and_unreachable_without_any() {
+    use proto::StorageHealthErrorType::{StorageDegraded, StorageUnreachable};
+    let rig = Rig::new();
+    let health = async || {
+        let asked = Request::new(proto::NodeGetStorageHealthRequest::default());
+        let reply = rig.service.node_get_storage_health(asked).await.unwrap();
+        let found = reply.into_inner().backend_health.into_iter();
+        found
+            .map(|it| (it.status(), it.reason, it.message))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        health().await,
+        [],
+        "nothing is known of a SAN without a volume here"
+    );
+    let stage = Request::new(rig.stage_request());
+    rig.service.node_stage_volume(stage).await.unwrap();
+    assert_eq!(health().await, []);
+    rig.under.set_portal(1, false);
+    rig.under.fake.sleep(Duration::from_secs(30));
+    let found = health().await;
+    assert_eq!(
+        (found[0].0, found[0].1.as_str()),
+        (StorageDegraded, "PathLoss")
+    );
+    assert!(
+        found[0].2.contains("cluster-a: 1 of 1 volumes"),
+        "{found:?}"
+    );
+    rig.under.set_portal(0, false);
+    rig.under.fake.sleep(Duration::from_secs(30));
+    let found = health().await;
+    assert_eq!(
+        (found[0].0, found[0].1.as_str()),
+        (StorageUnreachable, "NoPath")
+    );
+    assert_eq!(found.len(), 1);
+    let large = proto::NodeGetStorageHealthRequest {
+        secrets: [("k".to_owned(), "v".repeat(4096))].into(),
+    };
+    let refused = rig.service.node_get_storage_health(Request::new(large));
+    assert_names(
+        &told(refused.await),
+        Code::InvalidArgument,
+        "secrets has 4097",
+    );
 }

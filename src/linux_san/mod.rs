@@ -13,6 +13,7 @@
 //! | `lio/` | the kernel's target, through configfs |
 //! | `engine` | what the operations share; opening it, first start or not |
 //! | `volumes`, `snapshots`, `expand`, `exports`, `drain` | create, clone and delete; cut; grow; export; unexport |
+//! | `check` | what is wrong with volumes, for those who ask |
 //! | `restore` | making the kernel agree with the state at start, and clearing targets that nobody uses |
 //! | `server` | the gRPC face: parse, call, reply |
 //!
@@ -20,6 +21,7 @@
 //! the kernel when something is given (so a crash is completed) and behind it when something is taken away (so a crash is repeated).
 
 mod chap;
+mod check;
 mod drain;
 mod engine;
 mod expand;
@@ -42,6 +44,7 @@ mod tests;
 mod volumes;
 
 pub use chap::{ChapError, Secrets, TargetError};
+pub use check::{CheckedPage, CheckedVolume, Grade, Trouble};
 pub use drain::UnexportError;
 pub use engine::{Engine, OpenError};
 pub use expand::ExpandError;

@@ -19,6 +19,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::check::{CheckedPage, Trouble};
 use super::engine::{Engine, OpenError};
 use super::names::VolumeKey;
 use super::options::SanOptions;
@@ -226,6 +227,50 @@ impl Service {
     }
 }
 
+impl Service {
+    async fn check(&self, request: pb::CheckVolumesRequest) -> Result<CheckedPage, Status> {
+        use pb::check_volumes_request::Which;
+        let mut page = match request.which {
+            Some(Which::Key(text)) => match text.parse::<VolumeKey>() {
+                Ok(key) => self.beside(move |engine| engine.check_one(&key)).await?,
+                // A key that we never gave out belongs to no volume.
+                Err(_) => CheckedPage::default(),
+            },
+            after => {
+                let after = match after {
+                    Some(Which::AfterKey(key)) => key,
+                    _ => String::new(),
+                };
+                let (after, limit) = wire::page(&after, request.max_entries)?;
+                let check = move |engine: &Arc<Engine>| engine.check_volumes(after.as_ref(), limit);
+                self.beside(check).await?
+            }
+        };
+        for checked in &mut page.volumes {
+            if !checked.troubles.is_empty() {
+                checked.troubles = self.troubles_at_rest(&checked.volume.key).await?;
+            }
+        }
+        Ok(page)
+    }
+
+    /// A volume that is just being given, taken or grown looks wrong for a moment. So one that does is looked at again with no call at work on it; while
+    /// there is one, nothing is known to be wrong.
+    async fn troubles_at_rest(&self, key: &VolumeKey) -> Result<Vec<Trouble>, Status> {
+        let engine = Arc::clone(&self.engine);
+        let asked = key.clone();
+        let look = move || engine.check_one(&asked);
+        match self.inflight.run_blocking(&volume_lock(key), look).await {
+            Err(InflightError::Busy(_)) => Ok(Vec::new()),
+            Err(error) => Err(status(&error)),
+            Ok(looked) => {
+                let found = looked.map_err(|error| status(&error))?.volumes.pop();
+                Ok(found.map(|checked| checked.troubles).unwrap_or_default())
+            }
+        }
+    }
+}
+
 fn volume_lock(key: &VolumeKey) -> String {
     format!("volume {key}")
 }
@@ -290,11 +335,23 @@ impl LinuxSan for Service {
         &self,
         request: Request<pb::ListVolumesRequest>,
     ) -> Reply<pb::ListVolumesResponse> {
-        let (after, limit) = wire::page(&request.into_inner())?;
+        let request = request.into_inner();
+        let (after, limit) = wire::page(&request.after_key, request.max_entries)?;
         let page = self.beside(move |engine| engine.list_volumes(after.as_ref(), limit));
         let page = page.await?;
         Ok(Response::new(pb::ListVolumesResponse {
             volumes: page.volumes.into_iter().map(wire::volume).collect(),
+            more: page.more,
+        }))
+    }
+
+    async fn check_volumes(
+        &self,
+        request: Request<pb::CheckVolumesRequest>,
+    ) -> Reply<pb::CheckVolumesResponse> {
+        let page = self.check(request.into_inner()).await?;
+        Ok(Response::new(pb::CheckVolumesResponse {
+            volumes: page.volumes.into_iter().map(wire::checked).collect(),
             more: page.more,
         }))
     }

@@ -35,6 +35,7 @@ mod stage;
 mod stats;
 #[cfg(test)]
 mod stats_tests;
+mod storage;
 #[cfg(test)]
 mod stories;
 mod subnets;
@@ -61,6 +62,7 @@ pub use intent::{Formatting, Intent, TargetMode};
 pub use outage::GivenUp;
 pub use paths::VolumePaths;
 pub use recover::Recovered;
+pub use storage::StorageAdverse;
 pub use subnets::Advice;
 pub use surroundings::Surroundings;
 pub use trim::Trimmed;
@@ -364,6 +366,14 @@ impl Node {
     /// When the ledger, the mount table or sysfs cannot be read.
     pub fn health(&self, volume: &VolumeId) -> Result<Option<Health>, NodeError> {
         health::health(self, volume)
+    }
+
+    /// What is amiss with the SANs of this node's staged volumes, as their paths tell; each grade and reason once.
+    ///
+    /// # Errors
+    /// When the ledger or sysfs cannot be read.
+    pub fn storage_health(&self) -> Result<Vec<StorageAdverse>, NodeError> {
+        storage::storage_health(self)
     }
 
     /// The paths of all volumes of this boot, or of `only` one.

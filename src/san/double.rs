@@ -74,6 +74,7 @@ struct Inner {
     volumes: BTreeMap<String, wire::Volume>,
     snapshots: BTreeMap<String, wire::Snapshot>,
     extents: Vec<wire::Extent>,
+    troubles: BTreeMap<String, Vec<wire::Trouble>>,
     mishaps: VecDeque<Mishap>,
     held: Option<(&'static str, Gate)>,
     calls: Vec<&'static str>,
@@ -89,6 +90,7 @@ impl Double {
                 volumes: BTreeMap::new(),
                 snapshots: BTreeMap::new(),
                 extents: Vec::new(),
+                troubles: BTreeMap::new(),
                 mishaps: VecDeque::new(),
                 held: None,
                 calls: Vec::new(),
@@ -147,6 +149,21 @@ impl Double {
             ..wire::Volume::default()
         };
         self.inner().volumes.insert(key.to_owned(), volume);
+    }
+
+    /// Lets something be wrong with the volume of this key.
+    pub(crate) fn trouble(&self, key: &str, grade: wire::trouble::Grade, reason: &str) {
+        let trouble = wire::Trouble {
+            grade: grade.into(),
+            reason: reason.to_owned(),
+            message: format!("{key} is in trouble: {reason}"),
+        };
+        let mut inner = self.inner();
+        inner
+            .troubles
+            .entry(key.to_owned())
+            .or_default()
+            .push(trouble);
     }
 
     /// Lets the next call of this name wait before it does anything.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Until;
 use super::error::SanError;
 use super::family::Family;
-use super::nouns::{Access, Capacity, NewVolume, Page, SanVolume};
+use super::nouns::{Access, Capacity, Checked, CheckedPage, NewVolume, Page, SanVolume};
 use super::sanhost::SanhostState;
 use super::sanhost::probe::Prober;
 use crate::fabric::{Export, Iqn, Portal, Wwid};
@@ -115,6 +115,33 @@ impl San {
         until: Until,
     ) -> Result<Page, SanError> {
         self.family.list_volumes(after, most, until).await
+    }
+
+    /// The volume with this key and WWID, with what is wrong with it by the SAN's word.
+    ///
+    /// # Errors
+    /// As the SAN or the way to it failed; a volume in a bad way is no error.
+    pub async fn check_volume(
+        &self,
+        key: &str,
+        wwid: &Wwid,
+        until: Until,
+    ) -> Result<Option<Checked>, SanError> {
+        let found = self.family.check(key, until).await?;
+        Ok(found.filter(|checked| checked.volume.wwid == *wwid))
+    }
+
+    /// As [`San::list_volumes`], with what is wrong with each.
+    ///
+    /// # Errors
+    /// As the SAN or the way to it failed.
+    pub async fn check_volumes(
+        &self,
+        after: &str,
+        most: u32,
+        until: Until,
+    ) -> Result<CheckedPage, SanError> {
+        self.family.check_many(after, most, until).await
     }
 
     /// Makes the volume at least `size` bytes large. The SAN is asked also when it shows that size already: the last call may have ended before

@@ -6,8 +6,8 @@
 use super::Until;
 use super::error::SanError;
 use super::nouns::{
-    Access, Capacity, ExtentPage, NewSnapshot, NewVolume, Page, SanSnapshot, SanVolume,
-    SnapshotPage,
+    Access, Capacity, Checked, CheckedPage, ExtentPage, NewSnapshot, NewVolume, Page, SanSnapshot,
+    SanVolume, SnapshotPage,
 };
 use super::sanhost::{Attempt, AttemptError, Sanhost};
 use crate::fabric::{Export, Iqn, Portal};
@@ -26,6 +26,15 @@ pub(super) trait Family: SnapshotFamily + Send + Sync {
     async fn find_by_key(&self, key: &str, until: Until) -> Result<Option<SanVolume>, SanError>;
     /// In the order of keys, from the first one after `after`.
     async fn list_volumes(&self, after: &str, most: u32, until: Until) -> Result<Page, SanError>;
+    /// As `find_by_key`, with what is wrong with it.
+    async fn check(&self, key: &str, until: Until) -> Result<Option<Checked>, SanError>;
+    /// As `list_volumes`, with what is wrong with each.
+    async fn check_many(
+        &self,
+        after: &str,
+        most: u32,
+        until: Until,
+    ) -> Result<CheckedPage, SanError>;
     /// At least this large, and never smaller than before; the volume as it is then.
     async fn expand(
         &self,

@@ -22,8 +22,8 @@ pub use ensure::San;
 pub use error::SanError;
 pub use fleet::{Fleet, Settings};
 pub use nouns::{
-    Access, Capacity, Exported, ExtentPage, NewSnapshot, NewVolume, Page, SanSnapshot, SanVolume,
-    SnapshotPage, Source,
+    Access, Capacity, Checked, CheckedPage, Exported, ExtentPage, Grade, NewSnapshot, NewVolume,
+    Page, SanSnapshot, SanVolume, SnapshotPage, Source, Trouble,
 };
 pub use rules::Rules;
 pub use sanhost::{AddressStanding, AddressState, Mixed, SanhostState};

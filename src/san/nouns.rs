@@ -164,6 +164,44 @@ impl Exported {
     }
 }
 
+/// How far a volume is from well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grade {
+    /// It serves, and has less to lose than it should.
+    Degraded,
+    /// It does not serve.
+    Inaccessible,
+}
+
+/// One thing that is wrong with a volume, by its SAN's word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// How bad it is.
+    pub grade: Grade,
+    /// One CamelCase word for machines; once for a volume and grade.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+/// A volume that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// The volume.
+    pub volume: SanVolume,
+    /// What is wrong with it; nothing for a healthy one.
+    pub troubles: Vec<Trouble>,
+}
+
+/// A part of all volumes, looked at, in the order of their keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckedPage {
+    /// The volumes.
+    pub volumes: Vec<Checked>,
+    /// Whether there are more after the last of these.
+    pub more: bool,
+}
+
 /// What a node may do with an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {

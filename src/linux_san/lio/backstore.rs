@@ -78,8 +78,7 @@ impl Lio {
         wanted: &Backstore<'_>,
     ) -> Result<(), LioError> {
         let dir = self.root.join(self.backstore_tail(wanted.name));
-        if self.find(&dir.join("enable"))?.is_none() || self.attribute(&dir.join("enable"))? != "1"
-        {
+        if !self.shows(&dir.join("enable"), "1")? {
             return Ok(());
         }
         self.ensure_size(&dir, wanted)
@@ -100,6 +99,18 @@ impl Lio {
                 expected,
             })
         }
+    }
+
+    /// Whether the disk is in the kernel, made of its image in its size.
+    pub(in crate::linux_san) fn serves_backstore(
+        &self,
+        wanted: &Backstore<'_>,
+    ) -> Result<bool, LioError> {
+        let dir = self.root.join(self.backstore_tail(wanted.name));
+        if !self.shows(&dir.join("enable"), "1")? {
+            return Ok(false);
+        }
+        self.check_backstore(&dir, wanted).map(|()| true)
     }
 
     /// The kernel takes a serial only while nobody is offered the disk, so this comes before any LUN.

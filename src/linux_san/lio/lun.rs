@@ -55,6 +55,19 @@ impl Lio {
         self.ensure_attribute(&mapped.join("write_protect"), protect)
     }
 
+    /// Whether the initiator is shown this backstore.
+    pub(in crate::linux_san) fn serves_lun(
+        &self,
+        at: &MappedLun<'_>,
+        backstore: &str,
+    ) -> Result<bool, LioError> {
+        let lun = Self::group_tail(at.target).join(Self::slot_tail(at));
+        Ok(self.leads_to(
+            &self.lun_dir(at).join(LINK),
+            &self.backstore_tail(backstore),
+        )? && self.leads_to(&self.mapped_dir(at).join(LINK), &lun)?)
+    }
+
     /// Takes the LUN from the initiator and returns when nothing of it is in flight any more; absent is fine. May block for as long
     /// as the disk below does.
     pub(in crate::linux_san) fn remove_lun(&self, at: &MappedLun<'_>) -> Result<(), LioError> {

@@ -148,6 +148,22 @@ impl Lio {
             .map_err(|source| failed("reading", path, source))
     }
 
+    /// Whether the attribute is there and has this value.
+    fn shows(&self, path: &Path, value: &str) -> Result<bool, LioError> {
+        let found = self.host.find_attribute(path);
+        let found = found.map_err(|source| failed("reading", path, source))?;
+        Ok(found.as_deref() == Some(value))
+    }
+
+    /// Whether the link is there and its target lies at `tail` under the tree.
+    fn leads_to(&self, link: &Path, tail: &Path) -> Result<bool, LioError> {
+        match self.host.read_link(link) {
+            Ok(found) => Ok(found.ends_with(tail)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(failed("reading the link", link, source)),
+        }
+    }
+
     fn write(&self, path: &Path, value: &str) -> Result<(), LioError> {
         self.host
             .write_attribute(path, value.as_bytes())

@@ -125,6 +125,23 @@ impl Lio {
         outcome
     }
 
+    /// On which of these portals the target does not listen.
+    pub(in crate::linux_san) fn missing_portals(
+        &self,
+        target: &Iqn,
+        portals: &[Portal],
+    ) -> Result<Vec<Portal>, LioError> {
+        let group = self.group_dir(target);
+        let listening = if self.shows(&group.join("enable"), "1")? {
+            self.list(&group.join("np"))?
+        } else {
+            Vec::new()
+        };
+        let np = group.join("np");
+        let missing = |portal: &&Portal| !listening.contains(&np.join(portal.to_string()));
+        Ok(portals.iter().filter(missing).copied().collect())
+    }
+
     /// Whether the initiator is logged in.
     pub(in crate::linux_san) fn has_session(
         &self,

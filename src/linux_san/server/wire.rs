@@ -3,6 +3,7 @@
 use tonic::Status;
 
 use crate::fabric::{self, Iqn, Wwid};
+use crate::linux_san::check::{CheckedVolume, Grade, Trouble};
 use crate::linux_san::exports::ExportRequest;
 use crate::linux_san::names::{SnapshotKey, VolumeKey};
 use crate::linux_san::pool::ExtentPage;
@@ -138,18 +139,37 @@ pub(super) fn export_request(request: pb::ExportVolumeRequest) -> Result<ExportR
 }
 
 pub(super) fn page(
-    request: &pb::ListVolumesRequest,
+    after_key: &str,
+    max_entries: u32,
 ) -> Result<(Option<VolumeKey>, Option<usize>), Status> {
-    let after = match request.after_key.as_str() {
+    let after = match after_key {
         "" => None,
         key => Some(key.parse().map_err(field("after_key"))?),
     };
-    Ok((after, limit(request.max_entries)?))
+    Ok((after, limit(max_entries)?))
 }
 
 fn limit(max_entries: u32) -> Result<Option<usize>, Status> {
     let limit = usize::try_from(max_entries).map_err(field("max_entries"))?;
     Ok((limit != 0).then_some(limit))
+}
+
+pub(super) fn checked(checked: CheckedVolume) -> pb::CheckedVolume {
+    let trouble = |trouble: Trouble| {
+        let grade = match trouble.grade {
+            Grade::Degraded => pb::trouble::Grade::Degraded,
+            Grade::Inaccessible => pb::trouble::Grade::Inaccessible,
+        };
+        pb::Trouble {
+            grade: grade.into(),
+            reason: trouble.reason.to_owned(),
+            message: trouble.message,
+        }
+    };
+    pb::CheckedVolume {
+        volume: Some(volume(checked.volume)),
+        troubles: checked.troubles.into_iter().map(trouble).collect(),
+    }
 }
 
 pub(super) fn volume(view: VolumeView) -> pb::Volume {

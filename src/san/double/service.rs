@@ -211,6 +211,43 @@ impl LinuxSan for Service {
         .await
     }
 
+    async fn check_volumes(
+        &self,
+        request: Request<wire::CheckVolumesRequest>,
+    ) -> Reply<wire::CheckVolumesResponse> {
+        use wire::check_volumes_request::Which;
+        let request = request.into_inner();
+        self.serve("CheckVolumes", |inner| {
+            let is_asked_for = |key: &String| match &request.which {
+                Some(Which::Key(asked)) => key == asked,
+                Some(Which::AfterKey(after)) => key > after,
+                None => true,
+            };
+            if let Some(Which::AfterKey(after)) = &request.which
+                && !after.is_empty()
+                && !after.starts_with("key-")
+            {
+                return Err(Status::invalid_argument("after_key is no key"));
+            }
+            let asked: Vec<_> = inner
+                .volumes
+                .values()
+                .filter(|it| is_asked_for(&it.key))
+                .collect();
+            let most = usize::try_from(request.max_entries).unwrap();
+            let most = if most == 0 { asked.len() } else { most };
+            let checked = asked.iter().take(most).map(|volume| wire::CheckedVolume {
+                volume: Some((*volume).clone()),
+                troubles: inner.troubles.get(&volume.key).cloned().unwrap_or_default(),
+            });
+            Ok(wire::CheckVolumesResponse {
+                volumes: checked.collect(),
+                more: asked.len() > most,
+            })
+        })
+        .await
+    }
+
     async fn expand_volume(
         &self,
         request: Request<wire::ExpandVolumeRequest>,

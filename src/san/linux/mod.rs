@@ -20,11 +20,12 @@ use self::connect::{Client, Dial, Tcp};
 use super::Until;
 use super::error::SanError;
 use super::family::Family;
-use super::nouns::{Access, Capacity, NewVolume, Page, SanVolume};
+use super::nouns::{Access, Capacity, Checked, CheckedPage, NewVolume, Page, SanVolume};
 use super::sanhost::{Attempt, AttemptError, Errand, Repeat, Sanhost};
 use crate::fabric::{Export, Iqn, Portal};
 use crate::fault::{Fault, Faulted};
 use crate::linux_san_wire as wire;
+use crate::linux_san_wire::check_volumes_request::Which;
 use crate::linux_san_wire::find_volume_request::By;
 use crate::volume::NodeId;
 
@@ -89,6 +90,24 @@ impl LinuxSan {
             Err(error) => Err(error),
         }
     }
+
+    async fn check_which(
+        &self,
+        which: Which,
+        most: u32,
+        until: Until,
+    ) -> Result<CheckedPage, SanError> {
+        let request = wire::CheckVolumesRequest {
+            which: Some(which),
+            max_entries: most,
+        };
+        let send = |mut client: Client| {
+            let request = request.clone();
+            async move { client.check_volumes(request).await }
+        };
+        let call = ("CheckVolumes", Repeat::Freely);
+        self.ask(call, until, send, read::checked_page).await
+    }
 }
 
 #[tonic::async_trait]
@@ -136,6 +155,21 @@ impl Family for LinuxSan {
         };
         let call = ("ListVolumes", Repeat::Freely);
         self.ask(call, until, send, read::page).await
+    }
+
+    async fn check(&self, key: &str, until: Until) -> Result<Option<Checked>, SanError> {
+        let which = Which::Key(key.to_owned());
+        Ok(self.check_which(which, 1, until).await?.volumes.pop())
+    }
+
+    async fn check_many(
+        &self,
+        after: &str,
+        most: u32,
+        until: Until,
+    ) -> Result<CheckedPage, SanError> {
+        let which = Which::AfterKey(after.to_owned());
+        self.check_which(which, most, until).await
     }
 
     async fn expand(

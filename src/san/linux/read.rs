@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use super::super::error::Cause;
 use super::super::nouns::{
-    Capacity, Exported, ExtentPage, Page, SanSnapshot, SanVolume, SnapshotPage, Source,
+    Capacity, Checked, CheckedPage, Exported, ExtentPage, Grade, Page, SanSnapshot, SanVolume,
+    SnapshotPage, Source, Trouble,
 };
 use crate::fabric::{Export, Lun, Offer, Portal};
 use crate::linux_san_wire as wire;
@@ -148,6 +149,45 @@ pub(super) fn page(wire: wire::ListVolumesResponse) -> Result<Page, Unusable> {
         volumes,
         more: wire.more,
     })
+}
+
+pub(super) fn checked_page(wire: wire::CheckVolumesResponse) -> Result<CheckedPage, Unusable> {
+    let volumes: Vec<Checked> = wire
+        .volumes
+        .into_iter()
+        .map(checked)
+        .collect::<Result<_, _>>()?;
+    if wire.more && volumes.is_empty() {
+        return Err(unusable("volumes")("it is empty, yet there are more"));
+    }
+    Ok(CheckedPage {
+        volumes,
+        more: wire.more,
+    })
+}
+
+fn checked(wire: wire::CheckedVolume) -> Result<Checked, Unusable> {
+    let found = wire
+        .volume
+        .ok_or_else(|| unusable("volume")("it is absent"));
+    Ok(Checked {
+        volume: volume(found?)?,
+        troubles: wire.troubles.into_iter().map(trouble).collect(),
+    })
+}
+
+/// A grade of a later version is taken for the worse one: somebody should look.
+fn trouble(wire: wire::Trouble) -> Trouble {
+    Trouble {
+        grade: match wire.grade() {
+            wire::trouble::Grade::Degraded => Grade::Degraded,
+            wire::trouble::Grade::Inaccessible | wire::trouble::Grade::Unknown => {
+                Grade::Inaccessible
+            }
+        },
+        reason: wire.reason,
+        message: wire.message,
+    }
 }
 
 pub(super) fn export(wire: wire::Export) -> Result<Export, Unusable> {

@@ -16,10 +16,26 @@ pub const CASES: &[Case] = &[Case {
     run: csi_sanity,
 }];
 
+pub const LONG: &[Case] = &[Case {
+    name: "csi_sanity_block",
+    deadline: Duration::from_secs(1200),
+    run: csi_sanity_block,
+}];
+
 /// One name to a line; lines that start with `#` say why those below them are skipped.
 const SKIPS: &str = include_str!("csi_sanity_skips.txt");
 
+/// With volumes that are used as file systems.
 fn csi_sanity(lab: &mut Lab) -> Result<()> {
+    judge(lab, "mount")
+}
+
+/// With raw ones.
+fn csi_sanity_block(lab: &mut Lab) -> Result<()> {
+    judge(lab, "block")
+}
+
+fn judge(lab: &mut Lab, access_type: &str) -> Result<()> {
     let stack = Stack::start(lab, Plan::default())?;
     let folder = lab.work_folder();
     let flag = |name: &str, value: &str| format!("--csi.{name}={value}");
@@ -36,6 +52,7 @@ fn csi_sanity(lab: &mut Lab) -> Result<()> {
         flag("mountdir", &at("mount")),
         flag("stagingdir", &at("staging")),
         flag("testvolumesize", &(128_u64 << 20).to_string()),
+        flag("testvolumeaccesstype", access_type),
     ];
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let report = sanity::run(lab, &arguments, Duration::from_secs(1100))?;

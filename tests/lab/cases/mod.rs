@@ -4,6 +4,7 @@ mod attach;
 mod chaos;
 mod config_lost;
 mod crash_loop;
+mod csi_health;
 mod csi_sanity;
 mod demo;
 mod detach_attach_races;
@@ -64,6 +65,7 @@ pub fn everyday() -> Vec<Case> {
         expand::CASES,
         luks::CASES,
         node_stats::CASES,
+        csi_health::CASES,
         csi_sanity::CASES,
         many_volumes::CASES,
     ]
@@ -73,6 +75,7 @@ pub fn everyday() -> Vec<Case> {
 /// What only the long run proves (`LAB_SCALE` above 1), and whoever asks for it by name.
 pub fn long() -> Vec<Case> {
     [
+        csi_sanity::LONG,
         faults_sessions::LONG,
         faults_chap::LONG,
         faults_strangers::LONG,

@@ -1,5 +1,7 @@
 //! Plays the orchestrator: calls controller and node over their sockets in the order and with the patience of kubelet and sidecars.
 
+mod looks;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
