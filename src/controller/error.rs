@@ -5,6 +5,9 @@ use crate::fault::{Fault, Faulted};
 use crate::san::SanError;
 use crate::volume::{EncryptionError, MkfsOptionError, SanName, SizeError, VolumeId};
 
+/// So many letters of a token that is not ours are told.
+const SHOWN: usize = 128;
+
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ControllerError {
@@ -101,6 +104,11 @@ pub enum ControllerError {
 }
 
 impl ControllerError {
+    /// Of a token that is not ours there may be any amount: what is told of it is cut.
+    pub(super) fn token(text: &str) -> Self {
+        Self::Token(text.chars().take(SHOWN).collect())
+    }
+
     pub(super) fn san(partition: &SanName) -> impl FnOnce(SanError) -> Self {
         let partition = partition.clone();
         move |source| Self::San { partition, source }

@@ -66,10 +66,7 @@ impl Controller {
         let names = self.fleet.names();
         let start = match token {
             "" => None,
-            token => Some(
-                Place::find(token, &names)
-                    .ok_or_else(|| ControllerError::Token(token.to_owned()))?,
-            ),
+            token => Some(Place::find(token, &names).ok_or_else(|| ControllerError::token(token))?),
         };
         let mut places = names
             .into_iter()
@@ -124,7 +121,7 @@ impl Controller {
 /// The only thing of a caller's that the SAN is sent here is the key in the token.
 pub(super) fn refused(place: &Place, error: SanError) -> ControllerError {
     match error.fault() {
-        Fault::Invalid => ControllerError::Token(place.to_string()),
+        Fault::Invalid => ControllerError::token(&place.to_string()),
         _ => ControllerError::san(&place.san)(error),
     }
 }

@@ -1,8 +1,8 @@
 //! ControllerPublishVolume and ControllerUnpublishVolume: who may reach a volume.
 
 use super::{Controller, ControllerError};
-use crate::san::Access;
-use crate::volume::{Capability, NodeId, PublishContext, VolumeId};
+use crate::san::{Access, Others};
+use crate::volume::{AccessMode, Capability, NodeId, PublishContext, VolumeId};
 
 impl Controller {
     /// Lets the node reach the volume on every portal; the same answer when repeated.
@@ -14,6 +14,7 @@ impl Controller {
         id: &VolumeId,
         node: &NodeId,
         capability: &Capability,
+        read_only: bool,
     ) -> Result<PublishContext, ControllerError> {
         let until = self.until();
         let san = self.san_of(id)?;
@@ -23,10 +24,7 @@ impl Controller {
             .await
             .map_err(of_san())?
             .ok_or_else(|| ControllerError::NoVolume(id.clone()))?;
-        let access = Access {
-            read_only: capability.mode.is_reader(),
-            shared: capability.mode.is_shared(),
-        };
+        let access = access(capability.mode, read_only);
         let export = san
             .ensure_export(&volume, node, access, until)
             .await
@@ -53,4 +51,20 @@ impl Controller {
         tracing::info!(%id, from = node.map_or("all".to_owned(), ToString::to_string), "volume is unpublished");
         Ok(())
     }
+}
+
+/// What the node may do and who may have the volume beside it, by the mode of its use. Whoever reads wants nobody to write beneath him, but where the
+/// mode itself names the writer.
+fn access(mode: AccessMode, read_only: bool) -> Access {
+    let read_only = read_only || mode.is_reader();
+    let others = match mode {
+        AccessMode::MultiNodeMultiWriter => Others::Anybody,
+        AccessMode::MultiNodeSingleWriter if read_only => Others::Anybody,
+        AccessMode::MultiNodeSingleWriter | AccessMode::MultiNodeReader => Others::Readers,
+        AccessMode::SingleNodeWriter
+        | AccessMode::SingleNodeReader
+        | AccessMode::SingleNodeSingleWriter
+        | AccessMode::SingleNodeMultiWriter => Others::Nobody,
+    };
+    Access { read_only, others }
 }

@@ -201,7 +201,7 @@ async fn a_volume_is_published_and_taken_back() {
         let capability = block(mode);
         bench
             .controller
-            .publish(&id, &node(name), &capability)
+            .publish(&id, &node(name), &capability, false)
             .await
     };
     let single = AccessMode::SingleNodeWriter;
@@ -300,7 +300,7 @@ async fn a_listing_tells_who_has_a_volume() {
     let capability = block(AccessMode::SingleNodeWriter);
     bench
         .controller
-        .publish(&id, &node("n1"), &capability)
+        .publish(&id, &node("n1"), &capability, false)
         .await
         .unwrap();
     let listing = bench.controller.list("", 0).await.unwrap();

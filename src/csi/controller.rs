@@ -18,11 +18,12 @@ use crate::fault::{Faulted, status};
 use crate::inflight::Inflight;
 
 /// What is served, in the order of its numbers. The calls beyond these answer UNIMPLEMENTED.
-const CAPABILITIES: [Type; 10] = [
+const CAPABILITIES: [Type; 11] = [
     Type::CreateDeleteVolume,
     Type::PublishUnpublishVolume,
     Type::ListVolumes,
     Type::GetCapacity,
+    Type::PublishReadonly,
     Type::ExpandVolume,
     Type::ListVolumesPublishedNodes,
     Type::GetVolume,
@@ -134,7 +135,7 @@ impl controller_server::Controller for ControllerService {
         let asked = parse::publish(request.get_ref()).map_err(refused)?;
         let work = |controller: Controller| async move {
             controller
-                .publish(&asked.id, &asked.node, &asked.capability)
+                .publish(&asked.id, &asked.node, &asked.capability, asked.read_only)
                 .await
         };
         let context = self.own(&request.get_ref().volume_id, work).await?;

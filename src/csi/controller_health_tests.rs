@@ -9,7 +9,11 @@ use super::proto::VolumeHealthErrorType::{Degraded, Inaccessible};
 use super::proto::controller_server::Controller as _;
 use super::topology::TopologyKeys;
 use crate::controller::bench::Bench;
-use crate::linux_san_wire::trouble::Grade;
+
+/// The grades of the Linux SAN's wire.
+const DEGRADED: i32 = 1;
+const INACCESSIBLE: i32 = 2;
+const OF_A_LATER_SAN: i32 = 9;
 
 async fn get(
     service: &ControllerService,
@@ -98,8 +102,8 @@ async fn what_the_san_says_of_a_volume_is_told() {
         "no entry is good health"
     );
     let key = &bench.san().volumes()[0].key;
-    bench.san().trouble(key, Grade::Degraded, "PortalDown");
-    bench.san().trouble(key, Grade::Unknown, &"x".repeat(300));
+    bench.san().trouble(key, DEGRADED, "PortalDown");
+    bench.san().trouble(key, OF_A_LATER_SAN, &"x".repeat(300));
     let found = health(&service, id).await.unwrap().health_statuses;
     assert_eq!(
         (found[0].status(), found[0].reason.as_str()),
@@ -133,11 +137,11 @@ async fn only_volumes_that_are_not_well_are_listed_and_page_by_page() {
     for (double, _) in &bench.sans {
         for volume in double.volumes() {
             if volume.name != "a2" && volume.name != "b1" {
-                double.trouble(&volume.key, Grade::Inaccessible, "ImageMissing");
+                double.trouble(&volume.key, INACCESSIBLE, "ImageMissing");
             }
         }
         double.put_foreign("key-9999");
-        double.trouble("key-9999", Grade::Inaccessible, "ImageMissing");
+        double.trouble("key-9999", INACCESSIBLE, "ImageMissing");
     }
     for most in [0, 1, 2, 3, 4, 7] {
         let (mut seen, mut token) = (Vec::new(), String::new());
@@ -156,12 +160,10 @@ async fn only_volumes_that_are_not_well_are_listed_and_page_by_page() {
         }
         assert_eq!(seen, sick, "{most} at a time");
     }
-    let asked = |it: &(crate::san::Double, _)| {
-        let calls = it.0.calls();
-        calls.iter().filter(|call| **call == "CheckVolumes").count()
-    };
+    let calls = bench.sans[0].0.calls();
+    let asked = calls.iter().filter(|call| **call == "CheckVolumes");
     assert!(
-        asked(&bench.sans[0]) <= 20,
+        asked.count() <= 20,
         "pages are not asked for one volume at a time"
     );
     for token in ["invalid-token", "c:key-0001", "a:no-key"] {

@@ -117,6 +117,7 @@ pub(super) struct Publish {
     pub(super) id: VolumeId,
     pub(super) node: NodeId,
     pub(super) capability: Capability,
+    pub(super) read_only: bool,
 }
 
 /// ControllerPublishVolume.
@@ -126,7 +127,6 @@ pub(super) fn publish(
     required("volume_id", &request.volume_id)?;
     required("node_id", &request.node_id)?;
     let capability = accepted_capability(request.volume_capability.as_ref())?;
-    refuse("readonly", request.readonly)?;
     check_node_id(&request.node_id)?;
     bounded_map("volume_context", &request.volume_context)?;
     bounded_map("secrets", &request.secrets)?;
@@ -137,6 +137,7 @@ pub(super) fn publish(
         id,
         node,
         capability,
+        read_only: request.readonly,
     })
 }
 

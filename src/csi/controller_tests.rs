@@ -13,8 +13,8 @@ use super::topology::TopologyKeys;
 use crate::controller::bench::Bench;
 
 const GIB: i64 = 1 << 30;
-const NODE: &str = "n1/iqn.1993-08.org.debian:n1";
-const OTHER_NODE: &str = "n2/iqn.1993-08.org.debian:n2";
+pub(super) const NODE: &str = "n1/iqn.1993-08.org.debian:n1";
+pub(super) const OTHER_NODE: &str = "n2/iqn.1993-08.org.debian:n2";
 const NEVER_ISSUED: &str = "fake-vol-id";
 
 pub(super) async fn service() -> (ControllerService, Bench) {
@@ -26,7 +26,7 @@ pub(super) async fn service() -> (ControllerService, Bench) {
     )
 }
 
-fn capability(access: AccessType, mode: Mode) -> VolumeCapability {
+pub(super) fn capability(access: AccessType, mode: Mode) -> VolumeCapability {
     VolumeCapability {
         access_type: Some(access),
         access_mode: Some(AccessMode { mode: mode.into() }),
@@ -70,7 +70,7 @@ pub(super) fn publish(id: &str) -> proto::ControllerPublishVolumeRequest {
     }
 }
 
-fn unpublish(id: &str, node: &str) -> proto::ControllerUnpublishVolumeRequest {
+pub(super) fn unpublish(id: &str, node: &str) -> proto::ControllerUnpublishVolumeRequest {
     proto::ControllerUnpublishVolumeRequest {
         volume_id: id.to_owned(),
         node_id: node.to_owned(),
@@ -86,7 +86,7 @@ fn validate(id: &str) -> proto::ValidateVolumeCapabilitiesRequest {
     }
 }
 
-fn delete(id: &str) -> proto::DeleteVolumeRequest {
+pub(super) fn delete(id: &str) -> proto::DeleteVolumeRequest {
     proto::DeleteVolumeRequest {
         volume_id: id.to_owned(),
         ..Default::default()
@@ -248,7 +248,6 @@ const PUBLISH_RULES: &[Rule<proto::ControllerPublishVolumeRequest>] = &[
         BAD,
         "access_mode",
     ),
-    (|r| r.readonly = true, BAD, "readonly"),
     (|r| r.node_id = "n".repeat(257), BAD, "node_id has 257"),
     (
         |r| r.volume_context = map(&[("k", &"v".repeat(4096))]),
@@ -578,7 +577,7 @@ async fn only_what_is_advertised_is_served() {
     let reply = service
         .controller_get_capabilities(Request::new(proto::ControllerGetCapabilitiesRequest {}))
         .await;
-    assert_eq!(reply.unwrap().into_inner().capabilities.len(), 10);
+    assert_eq!(reply.unwrap().into_inner().capabilities.len(), 11);
     let snapshot = service.create_snapshot(Request::new(proto::CreateSnapshotRequest::default()));
     assert_eq!(refused(snapshot.await).0, Code::Unimplemented);
     let modify = proto::ControllerModifyVolumeRequest::default();

@@ -13,6 +13,8 @@ mod node_requests;
 #[cfg(test)]
 mod node_tests;
 pub mod parse;
+#[cfg(test)]
+mod promise_tests;
 pub mod proto;
 mod server;
 mod topology;

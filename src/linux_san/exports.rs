@@ -30,6 +30,15 @@ pub struct ExportRequest {
     pub read_only: bool,
     /// Whether other nodes may have the volume at the same time.
     pub shared: bool,
+    /// Whether those may only read.
+    pub beside_readers: bool,
+}
+
+impl ExportRequest {
+    /// Whether the asking node may have the volume beside one that has it so.
+    pub(super) fn allows(&self, other: &ExportRecord) -> bool {
+        self.shared && (other.read_only || !self.beside_readers)
+    }
 }
 
 /// Why a volume is not exported.

@@ -261,10 +261,16 @@ impl State {
     /// Whether other nodes have the volume, refused unless they may or the asking one has it too.
     fn refuse_elsewhere(&self, wanted: &ExportRequest) -> Result<bool, Refusal> {
         let has_it = self.find_export(&wanted.key, &wanted.initiator).is_some();
-        let mut others = self.exports_of(&wanted.key);
-        match others.find(|(initiator, ..)| **initiator != wanted.initiator) {
-            None => Ok(false),
-            Some(_) if wanted.shared || has_it => Ok(true),
+        let others: Vec<_> = self
+            .exports_of(&wanted.key)
+            .filter(|(initiator, ..)| **initiator != wanted.initiator)
+            .collect();
+        let mut unwelcome = others
+            .iter()
+            .filter(|(_, _, export)| !wanted.allows(export));
+        match unwelcome.next() {
+            _ if has_it => Ok(!others.is_empty()),
+            None => Ok(!others.is_empty()),
             Some((_, node, export)) if export.state == ExportState::Leaving => {
                 Err(Refusal::StillLeaving {
                     key: wanted.key.clone(),
@@ -427,6 +433,7 @@ mod tests {
             initiator: format!("iqn.1993-08.org.debian:01:{node}").parse().unwrap(),
             read_only: false,
             shared,
+            beside_readers: false,
         }
     }
 

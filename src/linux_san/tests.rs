@@ -120,6 +120,7 @@ pub(super) fn give(volume: &VolumeView, node: &str) -> ExportRequest {
         initiator: initiator(node),
         read_only: false,
         shared: false,
+        beside_readers: false,
     }
 }
 

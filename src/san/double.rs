@@ -151,10 +151,10 @@ impl Double {
         self.inner().volumes.insert(key.to_owned(), volume);
     }
 
-    /// Lets something be wrong with the volume of this key.
-    pub(crate) fn trouble(&self, key: &str, grade: wire::trouble::Grade, reason: &str) {
+    /// Lets something be wrong with the volume of this key, as bad as this number of the wire's says.
+    pub(crate) fn trouble(&self, key: &str, grade: i32, reason: &str) {
         let trouble = wire::Trouble {
-            grade: grade.into(),
+            grade,
             reason: reason.to_owned(),
             message: format!("{key} is in trouble: {reason}"),
         };

@@ -328,10 +328,15 @@ fn refuse_other_use(volume: &SanVolume, node: &NodeId, access: Access) -> Result
             node: other.node_name.clone(),
             read_only: other.read_only,
         }),
-        None if access.shared || others.is_empty() => Ok(()),
-        None => Err(SanError::Elsewhere {
-            nodes: others.iter().map(|to| to.node_name.clone()).collect(),
-        }),
+        None => {
+            let unwelcome = others.iter().filter(|to| !access.others.allow(to));
+            let nodes: Vec<String> = unwelcome.map(|to| to.node_name.clone()).collect();
+            if nodes.is_empty() {
+                Ok(())
+            } else {
+                Err(SanError::Elsewhere { nodes })
+            }
+        }
     }
 }
 

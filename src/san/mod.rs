@@ -23,7 +23,7 @@ pub use error::SanError;
 pub use fleet::{Fleet, Settings};
 pub use nouns::{
     Access, Capacity, Checked, CheckedPage, Exported, ExtentPage, Grade, NewSnapshot, NewVolume,
-    Page, SanSnapshot, SanVolume, SnapshotPage, Source, Trouble,
+    Others, Page, SanSnapshot, SanVolume, SnapshotPage, Source, Trouble,
 };
 pub use rules::Rules;
 pub use sanhost::{AddressStanding, AddressState, Mixed, SanhostState};

@@ -207,8 +207,31 @@ pub struct CheckedPage {
 pub struct Access {
     /// Its writes are refused.
     pub read_only: bool,
-    /// Other nodes may have the volume at the same time.
-    pub shared: bool,
+    /// Who else may have the volume at the same time.
+    pub others: Others,
+}
+
+/// Who may have a volume beside the node that asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// Nobody.
+    Nobody,
+    /// Nodes that only read.
+    Readers,
+    /// Any node.
+    Anybody,
+}
+
+impl Others {
+    /// Whether that node may be one of them.
+    #[must_use]
+    pub fn allow(self, node: &Exported) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Readers => node.read_only,
+            Self::Anybody => true,
+        }
+    }
 }
 
 /// A part of all volumes, in the order of their keys.

@@ -56,6 +56,7 @@ fn give(volume: &pb::Volume, node: &str) -> pb::ExportVolumeRequest {
         initiator_iqn: format!("iqn.1993-08.org.debian:01:{node}"),
         read_only: false,
         shared: false,
+        beside_readers: false,
     }
 }
 

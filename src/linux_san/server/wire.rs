@@ -135,6 +135,7 @@ pub(super) fn export_request(request: pb::ExportVolumeRequest) -> Result<ExportR
         initiator: initiator.map_err(field("initiator_iqn"))?,
         read_only: request.read_only,
         shared: request.shared,
+        beside_readers: request.beside_readers,
     })
 }
 

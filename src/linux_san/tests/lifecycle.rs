@@ -256,6 +256,33 @@ fn a_shared_volume_is_one_disk_for_all_its_nodes() {
 }
 
 #[test]
+fn a_writer_beside_readers_is_the_only_one() {
+    let san = SanBox::new();
+    let engine = san.start();
+    let volume = engine.create_volume(&wanted("pvc-1")).unwrap();
+    let beside = |node: &str, read_only| ExportRequest {
+        read_only,
+        shared: true,
+        beside_readers: true,
+        ..give(&volume, node)
+    };
+    engine.ensure_export(&beside("r1", true)).unwrap();
+    for _ in 0..2 {
+        engine.ensure_export(&beside("w1", false)).unwrap();
+    }
+    for second in [beside("w2", false), beside("r2", true)] {
+        let refused = engine.ensure_export(&second).unwrap_err();
+        assert_eq!(refused.fault(), Fault::Precondition);
+        assert!(crate::fault::chain(&refused).contains("w1"), "{refused}");
+    }
+    let beside_anybody = ExportRequest {
+        beside_readers: false,
+        ..beside("r2", true)
+    };
+    engine.ensure_export(&beside_anybody).unwrap();
+}
+
+#[test]
 fn what_cannot_be_exported_is_refused_with_nothing_done() {
     let san = SanBox::new();
     let engine = san.start();

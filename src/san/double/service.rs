@@ -94,7 +94,10 @@ impl Inner {
             Some(same) if same.read_only != request.read_only => {
                 return Err(Status::already_exists("exported in another way"));
             }
-            None if !request.shared && !others.is_empty() => {
+            None if others
+                .iter()
+                .any(|it| !request.shared || (request.beside_readers && !it.read_only)) =>
+            {
                 return Err(Status::failed_precondition("exported elsewhere"));
             }
             Some(_) => {}

@@ -20,7 +20,7 @@ use self::connect::{Client, Dial, Tcp};
 use super::Until;
 use super::error::SanError;
 use super::family::Family;
-use super::nouns::{Access, Capacity, Checked, CheckedPage, NewVolume, Page, SanVolume};
+use super::nouns::{Access, Capacity, Checked, CheckedPage, NewVolume, Others, Page, SanVolume};
 use super::sanhost::{Attempt, AttemptError, Errand, Repeat, Sanhost};
 use crate::fabric::{Export, Iqn, Portal};
 use crate::fault::{Fault, Faulted};
@@ -217,7 +217,8 @@ impl Family for LinuxSan {
             node_name: node.name.clone(),
             initiator_iqn: node.initiator.to_string(),
             read_only: access.read_only,
-            shared: access.shared,
+            shared: access.others != Others::Nobody,
+            beside_readers: access.others == Others::Readers,
         };
         let send = |mut client: Client| {
             let request = request.clone();

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::super::double::{Double, Line, Mishap};
 use super::super::{
-    Access, AddressStanding, NewSnapshot, NewVolume, San, SanError, SanVolume, Source, Until,
+    Access, AddressStanding, NewSnapshot, NewVolume, Others, San, SanError, SanVolume, Source,
+    Until,
 };
 use super::LinuxSan;
 use crate::fault::{Fault, Faulted, chain};
@@ -38,7 +39,7 @@ fn node(name: &str) -> NodeId {
 
 const ALONE: Access = Access {
     read_only: false,
-    shared: false,
+    others: Others::Nobody,
 };
 
 async fn made(san: &San, name: &str) -> SanVolume {
@@ -432,7 +433,11 @@ async fn a_use_that_does_not_go_with_another_is_refused_by_name() {
             .map_err(|error| (error.fault(), error.to_string()))
     };
     let shared = Access {
-        shared: true,
+        others: Others::Anybody,
+        ..ALONE
+    };
+    let beside_readers = Access {
+        others: Others::Readers,
         ..ALONE
     };
     let reading = Access {
@@ -451,5 +456,8 @@ async fn a_use_that_does_not_go_with_another_is_refused_by_name() {
     assert_eq!(fault, Fault::Precondition);
     assert!(told.contains("n1"), "{told}");
     assert_eq!(export("n1", reading).await.unwrap_err().0, Fault::Conflict);
+    let (fault, told) = export("n2", beside_readers).await.unwrap_err();
+    assert_eq!(fault, Fault::Precondition, "n1 may write");
+    assert!(told.contains("n1"), "{told}");
     export("n2", shared).await.unwrap();
 }

@@ -86,7 +86,7 @@ fn told(lab: &Lab, orchestrator: &mut Orchestrator, volume: &Volume, reason: &st
     };
     ensure!(word == reason, "{found:?}");
     lab.story(format!("{word}: {message}"));
-    ensure!(orchestrator.list_sick()? == [volume.id.clone()]);
+    ensure!(orchestrator.list_sick()? == std::slice::from_ref(&volume.id));
     Ok(())
 }
 

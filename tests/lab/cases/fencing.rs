@@ -161,6 +161,7 @@ fn ask_for_it(san: &San, volume: &pb::Volume) -> tokio::task::JoinHandle<Result<
         initiator_iqn: OTHER.to_owned(),
         read_only: false,
         shared: false,
+        beside_readers: false,
     };
     san.runtime.spawn(async move {
         let mut refused = 0;

@@ -364,6 +364,7 @@ impl San {
             initiator_iqn: initiator.to_owned(),
             read_only: false,
             shared: false,
+            beside_readers: false,
         }
     }
 

@@ -17,7 +17,7 @@ use super::LinuxSan;
 use crate::fabric::Wwid;
 use crate::fault::{Fault, Faulted};
 use crate::san::double::Double;
-use crate::san::{Access, NewSnapshot, NewVolume, San, SanError, Until};
+use crate::san::{Access, NewSnapshot, NewVolume, Others, San, SanError, Until};
 use crate::volume::{Family, NodeId, SizeRange};
 
 const GIB: u64 = 1 << 30;
@@ -136,7 +136,7 @@ impl Worker {
                 let volume = self.san.find_volume(&key, &wwid, until).await?.unwrap();
                 let alone = Access {
                     read_only: false,
-                    shared: false,
+                    others: Others::Nobody,
                 };
                 if let Wish::Export(name) = wish {
                     let node = node(name).unwrap();
