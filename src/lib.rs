@@ -17,6 +17,7 @@
 //! doctor -> admin, config, fabric, host, iscsi, multipath, scsi: probes that only look
 //! admin -> config, fabric, volume: shows what the daemon put there, in our own nouns
 //! csi -> controller, node: parses and answers; the workflow decides
+//! csi -> metrics: calls are counted where they come in
 //! csi -> fabric, inflight, volume: requests become nouns, and the work owns its volume while it runs
 //! controller -> san, archive: a volume is what the SAN holds; archives go through the archiver's client
 //! controller -> config, fabric, inflight, volume: partitions and contexts
@@ -55,6 +56,7 @@ pub mod iscsi;
 pub mod linux_san;
 pub mod linux_san_wire;
 pub mod luks;
+pub mod metrics;
 pub mod mount;
 pub mod multipath;
 pub mod node;

@@ -108,6 +108,9 @@ pub struct PluginArguments {
     /// The driver's name, as the CSIDriver object has it.
     #[arg(long, default_value = "csi.sanpath.dev")]
     pub driver_name: String,
+    /// Where to serve numbers for Prometheus, at /metrics, for example `127.0.0.1:9810`. Whoever reaches it can read them. Without it, nowhere.
+    #[arg(long)]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Arguments of `sanpath controller`.

@@ -10,6 +10,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
+use tower::layer::util::{Identity as NoLayer, Stack};
 
 use super::controller::ControllerService;
 use super::identity::Identity;
@@ -17,9 +18,12 @@ use super::proto::controller_server::ControllerServer;
 use super::proto::identity_server::IdentityServer;
 use super::proto::node_server::{Node, NodeServer};
 use crate::controller::Controller;
+use crate::metrics::{Calls, CountCalls};
 
 /// How long calls may go on after the word to stop; orchestrators kill after 30 seconds.
 const GRACE: Duration = Duration::from_secs(25);
+
+type Counted = Router<Stack<CountCalls, NoLayer>>;
 
 /// Why a socket is not served.
 #[derive(Debug, thiserror::Error)]
@@ -64,11 +68,13 @@ pub async fn serve_controller(
     listener: UnixListener,
     identity: Identity,
     controller: Controller,
+    calls: Calls,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     let keys = identity.topology_keys();
     let service = ControllerServer::new(ControllerService::new(controller, keys));
-    serve(listener, with_identity(identity).add_service(service), stop).await
+    let router = with_identity(identity, calls).add_service(service);
+    serve(listener, router, stop).await
 }
 
 /// Serves Identity and Node until `stop`, then ends the calls that run.
@@ -79,21 +85,24 @@ pub async fn serve_node(
     listener: UnixListener,
     identity: Identity,
     node: impl Node,
+    calls: Calls,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     let service = NodeServer::new(node);
-    serve(listener, with_identity(identity).add_service(service), stop).await
+    let router = with_identity(identity, calls).add_service(service);
+    serve(listener, router, stop).await
 }
 
-fn with_identity(identity: Identity) -> Router {
+fn with_identity(identity: Identity, calls: Calls) -> Counted {
     Server::builder()
+        .layer(CountCalls(calls))
         .trace_fn(|request| tracing::info_span!("call", path = request.uri().path()))
         .add_service(IdentityServer::new(identity))
 }
 
 async fn serve(
     listener: UnixListener,
-    router: Router,
+    router: Counted,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     listener
@@ -142,7 +151,8 @@ mod tests {
         let bench = Bench::new(&["a"]).await;
         let identity = Identity::new("csi.sanpath.dev").unwrap();
         let stop = CancellationToken::new();
-        let served = serve_controller(listener, identity, bench.controller, stop.clone());
+        let calls = Calls::default();
+        let served = serve_controller(listener, identity, bench.controller, calls, stop.clone());
         let served = tokio::spawn(served);
         let address = format!("unix://{}", path.display());
         let mut client = IdentityClient::connect(address).await.unwrap();

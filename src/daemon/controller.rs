@@ -9,6 +9,7 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
 use super::controller_desk::ControllerDesk;
+use super::gauges::FleetGauges;
 use super::socket;
 use crate::admin;
 use crate::cli::ControllerArguments;
@@ -16,6 +17,7 @@ use crate::config::{Config, Live};
 use crate::controller::Controller;
 use crate::csi::{Identity, serve_controller};
 use crate::host::{Host, listen_unix};
+use crate::metrics::Calls;
 use crate::san::{Fleet, Rules, Settings};
 use crate::volume::SanName;
 
@@ -37,7 +39,10 @@ pub(super) async fn run(
     answer_operators(&host, &arguments.runtime_dir, &fleet, &stop);
     tokio::spawn(follow(live, fleet.clone(), stop.clone()));
     tracing::info!(endpoint = plugin.endpoint, "controller serves");
-    serve_controller(listener, identity, Controller::new(fleet, BUDGET), stop).await?;
+    let calls = Calls::default();
+    super::serve_metrics(plugin.metrics, &calls, FleetGauges(fleet.clone()), &stop).await?;
+    let controller = Controller::new(fleet, BUDGET);
+    serve_controller(listener, identity, controller, calls, stop).await?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod controller;
 mod controller_desk;
 mod crash;
 mod desk;
+mod gauges;
 mod node;
 mod san;
 mod signals;
@@ -13,9 +14,13 @@ mod socket;
 mod telemetry;
 mod trim;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Arguments, Role};
+use crate::metrics::{self, Calls, Gauges};
 
 /// Runs the role to its end.
 ///
@@ -41,4 +46,23 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     // Work that is stuck in the kernel has threads of its own; what it does is in the ledger.
     runtime.shutdown_background();
     outcome
+}
+
+/// Serves the page of numbers, where one is asked for. An address that cannot be had ends the start; a page that breaks down later ends nothing else.
+async fn serve_metrics(
+    address: Option<SocketAddr>,
+    calls: &Calls,
+    gauges: impl Gauges,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let Some(address) = address else {
+        return Ok(());
+    };
+    let serving = metrics::serve(address, calls.clone(), Arc::new(gauges), stop.clone()).await?;
+    tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!(error = crate::fault::chain(&error), "no metrics any more");
+        }
+    });
+    Ok(())
 }

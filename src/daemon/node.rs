@@ -9,6 +9,7 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
 use super::desk::{LOOK_EVERY, NodeDesk, Watch};
+use super::gauges::NodeGauges;
 use super::trim::Trimmer;
 use super::{crash, socket};
 use crate::admin;
@@ -20,6 +21,7 @@ use crate::fault::chain;
 use crate::host::{Host, listen_unix};
 use crate::inflight::Inflight;
 use crate::iscsi::{find_initiator_name, known_defect, version};
+use crate::metrics::Calls;
 use crate::node::{Limits, Node, PartitionsOf, PathSettings, PathsOf, Surroundings};
 use crate::volume::{NodeId, SanName, VolumeId};
 
@@ -86,13 +88,10 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
         trim_volumes(trimmer, stop.clone())?;
     }
     answer_operators(&host, &arguments.runtime_dir, desk, stop.clone())?;
-    serve_node(
-        listener,
-        identity,
-        NodeService::new(node, inflight, keys),
-        stop,
-    )
-    .await?;
+    let calls = Calls::default();
+    super::serve_metrics(plugin.metrics, &calls, NodeGauges(node.clone()), &stop).await?;
+    let service = NodeService::new(node, inflight, keys);
+    serve_node(listener, identity, service, calls, stop).await?;
     Ok(())
 }
 

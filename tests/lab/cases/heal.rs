@@ -1,6 +1,8 @@
 //! Paths of live volumes, with nobody calling: missing ones join, the config's list is followed as it changes, and what the node says of it meanwhile.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -50,12 +52,18 @@ const ROUND: u64 = 64;
 const JOINED: Duration = Duration::from_secs(30);
 /// How long one path is blocked at a time.
 const BLOCKED: Duration = Duration::from_secs(15);
+/// Where the node tells its numbers.
+const METRICS: &str = "127.0.0.1:9810";
 /// How long all are gone: much less than `no_path_retry` of the lab's multipath.conf.
 const ALL_GONE: Duration = Duration::from_secs(10);
 
 /// The whole life of one volume whose paths come and go, in one go since each part needs what the one before it has made.
 fn paths_heal(lab: &mut Lab) -> Result<()> {
-    let stack = Stack::start(lab, Plan::default())?;
+    let plan = Plan {
+        node_arguments: &["--metrics", METRICS],
+        ..Plan::default()
+    };
+    let stack = Stack::start(lab, plan)?;
     let mut orchestrator = stack.orchestrator()?;
     let mut volume = orchestrator.create_attached("heals", SIZE, Access::Ext4)?;
     paths::cut(Link(1))?;
@@ -116,7 +124,26 @@ fn staged_degraded(lab: &Lab, orchestrator: &mut Orchestrator, volume: &mut Volu
     ensure!(missing["portal"] == "10.101.1.1:3260", "{shown:#}");
     let table = lab.execute(&[SANPATH, "paths"])?;
     ensure!(table.contains("1 of 2 paths  DEGRADED"), "{table}");
+    let numbers = scrape()?;
+    for told in [
+        r#"sanpath_calls_total{service="Node",method="NodeStageVolume",code="OK"} 1"#,
+        r#"reason="PathLoss"} 1"#,
+        r#"portal="10.101.1.1:3260",iface=""} 0"#,
+        "sanpath_look_complete{} 1",
+    ] {
+        ensure!(numbers.contains(told), "{told} is not in {numbers}");
+    }
     Ok(())
+}
+
+/// The node's numbers, as Prometheus reads them.
+fn scrape() -> Result<String> {
+    let mut stream = TcpStream::connect(METRICS)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page)?;
+    Ok(page)
 }
 
 /// A path that the list has no longer leaves, an address at which the volume was not offered is told, and what is listed anew joins.
@@ -152,14 +179,24 @@ fn each_path_is_blocked(lab: &Lab, volume: &Volume, writer: &Writer) -> Result<(
     for link in topology::paths() {
         writer.forget_pauses();
         paths::black_hole(link)?;
-        sleep(BLOCKED);
+        let begun = Instant::now();
+        let portal = format!("portal=\"{}:3260\"", link.san_address(1));
+        let is_lost = |line: &str| {
+            let names_it = line.starts_with("sanpath_path_active") && line.contains(&portal);
+            names_it && line.ends_with("} 0")
+        };
+        let told = lab.wait_for("the loss to be in the numbers", BLOCKED, || {
+            Ok(scrape()?.lines().any(is_lost).then(|| begun.elapsed()))
+        });
+        sleep(BLOCKED.saturating_sub(begun.elapsed()));
         let wrote = writer.wait_for_more(1, PATIENCE);
         paths::clear(link)?;
         wrote.context("over the other path")?;
+        let told = told?.as_millis();
         let cleared = Instant::now();
         wait_for_paths(lab, volume, 2, 2)?;
         lab.story(format!(
-            "path {} blocked for {} s: a pause of {} ms; it served again {} ms after",
+            "path {} blocked for {} s, in the numbers after {told} ms: a pause of {} ms; it served again {} ms after",
             link.0,
             BLOCKED.as_secs(),
             writer.progress().longest_pause.as_millis(),

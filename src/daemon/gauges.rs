@@ -1,0 +1,203 @@
+//! How things stand, for the page of numbers.
+
+use crate::fault::chain;
+use crate::metrics::{Board, Gauges};
+use crate::node::{Grade, Health, Node, Stage, VolumePaths};
+use crate::san::{AddressStanding, AddressState, Fleet};
+
+/// The volumes of a node and their paths.
+pub(super) struct NodeGauges(pub(super) Node);
+
+impl Gauges for NodeGauges {
+    fn tell(&self, board: &mut Board) {
+        match self.0.healths() {
+            Ok(healths) => tell_volumes(board, &healths),
+            Err(error) => tracing::warn!(error = chain(&error), "no volumes for the metrics"),
+        }
+        match self.0.paths(None) {
+            Ok(volumes) => volumes.iter().for_each(|it| tell_paths(board, it)),
+            Err(error) => tracing::warn!(error = chain(&error), "no paths for the metrics"),
+        }
+    }
+}
+
+fn tell_volumes(board: &mut Board, healths: &[Health]) {
+    for stage in [
+        Stage::Staged,
+        Stage::Begun,
+        Stage::Leaving,
+        Stage::EarlierBoot,
+    ] {
+        let count = healths.iter().filter(|it| it.stage == stage).count();
+        let labels = [("stage", stage.word())];
+        let help = "Volumes of this node by how far they are";
+        board.gauge("volumes", help, &labels, count as u64);
+    }
+    for health in healths.iter().filter(|it| it.stage == Stage::Staged) {
+        tell_volume(board, health);
+    }
+}
+
+fn tell_volume(board: &mut Board, health: &Health) {
+    let (volume, partition) = (health.volume.to_string(), health.volume.san.to_string());
+    let labels = [("volume", &*volume), ("partition", &*partition)];
+    let help = "Paths that the volume should have";
+    board.gauge("volume_paths_wanted", help, &labels, health.wanted as u64);
+    if let Some(reach) = health.reach {
+        let help = "Paths of the volume's map that work, by multipathd's word";
+        board.gauge("volume_paths_active", help, &labels, reach.active as u64);
+        let help = "Whether I/O to the volume waits, rather than fails, while it has no path";
+        let queueing = u64::from(reach.queueing);
+        board.gauge("volume_queueing", help, &labels, queueing);
+    }
+    let adverse = health.adverse();
+    let worst = adverse.iter().map(|it| rank(it.grade)).max();
+    let help = "How the volume stands: 0 well, 1 degraded, 2 inaccessible";
+    board.gauge("volume_health", help, &labels, worst.unwrap_or(0));
+    for it in adverse {
+        let labels = [labels[0], labels[1], ("reason", it.reason)];
+        let help = "What is amiss with the volume";
+        board.gauge("volume_adverse", help, &labels, 1);
+    }
+}
+
+fn rank(grade: Grade) -> u64 {
+    match grade {
+        Grade::Degraded => 1,
+        Grade::Inaccessible => 2,
+    }
+}
+
+fn tell_paths(board: &mut Board, volume: &VolumePaths) {
+    let (id, partition) = (volume.volume.to_string(), volume.volume.san.to_string());
+    for row in &volume.table.rows {
+        let portal = row.path.portal.to_string();
+        let iface = row.path.iface.as_ref().map(ToString::to_string);
+        let labels = [
+            ("volume", &*id),
+            ("partition", &*partition),
+            ("portal", &*portal),
+            ("iface", iface.as_deref().unwrap_or("")),
+        ];
+        let up = row.session == Some(crate::iscsi::SessionState::LoggedIn);
+        let help = "Whether the session of the path is logged in";
+        board.gauge("path_session_up", help, &labels, u64::from(up));
+        let active = u64::from(row.state == "active");
+        let help = "Whether the path serves its volume";
+        board.gauge("path_active", help, &labels, active);
+        if let Some(errors) = row.errors {
+            let help = "Commands to the path's disk that failed since it is there";
+            board.gauge("path_errors", help, &labels, errors);
+        }
+    }
+}
+
+/// The SANs of a controller.
+pub(super) struct FleetGauges(pub(super) Fleet);
+
+impl Gauges for FleetGauges {
+    fn tell(&self, board: &mut Board) {
+        for (san, state) in self.0.sanhosts() {
+            let san = san.to_string();
+            let help = "Whether calls to the SAN are refused, since its addresses lead to two SANs";
+            let refused = u64::from(state.refused.is_some());
+            board.gauge("sanhost_refused", help, &[("san", &san)], refused);
+            for address in &state.addresses {
+                tell_address(board, &san, address);
+            }
+        }
+    }
+}
+
+fn tell_address(board: &mut Board, san: &str, address: &AddressState) {
+    let labels = [("san", san), ("address", &*address.address)];
+    let good = u64::from(address.standing == AddressStanding::Good);
+    let help = "Whether the management address is known to answer";
+    board.gauge("sanhost_address_good", help, &labels, good);
+    let help = "Whether calls go to the management address";
+    let in_use = u64::from(address.in_use);
+    board.gauge("sanhost_address_in_use", help, &labels, in_use);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fake::PortalState;
+    use crate::node::StageCall;
+    use crate::node::rig::{Rig, STAGING};
+    use crate::san::{Rules, Settings};
+    use crate::volume::{AccessMode, AccessType, Capability, Family, MkfsOptions, SanName};
+
+    #[tokio::test]
+    async fn every_management_address_shows() {
+        let settings = Settings {
+            family: Family::Linux,
+            sanhost: vec!["127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()],
+            rules: Rules::default(),
+        };
+        let name: SanName = "a".parse().unwrap();
+        let gauges = FleetGauges(Fleet::new([(name, settings)].into()));
+        let mut board = Board::default();
+        gauges.tell(&mut board);
+        let text = board.text().unwrap();
+        for line in [
+            r#"sanpath_sanhost_refused{san="a"} 0"#,
+            r#"sanpath_sanhost_address_good{san="a",address="127.0.0.1:2"} 0"#,
+            r#"sanpath_sanhost_address_in_use{san="a",address="127.0.0.1:1"} 0"#,
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+    }
+
+    #[test]
+    fn a_lost_path_shows() {
+        let rig = Rig::new();
+        let node = rig.started();
+        let call = StageCall {
+            volume: rig.volume(),
+            staging_path: STAGING.into(),
+            capability: Capability {
+                access: AccessType::Block,
+                mode: AccessMode::SingleNodeWriter,
+            },
+            export: rig.export.clone(),
+            mkfs: MkfsOptions::default(),
+            no_path_retry: None,
+            encryption: None,
+        };
+        node.stage(&call).outcome.unwrap();
+        let gauges = NodeGauges(node);
+        let told = || {
+            let mut board = Board::default();
+            gauges.tell(&mut board);
+            board.text().unwrap()
+        };
+        let volume = format!(r#"volume="{}",partition="cluster-a""#, rig.volume());
+        let path = format!(r#"{volume},portal="{}",iface="""#, rig.portals[1]);
+        let assert_told = |text: &str, lines: &[String]| {
+            for line in lines {
+                let line = format!("sanpath_{line}\n");
+                assert!(text.contains(&line), "{line} in {text}");
+            }
+        };
+        let well = [
+            r#"volumes{stage="staged"} 1"#.to_owned(),
+            format!("volume_health{{{volume}}} 0"),
+            format!("volume_paths_wanted{{{volume}}} 2"),
+            format!("volume_paths_active{{{volume}}} 2"),
+            format!("path_active{{{path}}} 1"),
+            format!("path_session_up{{{path}}} 1"),
+        ];
+        assert_told(&told(), &well);
+        rig.fake.set_portal(rig.portals[1], PortalState::Refusing);
+        rig.fake.settle();
+        let ill = [
+            format!("volume_health{{{volume}}} 1"),
+            format!(r#"volume_adverse{{{volume},reason="PathLoss"}} 1"#),
+            format!("volume_paths_active{{{volume}}} 1"),
+            format!("path_active{{{path}}} 0"),
+            format!("path_session_up{{{path}}} 0"),
+        ];
+        assert_told(&told(), &ill);
+    }
+}
