@@ -386,6 +386,22 @@ impl Host {
         self.step("mkdir", path.display(), || self.world.make_directory(path))
     }
 
+    /// Makes a directory for its owner alone, unless it exists; its parents are made as usual.
+    ///
+    /// # Errors
+    /// As the system reports it.
+    pub fn ensure_private_directory(&self, path: &Path) -> io::Result<()> {
+        if self
+            .find_stat(path)?
+            .is_some_and(|stat| stat.kind == FileKind::Directory)
+        {
+            return Ok(());
+        }
+        self.step("mkdir", path.display(), || {
+            self.world.make_private_directory(path)
+        })
+    }
+
     /// Makes an empty file unless one exists: the place for a bind mount.
     ///
     /// # Errors

@@ -79,6 +79,8 @@ pub trait World: Send + Sync {
     fn clone_file(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// With its parents.
     fn make_directory(&self, path: &Path) -> io::Result<()>;
+    /// Its parents as usual, itself for its owner alone.
+    fn make_private_directory(&self, path: &Path) -> io::Result<()>;
     fn remove_directory(&self, path: &Path) -> io::Result<()>;
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     fn hard_link(&self, existing: &Path, link: &Path) -> io::Result<()>;

@@ -343,6 +343,9 @@ impl World for FakeLio {
     fn wall_clock(&self) -> SystemTime {
         self.real.wall_clock()
     }
+    fn make_private_directory(&self, path: &Path) -> io::Result<()> {
+        self.real.make_private_directory(path)
+    }
     fn watch(&self) -> Box<dyn Watch> {
         self.real.watch()
     }

@@ -232,6 +232,10 @@ impl World for FakeWorld {
         self.enter()?.tree.make_directories(path)
     }
 
+    fn make_private_directory(&self, path: &Path) -> io::Result<()> {
+        World::make_directory(self, path)
+    }
+
     fn remove_directory(&self, path: &Path) -> io::Result<()> {
         let mut state = self.change("rmdir", path.display())?;
         state.refuse_mount_point(path)?;
