@@ -13,6 +13,7 @@
 //! main -> cli, daemon: arguments in, exit code out
 //! daemon -> *: the composition root builds every part and hands it to those above
 //! cli -> admin, doctor, config, fabric, volume: asks a running daemon, edits properties, prints
+//! cli -> linux_san, tls: a SAN's certificates are made by a command, beside its state
 //! cli -> host: an operator's files are read and edited through the seam
 //! doctor -> admin, config, fabric, host, iscsi, multipath, scsi: probes that only look
 //! admin -> config, fabric, volume: shows what the daemon put there, in our own nouns
@@ -29,6 +30,8 @@
 //! attach -> fabric, flights, host, inflight: an export in, a verified map out; no CSI words
 //! san -> fabric, host, inflight, volume: exports out; families that run a program use the seam
 //! san, linux_san -> linux_san_wire: generated code is all that the two share
+//! san, linux_san -> tls: who is on the other end; files, certificates and handshakes are the same on both sides
+//! tls -> host: files and the time of day
 //! linux_san -> fabric, host, inflight: the same nouns; the kernel's target through the seam; one call per volume
 //! iscsi, multipath, scsi -> fabric, host: SAN nouns; each tool through the seam
 //! filesystem, luks, mount -> host: each tool through the seam
@@ -62,4 +65,5 @@ pub mod multipath;
 pub mod node;
 pub mod san;
 pub mod scsi;
+pub mod tls;
 pub mod volume;
