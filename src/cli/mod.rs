@@ -5,12 +5,14 @@ mod answer;
 mod node;
 mod paths;
 mod properties;
+mod san;
 mod sanhosts;
 mod table;
 
 pub use node::NodeCommand;
 pub use paths::PathsArguments;
 pub use properties::PropertiesArguments;
+pub use san::SanCommand;
 pub use sanhosts::SanhostsArguments;
 
 use std::net::SocketAddr;
@@ -22,6 +24,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::fabric::Portal;
 use crate::volume::SanName;
+
+/// Where a SAN keeps what it knows.
+const SAN_STATE: &str = "/var/lib/sanpath/san";
 
 /// A CSI driver for multipathed iSCSI with the Eucalyptus path model.
 #[derive(Debug, Parser)]
@@ -54,8 +59,8 @@ pub enum Role {
     Controller(ControllerArguments),
     /// Serve CSI's Identity and Node services: stages and publishes volumes on this machine.
     Node(Box<NodeArguments>),
-    /// Be a SAN: serve volumes of a pool directory through this machine's kernel target (LIO).
-    San(SanArguments),
+    /// Be a SAN: serve volumes of a pool directory through this machine's kernel target (LIO). Its certificates are made by commands below.
+    San(Box<SanArguments>),
     /// Show the paths of the volumes of this machine, as its node daemon sees them.
     Paths(PathsArguments),
     /// Show the management addresses of the SANs, as the controller daemon of this machine or container sees them.
@@ -75,6 +80,8 @@ pub enum Command {
     Sanhosts(SanhostsArguments),
     /// `sanpath properties …`.
     Properties(PropertiesArguments),
+    /// `sanpath san …`, beside the daemon.
+    San(SanCommand),
 }
 
 impl Role {
@@ -87,6 +94,10 @@ impl Role {
             Self::Node(mut node) => match node.command.take() {
                 Some(command) => Ok(Command::Node(command)),
                 None => Err(Box::new(Self::Node(node))),
+            },
+            Self::San(mut san) => match san.command.take() {
+                Some(command) => Ok(Command::San(command)),
+                None => Err(Box::new(Self::San(san))),
             },
             Self::Paths(asked) => Ok(Command::Paths(asked)),
             Self::Sanhosts(asked) => Ok(Command::Sanhosts(asked)),
@@ -163,14 +174,18 @@ pub struct NodeArguments {
     pub storage_interfaces_file: Option<PathBuf>,
 }
 
-/// Arguments of `sanpath san`.
+/// Arguments of `sanpath san`: the daemon's, or a command that makes its certificates.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct SanArguments {
+    /// Make certificates, instead of being a SAN.
+    #[command(subcommand)]
+    pub command: Option<SanCommand>,
     /// The pool: a directory on XFS (reflink) or btrfs that holds nothing else.
-    #[arg(long)]
-    pub pool: PathBuf,
-    /// Where the SAN's own state is kept; not in the pool, so that an unmounted pool is noticed.
-    #[arg(long, default_value = "/var/lib/sanpath/san")]
+    #[arg(long, required = true)]
+    pub pool: Option<PathBuf>,
+    /// Where the SAN's own state and its certificates are kept; not in the pool, so that an unmounted pool is noticed.
+    #[arg(long, default_value = SAN_STATE)]
     pub state_dir: PathBuf,
     /// A management address to listen on; may be repeated.
     #[arg(long, required = true)]
@@ -190,9 +205,9 @@ pub struct SanArguments {
     /// CHAP .username_in, .password_in), mode 600. A folder in it that is named as an initiator is for that one alone. Read anew when it changes.
     #[arg(long)]
     pub credentials: Option<PathBuf>,
-    /// Serve management without TLS on addresses other than loopback. Whoever reaches them can delete volumes.
+    /// Serve management in clear, on loopback addresses only. Every process of this machine can then delete volumes.
     #[arg(long)]
-    pub insecure: bool,
+    pub insecure_plaintext: bool,
 }
 
 /// Runs one of the operator's commands.
@@ -205,6 +220,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Paths(asked) => paths::run(&asked),
         Command::Sanhosts(asked) => sanhosts::run(&asked),
         Command::Properties(asked) => properties::run(asked),
+        Command::San(command) => san::run(command),
     })
 }
 

@@ -2,24 +2,31 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
 use super::crash;
 use crate::cli::SanArguments;
 use crate::config::read_san_chap;
 use crate::host::Host;
-use crate::linux_san::{SanOptions, Secrets, serve};
+use crate::linux_san::{Management, SanOptions, Secrets, serve};
 
 pub(super) async fn run(arguments: SanArguments, stop: CancellationToken) -> anyhow::Result<()> {
     let host = crash::armed(Host::real(Path::new("/")))?;
+    let pool = arguments.pool.context("--pool")?;
     let options = SanOptions {
         state_dir: arguments.state_dir,
         drain_deadline: arguments.drain_deadline,
         layout: arguments.layout.parse().map_err(anyhow::Error::msg)?,
         secrets: arguments.credentials.map(|from| secrets_in(from, &host)),
-        ..SanOptions::new(&arguments.pool, arguments.portal)
+        management: if arguments.insecure_plaintext {
+            Management::Plaintext
+        } else {
+            Management::Certificates
+        },
+        ..SanOptions::new(&pool, arguments.portal)
     };
-    serve(options, host, arguments.listen, arguments.insecure, stop).await?;
+    serve(options, host, arguments.listen, stop).await?;
     Ok(())
 }
 

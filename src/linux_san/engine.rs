@@ -4,15 +4,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use uuid::Uuid;
+
+use super::certificates::Certificates;
 use super::chap::Complaints;
 use super::drain::Drains;
 use super::format::FormatError;
 use super::lio::{Lio, LioError};
-use super::options::{OptionsError, SanOptions};
+use super::names::SanUuid;
+use super::options::{Management, OptionsError, SanOptions};
 use super::pool::{Pool, PoolError, Reflink};
 use super::state::{State, StateFile};
 use crate::fabric::Portal;
 use crate::host::{Host, LockGuard};
+use crate::tls::{PapersError, san_named_in};
 
 /// A killed predecessor may still be held by the kernel for a moment.
 const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(10);
@@ -48,6 +53,9 @@ pub enum OpenError {
     /// The pool.
     #[error("the pool of the SAN")]
     Pool(#[from] PoolError),
+    /// Before the first start it must be there: it says who the SAN is.
+    #[error("the SAN has no certificate; make one with sanpath san init")]
+    Certificate(#[from] PapersError),
     /// The kernel.
     #[error("the kernel's target")]
     Lio(#[from] LioError),
@@ -92,8 +100,20 @@ impl Engine {
 
     /// Who this SAN is; never changes.
     #[must_use]
-    pub fn san_uuid(&self) -> String {
-        self.state.read(|state| state.san_uuid.to_string())
+    pub fn san_uuid(&self) -> Uuid {
+        self.state.read(|state| state.san_uuid.uuid())
+    }
+
+    /// Who may manage it.
+    #[must_use]
+    pub fn management(&self) -> Management {
+        self.options.management
+    }
+
+    /// Where the certificates of its management are.
+    #[must_use]
+    pub fn certificates(&self) -> PathBuf {
+        Certificates::folder_in(&self.options.state_dir)
     }
 
     /// Where the targets listen.
@@ -154,6 +174,7 @@ fn open_pair(host: &Host, options: &SanOptions) -> Result<Opened, OpenError> {
         let pool = Reflink::open(host, root, &id)?;
         return Ok((state, Box::new(pool), sole));
     }
+    let san_uuid = new_uuid(host, options)?;
     let pool = Reflink::ensure_empty(host, root)?;
     let sole = match sole {
         None => own_pool(host, root)?,
@@ -161,8 +182,19 @@ fn open_pair(host: &Host, options: &SanOptions) -> Result<Opened, OpenError> {
     };
     // Who held it in between may have made volumes there.
     Reflink::ensure_empty(host, root)?;
-    let state = State::new(pool.id());
+    let state = State::new(san_uuid, pool.id());
     tracing::info!(san = %state.san_uuid, pool = %root.display(), "a new SAN");
     let state = StateFile::create(host, &options.state_dir, state)?;
     Ok((state, Box::new(pool), sole))
+}
+
+/// Who a SAN is that starts for the first time: its certificate has settled it.
+fn new_uuid(host: &Host, options: &SanOptions) -> Result<SanUuid, OpenError> {
+    match options.management {
+        Management::Plaintext => Ok(SanUuid::random()),
+        Management::Certificates => {
+            let folder = Certificates::folder_in(&options.state_dir);
+            Ok(san_named_in(host, &folder)?.into())
+        }
+    }
 }

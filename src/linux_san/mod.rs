@@ -15,11 +15,13 @@
 //! | `volumes`, `snapshots`, `expand`, `exports`, `drain` | create, clone and delete; cut; grow; export; unexport |
 //! | `check` | what is wrong with volumes, for those who ask |
 //! | `restore` | making the kernel agree with the state at start, and clearing targets that nobody uses |
+//! | `certificates` | the SAN's authority, its own certificate and those of its callers: made and exchanged |
 //! | `server` | the gRPC face: parse, call, reply |
 //!
 //! Everything but `server` is synchronous and knows no gRPC. The daemon calls [`serve`]. The invariant: the state file runs ahead of
 //! the kernel when something is given (so a crash is completed) and behind it when something is taken away (so a crash is repeated).
 
+mod certificates;
 mod chap;
 mod check;
 mod drain;
@@ -43,6 +45,7 @@ mod state;
 mod tests;
 mod volumes;
 
+pub use certificates::{Certificates, CertificatesError, Issued};
 pub use chap::{ChapError, Secrets, TargetError};
 pub use check::{CheckedPage, CheckedVolume, Grade, Trouble};
 pub use drain::UnexportError;
@@ -50,7 +53,7 @@ pub use engine::{Engine, OpenError};
 pub use expand::ExpandError;
 pub use exports::{ExportError, ExportRequest};
 pub use names::{SnapshotKey, VolumeKey};
-pub use options::{OptionsError, SanOptions};
+pub use options::{Management, OptionsError, SanOptions};
 pub use places::Layout;
 pub use pool::{Extent, ExtentPage};
 pub use refusal::Refusal;

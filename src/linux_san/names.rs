@@ -127,6 +127,10 @@ impl SanUuid {
         Self(Uuid::new_v4())
     }
 
+    pub(super) fn uuid(&self) -> Uuid {
+        self.0
+    }
+
     /// Eight digits that mark what is ours in the kernel.
     fn tag(&self) -> String {
         format!("{:08x}", self.0.as_fields().0)
@@ -155,6 +159,12 @@ impl SanUuid {
     /// The backstore of a volume.
     pub(super) fn backstore(&self, key: &VolumeKey) -> String {
         format!("sanpath-{}-{key}", self.tag())
+    }
+}
+
+impl From<Uuid> for SanUuid {
+    fn from(uuid: Uuid) -> Self {
+        Self(uuid)
     }
 }
 

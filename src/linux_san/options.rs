@@ -31,6 +31,17 @@ pub struct SanOptions {
     pub secrets: Option<Secrets>,
     /// Where the kernel shows its target.
     pub configfs: PathBuf,
+    /// Who may manage it.
+    pub management: Management,
+}
+
+/// Who may manage a SAN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Management {
+    /// Those whose certificate has a role: TLS, with the certificates in the state directory.
+    Certificates,
+    /// Whoever is on this machine: in clear, on loopback addresses only.
+    Plaintext,
 }
 
 /// Why options cannot be used.
@@ -76,6 +87,7 @@ impl SanOptions {
             layout: Layout::Node,
             secrets: None,
             configfs: PathBuf::from("/sys/kernel/config/target"),
+            management: Management::Certificates,
         }
     }
 

@@ -2,7 +2,10 @@
 //!
 //! One call per volume at a time: the second is answered ABORTED. A caller that goes away cuts nothing off.
 
+#[cfg(test)]
+mod guarded_tests;
 mod listen;
+mod roles;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -22,18 +25,23 @@ use tonic::{Request, Response, Status};
 use super::check::{CheckedPage, Trouble};
 use super::engine::{Engine, OpenError};
 use super::names::VolumeKey;
-use super::options::SanOptions;
+use super::options::{Management, SanOptions};
 use super::snapshots::NewSnapshot;
 use super::state::Source;
-use crate::fault::{Faulted, status};
+use crate::fault::{Faulted, chain, status};
 use crate::host::Host;
 use crate::inflight::{Inflight, InflightError};
 use crate::linux_san_wire as pb;
+use crate::tls::{Papers, guard};
 pub use listen::ListenError;
 use pb::linux_san_server::{LinuxSan, LinuxSanServer};
+use roles::Gate;
 
 /// How often idle targets and failed removals are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// Then a connection must be made anew, so that a certificate that is not trusted any more is out.
+const LONGEST_CONNECTION: Duration = Duration::from_mins(5);
 
 /// Why the SAN does not serve, or no longer does.
 #[derive(Debug, thiserror::Error)]
@@ -65,11 +73,10 @@ pub async fn serve(
     options: SanOptions,
     host: Host,
     listen: Vec<SocketAddr>,
-    insecure: bool,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     // Taken first: a wrong address is to be seen at once, and callers wait in the backlog instead of being refused.
-    let listeners = listen::bind_all(&listen, insecure)?;
+    let listeners = listen::bind_all(&listen, options.management)?;
     serve_bound(options, host, listeners, shutdown).await
 }
 
@@ -80,17 +87,19 @@ async fn serve_bound(
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let inflight = Inflight::default();
-    let engine = inflight.run_blocking("start", move || open(&host, options));
+    let seam = host.clone();
+    let engine = inflight.run_blocking("start", move || open(&seam, options));
     let engine = engine.await??;
+    let door = Door::new(&engine, &host);
     let service = Service {
-        san_uuid: engine.san_uuid(),
+        san_uuid: engine.san_uuid().to_string(),
         engine: Arc::clone(&engine),
         inflight: inflight.clone(),
         reads: Arc::default(),
     };
     let stopped = CancellationToken::new();
     let sweeper = tokio::spawn(sweep_until(engine, inflight, stopped.clone()));
-    let served = serve_on(listeners, &service, &shutdown).await;
+    let served = serve_on(listeners, &door, &service, &shutdown).await;
     stopped.cancel();
     // It ends by itself; its own panics are its only failure.
     let _ = sweeper.await;
@@ -103,8 +112,44 @@ fn open(host: &Host, options: SanOptions) -> Result<Arc<Engine>, OpenError> {
     Ok(engine)
 }
 
+/// How callers come in.
+enum Door {
+    /// By certificate.
+    Guarded(Papers),
+    /// From this machine.
+    Plain,
+}
+
+impl Door {
+    /// Bad certificates keep callers out until they are mended; the volumes are served meanwhile.
+    fn new(engine: &Engine, host: &Host) -> Self {
+        if engine.management() == Management::Plaintext {
+            tracing::warn!(
+                "management is in clear and without any proof of who calls: every process on this machine can delete volumes"
+            );
+            return Self::Plain;
+        }
+        let papers = Papers::of_san(host, &engine.certificates(), engine.san_uuid());
+        if let Err(error) = papers.check() {
+            tracing::error!(
+                reason = chain(&error),
+                "nobody can manage this SAN until its certificates are mended; its volumes are served"
+            );
+        }
+        Self::Guarded(papers)
+    }
+
+    fn management(&self) -> Management {
+        match self {
+            Self::Guarded(_) => Management::Certificates,
+            Self::Plain => Management::Plaintext,
+        }
+    }
+}
+
 async fn serve_on(
     listeners: Vec<TcpListener>,
+    door: &Door,
     service: &Service,
     shutdown: &CancellationToken,
 ) -> Result<(), ServeError> {
@@ -117,14 +162,26 @@ async fn serve_on(
             source,
         })?;
         tracing::info!(%address, "the SAN answers");
+        let gate = Gate::new(LinuxSanServer::new(service.clone()), door.management());
         let server = tonic::transport::Server::builder()
-            .add_service(LinuxSanServer::new(service.clone()))
-            .serve_with_incoming_shutdown(
-                TcpListenerStream::new(listener),
-                stop.clone().cancelled_owned(),
-            );
+            .max_connection_age(LONGEST_CONNECTION)
+            .add_service(gate);
+        let stop = stop.clone().cancelled_owned();
+        let papers = match door {
+            Door::Guarded(papers) => Some(papers.clone()),
+            Door::Plain => None,
+        };
         serving.spawn(async move {
-            let ended = server.await;
+            let ended = match papers {
+                Some(papers) => {
+                    let incoming = guard(listener, papers);
+                    server.serve_with_incoming_shutdown(incoming, stop).await
+                }
+                None => {
+                    let incoming = TcpListenerStream::new(listener);
+                    server.serve_with_incoming_shutdown(incoming, stop).await
+                }
+            };
             ended.map_err(|source| ServeError::Transport { address, source })
         });
     }

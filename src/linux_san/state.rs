@@ -133,10 +133,10 @@ pub(super) enum ExportState {
 
 impl State {
     /// A SAN without volumes.
-    pub(super) fn new(pool_id: &str) -> Self {
+    pub(super) fn new(san_uuid: SanUuid, pool_id: &str) -> Self {
         Self {
             version: VERSION,
-            san_uuid: SanUuid::random(),
+            san_uuid,
             pool_id: pool_id.to_owned(),
             volumes: BTreeMap::new(),
             snapshots: BTreeMap::new(),
@@ -486,7 +486,7 @@ mod tests {
 
     #[test]
     fn a_volume_goes_to_one_node_unless_it_is_shared() {
-        let mut state = State::new("pool");
+        let mut state = State::new(SanUuid::random(), "pool");
         state
             .allot_export(&request("n1", false), true, Layout::Node, target)
             .unwrap();
@@ -507,7 +507,7 @@ mod tests {
 
     #[test]
     fn one_initiator_is_one_node_while_it_has_volumes() {
-        let mut state = State::new("pool");
+        let mut state = State::new(SanUuid::random(), "pool");
         let first = request("n1", false);
         state
             .allot_export(&first, true, Layout::Node, target)
@@ -527,7 +527,7 @@ mod tests {
 
     #[test]
     fn numbers_go_round_and_run_out() {
-        let mut state = State::new("pool");
+        let mut state = State::new(SanUuid::random(), "pool");
         let mut take = |n: u32| {
             let mut wanted = request("n1", false);
             wanted.key = format!("{n:032x}").parse().unwrap();

@@ -59,6 +59,7 @@ impl SanBox {
             state_dir: self.path("state"),
             configfs: self.path("target"),
             drain_deadline: Duration::from_secs(20),
+            management: Management::Plaintext,
             ..SanOptions::new(&self.path("pool"), portals)
         };
         (self.adjust)(&mut options);

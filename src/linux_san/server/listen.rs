@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpSocket};
 
+use crate::linux_san::Management;
+
 /// Calls that wait to be taken.
 const BACKLOG: u32 = 128;
 
@@ -17,7 +19,7 @@ pub enum ListenError {
     None,
     /// Anybody could delete volumes.
     #[error(
-        "{0} is not a loopback address and calls are not authenticated yet (mTLS comes later); name it with --insecure if its network is trusted"
+        "{0} is not a loopback address, and --insecure-plaintext serves no other: leave it out and make certificates with sanpath san init"
     )]
     Open(SocketAddr),
     /// The system refused.
@@ -32,14 +34,14 @@ pub enum ListenError {
 
 pub(super) fn bind_all(
     addresses: &[SocketAddr],
-    insecure: bool,
+    management: Management,
 ) -> Result<Vec<TcpListener>, ListenError> {
     if addresses.is_empty() {
         return Err(ListenError::None);
     }
     let exposed = |address: &&SocketAddr| !address.ip().to_canonical().is_loopback();
     if let Some(address) = addresses.iter().find(exposed)
-        && !insecure
+        && management == Management::Plaintext
     {
         return Err(ListenError::Open(*address));
     }
@@ -75,15 +77,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_loopback_unless_the_operator_insists() {
+    async fn in_clear_only_on_loopback() {
         let open: SocketAddr = "192.0.2.7:0".parse().unwrap();
         let home: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let refused = bind_all(&[home, open], false).unwrap_err();
+        let refused = bind_all(&[home, open], Management::Plaintext).unwrap_err();
         assert!(matches!(refused, ListenError::Open(address) if address == open));
-        assert!(refused.to_string().contains("--insecure"));
-        assert_eq!(bind_all(&[home], false).unwrap().len(), 1);
+        assert!(refused.to_string().contains("sanpath san init"));
+        let bound = |addresses: &[SocketAddr], management| bind_all(addresses, management);
+        assert_eq!(bound(&[home], Management::Plaintext).unwrap().len(), 1);
         // An address whose link is down.
-        assert_eq!(bind_all(&[home, open], true).unwrap().len(), 2);
-        assert!(matches!(bind_all(&[], true), Err(ListenError::None)));
+        let both = bound(&[home, open], Management::Certificates);
+        assert_eq!(both.unwrap().len(), 2);
+        let none = bound(&[], Management::Certificates);
+        assert!(matches!(none, Err(ListenError::None)));
     }
 }

@@ -21,7 +21,7 @@ impl Running {
     fn start() -> Self {
         let san = SanBox::new();
         let home = "127.0.0.1:0".parse().unwrap();
-        let listeners = listen::bind_all(&[home, home], false).unwrap();
+        let listeners = listen::bind_all(&[home, home], Management::Plaintext).unwrap();
         let addresses = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
         let shutdown = CancellationToken::new();
         let serving = serve_bound(san.options(), san.host.clone(), listeners, shutdown.clone());
@@ -248,7 +248,6 @@ async fn a_san_that_cannot_start_says_why() {
         options,
         san.host.clone(),
         vec![home],
-        false,
         CancellationToken::new(),
     );
     let error = started.await.unwrap_err();
