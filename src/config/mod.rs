@@ -28,6 +28,8 @@ pub use live::{Live, LoadError};
 pub use manifest::{Manifest, NoConfig, patch_json, patch_yaml};
 pub use properties::{Property, PropertyName, PropertyNameError, properties};
 
+use uuid::Uuid;
+
 use crate::fabric::PathList;
 use crate::volume::{Family, SanName};
 
@@ -45,6 +47,10 @@ pub struct Partition {
     pub family: Family,
     /// `sanhost`: its management addresses `host:port`, in the order in which they are tried.
     pub sanhost: Vec<String>,
+    /// `tls`: the directory with the certificates for its management; else that is asked in clear, and on this machine only.
+    pub tls: Option<PathBuf>,
+    /// `sanUuid`: the one SAN that may answer; else the first that does.
+    pub san_uuid: Option<Uuid>,
     /// `ncpaths`: the portals that nodes use for data.
     pub ncpaths: PathList,
     /// `scpaths`: the portals over which snapshots are carried away.
@@ -74,6 +80,8 @@ impl Partition {
         Self {
             family,
             sanhost,
+            tls: None,
+            san_uuid: None,
             ncpaths: PathList::SanPortals,
             scpaths: PathList::SanPortals,
             min_paths: 1,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
+use uuid::Uuid;
 
 use super::{ConfigError, Partition, Remark};
 use crate::fabric::{MAX_OFFERS, PathAddress, PathList, check_chap_text};
@@ -24,6 +25,10 @@ const MOST_GIB: u64 = i64::MAX as u64 / GIB;
 pub(super) struct PartitionForm {
     blockstoragemanager: String,
     sanhost: ListForm,
+    #[serde(default)]
+    tls: Option<PathBuf>,
+    #[serde(default)]
+    san_uuid: Option<String>,
     #[serde(default)]
     ncpaths: Option<ListForm>,
     #[serde(default)]
@@ -80,6 +85,8 @@ pub(super) fn partition(
     let ncpaths = reader.paths("ncpaths", form.ncpaths.as_ref())?;
     Ok(Partition {
         sanhost: reader.addresses(&form.sanhost.joined())?,
+        tls: reader.tls(form.tls.as_ref())?,
+        san_uuid: reader.san_uuid(form.san_uuid.as_deref())?,
         min_paths: reader.min_paths(form.min_paths, &ncpaths)?,
         scpaths: reader.paths("scpaths", form.scpaths.as_ref())?,
         login_timeout: reader.login_timeout(form.login_timeout_seconds)?,
@@ -150,6 +157,35 @@ impl Reader<'_> {
             }
         }
         Ok(found)
+    }
+
+    /// What is in it is read at each use; here only what the file says of it.
+    fn tls(&self, folder: Option<&PathBuf>) -> Result<Option<PathBuf>, ConfigError> {
+        match folder {
+            Some(relative) if !relative.is_absolute() => Err(self.bound(
+                "tls",
+                format!(
+                    "{} is not an absolute path; write the directory that holds ca.crt, tls.crt and tls.key",
+                    relative.display()
+                ),
+            )),
+            fits => Ok(fits.cloned()),
+        }
+    }
+
+    fn san_uuid(&self, text: Option<&str>) -> Result<Option<Uuid>, ConfigError> {
+        let Some(text) = text else {
+            return Ok(None);
+        };
+        // As sanpath prints it, so that what is compared by eye is the same everywhere.
+        let read = Uuid::parse_str(text).ok();
+        let read = read.filter(|uuid| uuid.to_string() == text);
+        read.map(Some).ok_or_else(|| {
+            self.bound(
+                "sanUuid",
+                format!("{text:?} is not a uuid as sanpath san issue prints it"),
+            )
+        })
     }
 
     fn min_paths(&self, wanted: Option<u64>, list: &PathList) -> Result<usize, ConfigError> {
@@ -283,6 +319,8 @@ mod tests {
         assert_eq!(read.remarks, []);
         let all = &read.config.partitions[&"PARTI00".parse().unwrap()];
         let expected = Partition {
+            tls: Some("/etc/sanpath-tls/PARTI00".into()),
+            san_uuid: Some(Uuid::from_u128(0x6ba7_b810_9dad_41d1_80b4_00c0_4fd4_30c8)),
             ncpaths: "iface0:192.168.1.100,iface1:192.168.1.101".parse().unwrap(),
             scpaths: "192.168.1.102".parse().unwrap(),
             min_paths: 2,
@@ -353,6 +391,28 @@ mod tests {
                 "PARTI01:",
                 "parti00:",
                 "partitions PARTI00 and parti00 differ in case alone",
+            ),
+        ];
+        for (from, to, expected) in cases {
+            let text = ALL.replacen(from, to, 1);
+            assert_ne!(text, ALL, "{from}");
+            let refused = chain(&read(&text).unwrap_err());
+            assert!(refused.contains(expected), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_lead_to_a_san_is_told_with_its_field() {
+        let cases = [
+            (
+                "tls: /etc",
+                "tls: etc",
+                "PARTI00.tls: etc/sanpath-tls/PARTI00 is not an absolute path; write the directory",
+            ),
+            (
+                "sanUuid: 6b",
+                "sanUuid: 6B",
+                "PARTI00.sanUuid: \"6Ba7b810-9dad-41d1-80b4-00c04fd430c8\" is not a uuid as",
             ),
         ];
         for (from, to, expected) in cases {

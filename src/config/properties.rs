@@ -19,6 +19,10 @@ pub enum Property {
     BlockStorageManager,
     /// `sanhost`.
     SanHost,
+    /// `tls`.
+    Tls,
+    /// `sanUuid`.
+    SanUuid,
     /// `ncpaths`.
     NcPaths,
     /// `scpaths`.
@@ -43,9 +47,11 @@ pub enum Property {
 
 impl Property {
     /// All of them, in the order in which they are listed.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::BlockStorageManager,
         Self::SanHost,
+        Self::Tls,
+        Self::SanUuid,
         Self::NcPaths,
         Self::ScPaths,
         Self::MinPaths,
@@ -64,6 +70,8 @@ impl Property {
         match self {
             Self::BlockStorageManager => "blockstoragemanager",
             Self::SanHost => "sanhost",
+            Self::Tls => "tls",
+            Self::SanUuid => "sanUuid",
             Self::NcPaths => "ncpaths",
             Self::ScPaths => "scpaths",
             Self::MinPaths => "minPaths",
@@ -85,6 +93,10 @@ impl Property {
             Self::SanHost => {
                 "Management addresses of the SAN, in the order in which they are tried."
             }
+            Self::Tls => {
+                "Directory with the controller's certificates for the SAN: ca.crt, tls.crt, tls.key."
+            }
+            Self::SanUuid => "The one SAN that may answer. Default the first that does.",
             Self::NcPaths => {
                 "Data paths of the nodes: [IFACE:]ADDRESS[:PORT], comma-separated; nopath for all portals of the SAN."
             }
@@ -127,6 +139,8 @@ impl Property {
         match self {
             Self::BlockStorageManager => Some(partition.family.as_str().to_owned()),
             Self::SanHost => Some(partition.sanhost.join(",")),
+            Self::Tls => partition.tls.as_ref().map(|it| it.display().to_string()),
+            Self::SanUuid => partition.san_uuid.map(|uuid| uuid.to_string()),
             Self::NcPaths => Some(partition.ncpaths.to_string()),
             Self::ScPaths => Some(partition.scpaths.to_string()),
             Self::MinPaths => Some(partition.min_paths.to_string()),
@@ -276,7 +290,7 @@ mod tests {
             ("ncpaths", "is not a property; write PARTITION.storage.NAME"),
             (
                 "a.storage.ncpath",
-                "the properties are blockstoragemanager, sanhost, ncpaths",
+                "the properties are blockstoragemanager, sanhost, tls, sanUuid, ncpaths",
             ),
             ("a b.storage.ncpaths", "\"a b\" is not a name"),
         ] {

@@ -32,6 +32,8 @@ impl Bench {
             let all = Settings {
                 family,
                 sanhost,
+                papers: None,
+                san_uuid: None,
                 rules,
             };
             settings.insert(name, all);

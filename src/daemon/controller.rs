@@ -19,6 +19,7 @@ use crate::csi::{Identity, serve_controller};
 use crate::host::{Host, listen_unix};
 use crate::metrics::Calls;
 use crate::san::{Fleet, Rules, Settings};
+use crate::tls::Papers;
 use crate::volume::SanName;
 
 /// The whole of a call to a SAN, over all its addresses. More than the SAN's own patience with a node that must be drained.
@@ -34,10 +35,10 @@ pub(super) async fn run(
     let identity = Identity::new(&plugin.driver_name).context("--driver-name")?;
     let host = Host::real(Path::new("/"));
     let live = Live::load(host.clone(), &plugin.config).context("--config")?;
-    let fleet = Fleet::new(settings(&live.current()));
+    let fleet = Fleet::new(settings(&live.current(), &host));
     let listener = socket::bind(plugin.endpoint.as_ref())?;
     answer_operators(&host, &arguments.runtime_dir, &fleet, &stop);
-    tokio::spawn(follow(live, fleet.clone(), stop.clone()));
+    tokio::spawn(follow(live, host, fleet.clone(), stop.clone()));
     tracing::info!(endpoint = plugin.endpoint, "controller serves");
     let calls = Calls::default();
     super::serve_metrics(plugin.metrics, &calls, FleetGauges(fleet.clone()), &stop).await?;
@@ -69,20 +70,25 @@ fn answer_operators(host: &Host, runtime_dir: &Path, fleet: &Fleet, stop: &Cance
 }
 
 /// Takes over changed management addresses without a restart.
-async fn follow(live: Live, fleet: Fleet, stop: CancellationToken) {
+async fn follow(live: Live, host: Host, fleet: Fleet, stop: CancellationToken) {
     while stop
         .run_until_cancelled(tokio::time::sleep(CONFIG_LOOK))
         .await
         .is_some()
     {
-        fleet.update(settings(&live.current()));
+        fleet.update(settings(&live.current(), &host));
     }
 }
 
-fn settings(config: &Config) -> BTreeMap<SanName, Settings> {
+fn settings(config: &Config, host: &Host) -> BTreeMap<SanName, Settings> {
     let of = |partition: &crate::config::Partition| Settings {
         family: partition.family,
         sanhost: partition.sanhost.clone(),
+        papers: partition
+            .tls
+            .as_ref()
+            .map(|folder| Papers::of_caller(host, folder)),
+        san_uuid: partition.san_uuid,
         rules: Rules {
             prefix: partition.resource_prefix.clone(),
             suffix: partition.resource_suffix.clone(),

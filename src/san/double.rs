@@ -18,6 +18,7 @@ use tonic::codegen::http::{Request, Response};
 
 use crate::linux_san_wire as wire;
 use crate::linux_san_wire::linux_san_server::LinuxSanServer;
+use crate::tls::Papers;
 
 /// What the SAN does wrong, once, at the next call of that name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +112,12 @@ impl Double {
         let mut server = LinuxSanServer::new(service::Service(self.clone()));
         let Ok(response) = server.call(request).await;
         response
+    }
+
+    /// One more management address, over TLS, with the papers that a SAN has.
+    pub(crate) async fn guarded_line(&self, papers: Papers) -> Line {
+        let service = service::Service(self.clone());
+        Line::lay_guarded(service, papers, self.breaks.subscribe()).await
     }
 
     /// Lets something go wrong once.

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use uuid::Uuid;
+
 use super::ensure::San;
-use super::linux::LinuxSan;
+use super::linux::{LinuxSan, Way};
 use super::rules::Rules;
 use super::sanhost::SanhostState;
+use crate::tls::Papers;
 use crate::volume::{Family, SanName};
 
 /// What it takes to reach one SAN.
@@ -16,15 +19,22 @@ pub struct Settings {
     pub family: Family,
     /// Its management addresses `host:port`, in the order in which they are tried; at least one.
     pub sanhost: Vec<String>,
+    /// What we show it; without them it is asked in clear, and on this machine only.
+    pub papers: Option<Papers>,
+    /// The one SAN that may answer; else the first that does.
+    pub san_uuid: Option<Uuid>,
     /// What its operator rules.
     pub rules: Rules,
 }
 
 impl Settings {
-    /// Whether they lead to the same SAN, as far as can be told: an address of the one is an address of the other.
+    /// Whether they lead to the same SAN, as far as can be told: in the same way, and an address of the one is an address of the other.
     fn same_san(&self, other: &Self) -> bool {
         let is_kept = |address| other.sanhost.contains(address);
-        self.family == other.family && self.sanhost.iter().any(is_kept)
+        self.family == other.family
+            && self.papers == other.papers
+            && self.san_uuid == other.san_uuid
+            && self.sanhost.iter().any(is_kept)
     }
 }
 
@@ -109,7 +119,13 @@ impl Fleet {
 
 fn open(settings: &Settings) -> San {
     match settings.family {
-        Family::Linux => San::new(settings.family, LinuxSan::new(&settings.sanhost)),
+        Family::Linux => {
+            let way = Way {
+                papers: settings.papers.clone(),
+                expected: settings.san_uuid,
+            };
+            San::new(settings.family, LinuxSan::new(&settings.sanhost, way))
+        }
     }
 }
 
@@ -122,6 +138,8 @@ mod tests {
             let settings = Settings {
                 family: Family::Linux,
                 sanhost: vec![address.to_owned()],
+                papers: None,
+                san_uuid: None,
                 rules: Rules::default(),
             };
             (name.parse().unwrap(), settings)

@@ -1,5 +1,6 @@
 //! One management address of the double: a TCP listener whose traffic passes a valve.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::service::Service;
 use crate::linux_san_wire::linux_san_server::LinuxSanServer;
+use crate::tls::{Papers, guard};
 
 /// An address that leads to the double while it lives.
 pub(crate) struct Line {
@@ -22,21 +24,50 @@ impl Line {
     pub(super) async fn lay(service: Service, breaks: watch::Receiver<u64>) -> Self {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let behind = server.local_addr().unwrap();
-        let valve = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let line = Self {
-            address: valve.local_addr().unwrap().to_string(),
-            silent: Arc::default(),
-            stop: CancellationToken::new(),
-        };
+        let stop = CancellationToken::new();
         tokio::spawn(
             tonic::transport::Server::builder()
                 .add_service(LinuxSanServer::new(service))
                 .serve_with_incoming_shutdown(
                     TcpListenerStream::new(server),
-                    line.stop.clone().cancelled_owned(),
+                    stop.clone().cancelled_owned(),
                 ),
         );
-        let (silent, stop) = (Arc::clone(&line.silent), line.stop.clone());
+        Self::lead_to(behind, stop, breaks).await
+    }
+
+    pub(super) async fn lay_guarded(
+        service: Service,
+        papers: Papers,
+        breaks: watch::Receiver<u64>,
+    ) -> Self {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let behind = server.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        tokio::spawn(
+            tonic::transport::Server::builder()
+                .add_service(LinuxSanServer::new(service))
+                .serve_with_incoming_shutdown(
+                    guard(server, papers),
+                    stop.clone().cancelled_owned(),
+                ),
+        );
+        Self::lead_to(behind, stop, breaks).await
+    }
+
+    /// The valve before `behind`.
+    async fn lead_to(
+        behind: SocketAddr,
+        stop: CancellationToken,
+        breaks: watch::Receiver<u64>,
+    ) -> Self {
+        let valve = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let line = Self {
+            address: valve.local_addr().unwrap().to_string(),
+            silent: Arc::default(),
+            stop: stop.clone(),
+        };
+        let silent = Arc::clone(&line.silent);
         let pass = async move {
             while let Ok((near, _)) = valve.accept().await {
                 let far = TcpStream::connect(behind).await.unwrap();

@@ -1,23 +1,24 @@
 //! One connection as the generated client wants it: whatever takes a request and gives a response.
 
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tonic::body::Body;
-use tonic::codegen::http::{Request, Response, Uri};
+use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{Service, StdError};
 use tonic::transport::Channel;
+use uuid::Uuid;
 
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, StdError>> + Send>>;
 
 /// A connection. Clones are the same one.
 #[derive(Clone)]
-pub(super) struct Wire(Arc<dyn Fn(Request<Body>) -> Answering + Send + Sync>);
+pub(super) struct Wire {
+    send: Arc<dyn Fn(Request<Body>) -> Answering + Send + Sync>,
+    san: Option<Uuid>,
+}
 
 impl Wire {
     /// Over HTTP/2.
@@ -36,7 +37,20 @@ impl Wire {
     where
         F: Future<Output = Result<Response<Body>, StdError>> + Send + 'static,
     {
-        Self(Arc::new(move |request| Box::pin(send(request))))
+        Self {
+            send: Arc::new(move |request| Box::pin(send(request))),
+            san: None,
+        }
+    }
+
+    /// The same, to the SAN that has proven itself.
+    pub(super) fn to(self, san: Option<Uuid>) -> Self {
+        Self { san, ..self }
+    }
+
+    /// The SAN that has proven itself; `None` where nothing proves anything.
+    pub(super) fn san(&self) -> Option<Uuid> {
+        self.san
     }
 }
 
@@ -50,51 +64,6 @@ impl Service<Request<Body>> for Wire {
     }
 
     fn call(&mut self, request: Request<Body>) -> Answering {
-        (self.0)(request)
-    }
-}
-
-/// TCP that is cut off where it ends. Closed politely, a connection over a dead link would be kept by the kernel, with what it holds, and a change
-/// that was given up would still arrive when the link is back, after what was done in its place over another address.
-#[derive(Clone, Copy)]
-pub(super) struct Abrupt;
-
-impl Service<Uri> for Abrupt {
-    type Response = TokioIo<TcpStream>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        Box::pin(async move {
-            let authority = uri.authority().ok_or(io::ErrorKind::InvalidInput)?;
-            let stream = TcpStream::connect(authority.as_str()).await?;
-            stream.set_nodelay(true)?;
-            stream.set_zero_linger()?;
-            Ok(TokioIo::new(stream))
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-
-    /// The other end sees a broken connection and no end of one that might still bring something.
-    #[tokio::test]
-    async fn a_connection_that_is_given_up_is_cut_off() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let uri = format!("http://{}", listener.local_addr().unwrap());
-        let near = Abrupt.call(uri.parse().unwrap()).await.unwrap();
-        let (mut far, _) = listener.accept().await.unwrap();
-        near.into_inner().write_all(b"stale").await.unwrap();
-        let mut read = Vec::new();
-        let broken = far.read_to_end(&mut read).await.unwrap_err();
-        assert_eq!(broken.kind(), io::ErrorKind::ConnectionReset);
+        (self.send)(request)
     }
 }

@@ -1,9 +1,11 @@
 //! The Linux SAN (`sanpath san`) as one family: its gRPC client.
 //!
 //! Every attempt makes a connection of its own and asks first who answers. So a dead or half-dead address is found before anything is
-//! sent, and no reconnect behind our back can lead a change to another SAN. Calls are few; a connection costs one round trip.
+//! sent, and no reconnect behind our back can lead a change to another SAN. Calls are few; a connection costs a round trip or two.
 
 mod connect;
+#[cfg(test)]
+mod guarded_tests;
 mod link;
 mod read;
 #[cfg(test)]
@@ -16,7 +18,8 @@ use std::future::Future;
 
 use tonic::{Response, Status};
 
-use self::connect::{Client, Dial, Tcp};
+use self::connect::{Client, Dial};
+pub(super) use self::connect::Way;
 use super::Until;
 use super::error::SanError;
 use super::family::Family;
@@ -36,10 +39,11 @@ pub(super) struct LinuxSan {
 }
 
 impl LinuxSan {
-    pub(super) fn new(addresses: &[String]) -> Self {
+    /// The SAN behind `addresses`, reached in this way.
+    pub(super) fn new(addresses: &[String], way: Way) -> Self {
         Self {
             sanhost: Sanhost::new(addresses),
-            dial: Box::new(Tcp),
+            dial: Box::new(way),
         }
     }
 

@@ -7,7 +7,7 @@ use super::super::{
     Access, AddressStanding, NewSnapshot, NewVolume, Others, San, SanError, SanVolume, Source,
     Until,
 };
-use super::LinuxSan;
+use super::{LinuxSan, Way};
 use crate::fault::{Fault, Faulted, chain};
 use crate::volume::{Family, NodeId, SizeRange};
 
@@ -15,7 +15,7 @@ const GIB: u64 = 1 << 30;
 
 fn san(addresses: &[&str]) -> San {
     let addresses: Vec<String> = addresses.iter().map(|&text| text.to_owned()).collect();
-    San::new(Family::Linux, LinuxSan::new(&addresses))
+    San::new(Family::Linux, LinuxSan::new(&addresses, Way::default()))
 }
 
 fn soon() -> Until {
