@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
-use sanpath::cli::Arguments;
+use clap::{CommandFactory, Parser};
+use sanpath::cli::{Arguments, Role};
 use serde_json::Value;
 
 const DRIVER: &str = "csi.sanpath.dev";
@@ -260,6 +260,29 @@ fn rights_go_to_accounts_that_are_there() {
 }
 
 // ---- reading ----------------------------------------------------------------------------------------------------------------
+
+/// The SAN is no pod; its unit is read as systemd would.
+#[test]
+fn the_unit_of_the_san_starts_what_the_binary_is() {
+    let unit = fs::read_to_string(folder().join("sanpath-san.service")).unwrap();
+    let unit = unit.replace("\\\n", " ");
+    let start = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart="));
+    let words: Vec<&str> = start.unwrap().split_whitespace().collect();
+    let parsed = Arguments::try_parse_from(&words).unwrap();
+    let Role::San(san) = parsed.role else {
+        panic!("another role")
+    };
+    assert!(san.command.is_none() && !san.insecure_plaintext);
+    let mounts = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("RequiresMountsFor="));
+    for place in [san.pool.unwrap(), san.state_dir] {
+        let place = place.display().to_string();
+        assert!(mounts.unwrap().split(' ').any(|mount| mount == place));
+    }
+}
 
 /// The binary's command line, with the flags that every role has.
 fn command() -> clap::Command {

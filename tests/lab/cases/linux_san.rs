@@ -8,13 +8,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use sanpath::host::Host;
 use sanpath::linux_san_wire as pb;
 use sanpath::linux_san_wire::linux_san_client::LinuxSanClient;
+use sanpath::tls::{Papers, dial};
 use tokio::runtime::Runtime;
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::kit::case::{Case, Lab, SANPATH};
+use crate::kit::certificates;
 use crate::kit::daemons::{self, Daemon};
 use crate::kit::guest_setup;
 use crate::kit::topology::{self, Link, SAN_NAMESPACE};
@@ -295,7 +298,6 @@ impl Start {
         for portal in &self.portals {
             option("--portal", portal.clone());
         }
-        argv.push("--insecure".to_owned());
         argv.extend(self.more.iter().cloned());
         Daemon::new(name, argv).in_network(SAN_NAMESPACE)
     }
@@ -310,14 +312,18 @@ impl San {
     pub(super) fn start_as(lab: &mut Lab, start: &Start) -> Result<Self> {
         let address = format!("{}:7420", Link::MANAGEMENT.san_address(1));
         let state = lab.work_folder().join("san-state");
+        let operator = lab.work_folder().join("tls");
+        certificates::ensure_of_san(lab, &state)?;
+        certificates::ensure_of_caller(lab, &state, "controller", &operator)?;
         lab.daemons.start(start.daemon("san", &state, &address))?;
         lab.daemons.wait_for_port("san", &address, SOON)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()?;
-        let channel = Endpoint::from_shared(format!("http://{address}"))?.timeout(SOON);
-        let mut client = LinuxSanClient::new(runtime.block_on(channel.connect())?);
+        let papers = Papers::of_caller(&Host::real(Path::new("/")), &operator);
+        let channel = async { dial(&address, Some(&papers)).await?.into_channel().await };
+        let mut client = LinuxSanClient::new(runtime.block_on(channel)?);
         // The port is open before the volumes are there again; the first answer says that they are.
         runtime.block_on(client.identify(pb::IdentifyRequest {}))?;
         Ok(San { runtime, client })

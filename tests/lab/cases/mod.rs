@@ -32,6 +32,7 @@ mod pile_up;
 mod process_budget;
 mod recovery;
 mod san_chap;
+mod san_mtls;
 mod trim;
 mod upgrades;
 
@@ -45,6 +46,7 @@ pub fn everyday() -> Vec<Case> {
         linux_san::CASES,
         fencing::CASES,
         san_chap::CASES,
+        san_mtls::CASES,
         attach::CASES,
         detach_attach_races::CASES,
         demo::CASES,

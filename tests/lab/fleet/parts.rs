@@ -18,8 +18,13 @@ pub const SAN: Member = Member::San(1);
 pub const SAN_STATE: &str = "/pool/state";
 pub const SAN_POOL: &str = "/pool/volumes";
 
+/// Where the SAN's operator made what the controller is given.
+const SAN_CALLER: &str = "/pool/controller";
+
 const CONTROLLER: &str = "/work/controller.sock";
 const PLUGIN: &str = "/work/node.sock";
+/// The controller's certificates.
+const TLS: &str = "/work/tls";
 const CONFIG: &str = "/work/config.yaml";
 /// Where the kubelet has it; on a disk of its own it outlives a reboot.
 const KUBELET: &str = "/var/lib/kubelet";
@@ -33,7 +38,6 @@ pub fn san_command() -> Vec<String> {
         SAN_POOL,
         "--state-dir",
         SAN_STATE,
-        "--insecure",
         "--listen",
         &listen,
     ]
@@ -46,10 +50,15 @@ pub fn san_command() -> Vec<String> {
     argv
 }
 
-/// Starts the SAN; its folders are made when they are not there.
+/// Starts the SAN; its folders and certificates are made when they are not there.
 pub fn start_san(fleet: &Fleet) -> Result<()> {
     let san = fleet.guest(SAN)?;
     san.execute(&["mkdir", "-p", SAN_STATE, SAN_POOL])?;
+    let command = format!(
+        "test -e {SAN_STATE}/tls/tls.crt || {SANPATH} san init --state-dir {SAN_STATE}; \
+         test -e {SAN_CALLER}/tls.crt || {SANPATH} san issue --state-dir {SAN_STATE} --role controller --name lab --out {SAN_CALLER}"
+    );
+    san.execute(&["sh", "-e", "-c", &command])?;
     san.start(Daemon::new("san", san_command()))
 }
 
@@ -57,13 +66,20 @@ pub fn start_san(fleet: &Fleet) -> Result<()> {
 pub fn start_plugins(fleet: &Fleet, member: Member) -> Result<()> {
     let paths: Vec<String> = topology::paths().map(|path| path.san_address(1)).collect();
     let config = format!(
-        "version: 1\npartitions:\n  cluster-a:\n    blockstoragemanager: linux\n    sanhost: {}:7420\n    ncpaths: {}\n",
+        "version: 1\npartitions:\n  cluster-a:\n    blockstoragemanager: linux\n    sanhost: {}:7420\n    tls: {TLS}\n    ncpaths: {}\n",
         Link::MANAGEMENT.san_address(1),
         paths.join(",")
     );
     let write = format!("mkdir -p /work && printf '%s' '{config}' > {CONFIG}");
     let guest = fleet.guest(member)?;
     guest.execute(&["sh", "-c", &write])?;
+    for file in ["ca.crt", "tls.crt", "tls.key"] {
+        let text = fleet
+            .guest(SAN)?
+            .execute(&["cat", &format!("{SAN_CALLER}/{file}")])?;
+        let write = format!("mkdir -p {TLS} && printf '%s' '{text}' > {TLS}/{file}");
+        guest.execute(&["sh", "-c", &write])?;
+    }
     guest.start(plugin("controller", CONTROLLER, &[]))?;
     start_node(fleet, member, &[])
 }

@@ -1,12 +1,13 @@
 //! The lab's machinery. On the host: `tools`, `image`, `initramfs`, `cpio`, `accel`, `qemu`, `guest`, `switch`, `bench`, `runner`,
 //! `lanes`, `shell`, `results`, `folders`, and csi-sanity's making in `sanity`. In the guest: `agent`, `guest_setup`, `services`, `running_job`, `job`,
-//! `leftovers`, `evidence`. For the writers of cases: `case`, `stack`, `csi`, `writer`, `daemons`, `paths`, `slow_disk`, `topology`, `fleet`. Both sides
+//! `leftovers`, `evidence`. For the writers of cases: `case`, `certificates`, `stack`, `csi`, `writer`, `daemons`, `paths`, `slow_disk`, `topology`, `fleet`. Both sides
 //! speak `wire` and start programs through `command`.
 
 pub mod accel;
 pub mod agent;
 pub mod bench;
 pub mod case;
+pub mod certificates;
 pub mod command;
 pub mod cpio;
 pub mod csi;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::case::{Lab, SANPATH};
+use super::certificates;
 use super::csi::Orchestrator;
 use super::daemons::Daemon;
 use super::topology::{self, Link, SAN_NAMESPACE};
@@ -115,13 +116,25 @@ impl Stack {
         self.folder.join("node-state")
     }
 
-    /// Starts the SAN in its own network namespace.
+    /// Where the SAN keeps its state and its certificates.
+    pub fn san_state(&self) -> PathBuf {
+        self.folder.join("san-state")
+    }
+
+    /// The certificates that the controller shows the SAN.
+    pub fn tls(&self) -> PathBuf {
+        self.folder.join("tls")
+    }
+
+    /// Starts the SAN, with certificates if it has none, in its own network namespace.
     pub fn start_san(&self, lab: &mut Lab) -> Result<()> {
         let address = format!("{}:{MANAGEMENT_PORT}", Link::MANAGEMENT.san_address(1));
         let pool = lab.pool_folder().display().to_string();
-        let state = self.folder.join("san-state").display().to_string();
+        certificates::ensure_of_san(lab, &self.san_state())?;
+        certificates::ensure_of_caller(lab, &self.san_state(), "controller", &self.tls())?;
+        let state = self.san_state().display().to_string();
         let mut argv = words(&[SANPATH, "san", "--pool", &pool, "--state-dir", &state]);
-        argv.extend(words(&["--listen", &address, "--insecure"]));
+        argv.extend(words(&["--listen", &address]));
         for portal in self.portals() {
             argv.extend(words(&["--portal", &portal]));
         }
@@ -253,8 +266,9 @@ impl Stack {
         let settings = self.plan.settings.iter();
         let settings: String = settings.map(|line| format!("    {line}\n")).collect();
         format!(
-            "version: 1\npartitions:\n  cluster-a:\n    blockstoragemanager: linux\n    sanhost: {}:{MANAGEMENT_PORT}\n    ncpaths: {}\n{settings}",
+            "version: 1\npartitions:\n  cluster-a:\n    blockstoragemanager: linux\n    sanhost: {}:{MANAGEMENT_PORT}\n    tls: {}\n    ncpaths: {}\n{settings}",
             Link::MANAGEMENT.san_address(1),
+            self.tls().display(),
             paths,
         )
     }
