@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -35,6 +36,9 @@ pub enum DialError {
     /// Of rustls.
     #[error("TLS cannot be set up")]
     SetUp(#[source] rustls::Error),
+    /// TCP, as a dead link has it.
+    #[error("not connected in time")]
+    Late,
     /// TCP.
     #[error("no connection")]
     Connect(#[source] io::Error),
@@ -66,20 +70,25 @@ pub struct Dialled {
     san: Option<Uuid>,
 }
 
-/// Connects to `address` (`host:port`): with `papers` over TLS, without them in clear and to this machine only. Cancel-safe.
+/// Connects to `address` (`host:port`): with `papers` over TLS, without them in clear and to this machine only. The connection must stand by
+/// `connected_by`; how long the handshake may take is the caller's. Cancel-safe.
 ///
 /// # Errors
 /// See [`DialError`].
-pub async fn dial(address: &str, papers: Option<&Papers>) -> Result<Dialled, DialError> {
+pub async fn dial(
+    address: &str,
+    papers: Option<&Papers>,
+    connected_by: Instant,
+) -> Result<Dialled, DialError> {
     let Some(papers) = papers else {
-        return dial_in_clear(address).await;
+        return dial_in_clear(address, connected_by).await;
     };
     let papers = papers.clone();
     // It reads files.
     let set = tokio::task::spawn_blocking(move || papers.current()).await;
     let set = set??;
     let config = verify::client_config(&set).map_err(DialError::SetUp)?;
-    let stream = connect(address).await?;
+    let stream = connect(address, connected_by).await?;
     let name = ServerName::try_from(DIALLED_NAME).map_err(io::Error::other);
     let name = name.map_err(DialError::Connect)?;
     let stream = TlsConnector::from(config).connect(name, stream).await;
@@ -91,8 +100,8 @@ pub async fn dial(address: &str, papers: Option<&Papers>) -> Result<Dialled, Dia
     })
 }
 
-async fn dial_in_clear(address: &str) -> Result<Dialled, DialError> {
-    let stream = connect(address).await?;
+async fn dial_in_clear(address: &str, connected_by: Instant) -> Result<Dialled, DialError> {
+    let stream = connect(address, connected_by).await?;
     let peer = stream.peer_addr().map_err(DialError::Connect)?.ip();
     if !peer.to_canonical().is_loopback() {
         return Err(DialError::Clear(peer));
@@ -103,8 +112,9 @@ async fn dial_in_clear(address: &str) -> Result<Dialled, DialError> {
     })
 }
 
-async fn connect(address: &str) -> Result<TcpStream, DialError> {
-    let stream = TcpStream::connect(address).await;
+async fn connect(address: &str, by: Instant) -> Result<TcpStream, DialError> {
+    let stream = timeout_at(by, TcpStream::connect(address)).await;
+    let stream = stream.map_err(|_| DialError::Late)?;
     let stream = stream.map_err(DialError::Connect)?;
     stream.set_nodelay(true).map_err(DialError::Connect)?;
     Ok(stream)

@@ -16,6 +16,10 @@ use super::rig::{Rig, SAN, caller};
 use super::*;
 use crate::fault::chain;
 
+fn soon() -> tokio::time::Instant {
+    tokio::time::Instant::now() + std::time::Duration::from_secs(20)
+}
+
 /// What both sides come to: the SAN's and the caller's.
 type Ends = (Result<Caller, String>, Result<Option<uuid::Uuid>, String>);
 
@@ -30,7 +34,9 @@ async fn meet(san: &Papers, ours: Option<&Papers>) -> Ends {
             .map_err(|error| chain(&error))
     };
     let calling = async {
-        let dialled = dial(&address, ours).await.map_err(|error| chain(&error))?;
+        let dialled = dial(&address, ours, soon())
+            .await
+            .map_err(|error| chain(&error))?;
         Ok(dialled.san())
     };
     tokio::join!(serving, calling)
@@ -203,7 +209,7 @@ async fn clear_text_is_turned_away_and_none_is_spoken() {
         stream.write_all(b"\0\0\x06\x04\0\0\0\0\0").await.unwrap();
         stream
     };
-    let (_open, dialled) = tokio::join!(serving, dial(&address, Some(&papers)));
+    let (_open, dialled) = tokio::join!(serving, dial(&address, Some(&papers), soon()));
     let refused = dialled.err().unwrap();
     assert!(matches!(refused, DialError::Handshake(Handshake::Clear)));
 }

@@ -66,7 +66,8 @@ impl Guarded {
 
     async fn client(&self, papers: &Papers) -> Result<LinuxSanClient<Channel>, String> {
         let told = |error: &crate::tls::DialError| chain(error);
-        let dialled = dial(&self.address, Some(papers)).await;
+        let soon = tokio::time::Instant::now() + Duration::from_secs(20);
+        let dialled = dial(&self.address, Some(papers), soon).await;
         let channel = dialled.map_err(|error| told(&error))?.into_channel().await;
         Ok(LinuxSanClient::new(channel.map_err(|error| told(&error))?))
     }

@@ -322,7 +322,11 @@ impl San {
             .enable_all()
             .build()?;
         let papers = Papers::of_caller(&Host::real(Path::new("/")), &operator);
-        let channel = async { dial(&address, Some(&papers)).await?.into_channel().await };
+        let soon = tokio::time::Instant::now() + SOON;
+        let channel = async {
+            let dialled = dial(&address, Some(&papers), soon).await?;
+            dialled.into_channel().await
+        };
         let mut client = LinuxSanClient::new(runtime.block_on(channel)?);
         // The port is open before the volumes are there again; the first answer says that they are.
         runtime.block_on(client.identify(pb::IdentifyRequest {}))?;

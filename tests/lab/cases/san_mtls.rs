@@ -67,7 +67,9 @@ impl Caller {
         let papers = Papers::of_caller(&Host::real(Path::new("/")), tls);
         self.runtime.block_on(async {
             let refused = |error| Status::unavailable(format!("{:#}", anyhow::Error::new(error)));
-            let dialled = dial(&self.address, Some(&papers)).await.map_err(refused)?;
+            let soon = tokio::time::Instant::now() + SOON;
+            let dialled = dial(&self.address, Some(&papers), soon).await;
+            let dialled = dialled.map_err(refused)?;
             let channel = dialled.into_channel().await.map_err(refused)?;
             let listed = LinuxSanClient::new(channel)
                 .list_volumes(pb::ListVolumesRequest::default())
