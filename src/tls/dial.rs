@@ -24,8 +24,6 @@ use super::verify;
 
 /// What is said to the SAN as the name that was dialled; it means nothing to either side.
 const DIALLED_NAME: &str = "san.sanpath";
-/// gRPC wants a URI; it is in every request and means nothing.
-const URI: &str = "http://san.sanpath";
 
 /// Why there is no connection. Nothing was asked of the SAN.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +115,9 @@ async fn connect(address: &str, by: Instant) -> Result<TcpStream, DialError> {
     let stream = stream.map_err(|_| DialError::Late)?;
     let stream = stream.map_err(DialError::Connect)?;
     stream.set_nodelay(true).map_err(DialError::Connect)?;
+    // Cut off where it ends. Closed politely, a connection over a dead link would be kept by the kernel, with what it holds, and a change that was given
+    // up would still arrive when the link is back, after what was done in its place over another address.
+    stream.set_zero_linger().map_err(DialError::Connect)?;
     Ok(stream)
 }
 
@@ -127,12 +128,11 @@ impl Dialled {
         self.san
     }
 
-    /// gRPC over this connection and no other.
+    /// gRPC over this connection and no other; the address of `endpoint` means nothing.
     ///
     /// # Errors
     /// [`DialError::Http`].
-    pub async fn into_channel(self) -> Result<Channel, DialError> {
-        let endpoint = Endpoint::from_static(URI);
+    pub async fn into_channel(self, endpoint: &Endpoint) -> Result<Channel, DialError> {
         let connector = Once(Some(TokioIo::new(self.stream)));
         let channel = endpoint.connect_with_connector(connector).await;
         channel.map_err(DialError::Http)

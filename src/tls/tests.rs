@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::{TlsConnector, rustls};
@@ -340,4 +340,17 @@ async fn a_mounted_secret_is_followed() {
     assert!(second.exists());
     let (theirs, ours) = meet(&san, Some(&papers)).await;
     assert_eq!((theirs.is_ok(), ours.is_ok()), (true, true));
+}
+
+/// The other end sees a broken connection and no end of one that might still bring something.
+#[tokio::test]
+async fn a_connection_that_is_given_up_is_cut_off() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let near = dial(&address, None, soon()).await.unwrap();
+    let (mut far, _) = listener.accept().await.unwrap();
+    drop(near);
+    let mut read = Vec::new();
+    let broken = far.read_to_end(&mut read).await.unwrap_err();
+    assert_eq!(broken.kind(), std::io::ErrorKind::ConnectionReset);
 }

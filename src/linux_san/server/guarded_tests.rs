@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tonic::Code;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 use super::*;
 use crate::linux_san::tests::{MIB, SanBox};
@@ -68,7 +68,10 @@ impl Guarded {
         let told = |error: &crate::tls::DialError| chain(error);
         let soon = tokio::time::Instant::now() + Duration::from_secs(20);
         let dialled = dial(&self.address, Some(papers), soon).await;
-        let channel = dialled.map_err(|error| told(&error))?.into_channel().await;
+        let channel = dialled
+            .map_err(|error| told(&error))?
+            .into_channel(&Endpoint::from_static("http://san"))
+            .await;
         Ok(LinuxSanClient::new(channel.map_err(|error| told(&error))?))
     }
 

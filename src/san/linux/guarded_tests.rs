@@ -59,7 +59,9 @@ async fn another_san_of_the_same_authority_is_refused_by_name_before_anything_is
     assert!(matches!(error, SanError::Unreachable { .. }), "{error}");
     let text = chain(&error);
     assert!(
-        text.contains(&format!("this is SAN {OTHER}, and sanUuid of the partition is {SAN}")),
+        text.contains(&format!(
+            "this is SAN {OTHER}, and sanUuid of the partition is {SAN}"
+        )),
         "{text}"
     );
     // Learned from the first that answered.

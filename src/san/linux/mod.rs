@@ -18,8 +18,8 @@ use std::future::Future;
 
 use tonic::{Response, Status};
 
-use self::connect::{Client, Dial};
 pub(super) use self::connect::Way;
+use self::connect::{Client, Dial};
 use super::Until;
 use super::error::SanError;
 use super::family::Family;

@@ -14,7 +14,7 @@ use sanpath::linux_san_wire::linux_san_client::LinuxSanClient;
 use sanpath::tls::{Papers, dial};
 use tokio::runtime::Runtime;
 use tonic::Code;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::kit::case::{Case, Lab, SANPATH};
 use crate::kit::certificates;
@@ -323,9 +323,10 @@ impl San {
             .build()?;
         let papers = Papers::of_caller(&Host::real(Path::new("/")), &operator);
         let soon = tokio::time::Instant::now() + SOON;
+        let endpoint = Endpoint::from_static("http://san").timeout(SOON);
         let channel = async {
             let dialled = dial(&address, Some(&papers), soon).await?;
-            dialled.into_channel().await
+            dialled.into_channel(&endpoint).await
         };
         let mut client = LinuxSanClient::new(runtime.block_on(channel)?);
         // The port is open before the volumes are there again; the first answer says that they are.

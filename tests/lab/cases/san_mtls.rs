@@ -13,6 +13,7 @@ use sanpath::linux_san_wire as pb;
 use sanpath::linux_san_wire::linux_san_client::LinuxSanClient;
 use sanpath::tls::{CA_FILE, CERTIFICATE_FILE, KEY_FILE, Papers, dial};
 use tokio::runtime::Runtime;
+use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
 use crate::kit::case::{Case, Lab, SANPATH};
@@ -70,7 +71,10 @@ impl Caller {
             let soon = tokio::time::Instant::now() + SOON;
             let dialled = dial(&self.address, Some(&papers), soon).await;
             let dialled = dialled.map_err(refused)?;
-            let channel = dialled.into_channel().await.map_err(refused)?;
+            let channel = dialled
+                .into_channel(&Endpoint::from_static("http://san"))
+                .await
+                .map_err(refused)?;
             let listed = LinuxSanClient::new(channel)
                 .list_volumes(pb::ListVolumesRequest::default())
                 .await?;
