@@ -34,12 +34,12 @@ async fn meet(san: &Papers, ours: Option<&Papers>) -> Ends {
             .map_err(|error| chain(&error))
     };
     let calling = async {
-        let dialled = dial(&address, ours, soon())
-            .await
-            .map_err(|error| chain(&error))?;
-        Ok(dialled.san())
+        let dialled = dial(&address, ours, soon()).await;
+        dialled.map_err(|error| chain(&error))
     };
-    tokio::join!(serving, calling)
+    // Kept open until the SAN has made up its mind: the caller is through with its part first.
+    let (served, dialled) = tokio::join!(serving, calling);
+    (served, dialled.map(|dialled| dialled.san()))
 }
 
 #[tokio::test]
