@@ -131,6 +131,8 @@ mod tests {
     #[tokio::test]
     async fn every_management_address_shows() {
         let settings = Settings {
+            papers: None,
+            san_uuid: None,
             family: Family::Linux,
             sanhost: vec!["127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()],
             rules: Rules::default(),
