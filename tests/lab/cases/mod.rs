@@ -33,6 +33,7 @@ mod process_budget;
 mod recovery;
 mod san_chap;
 mod san_mtls;
+mod san_snapshots;
 mod trim;
 mod upgrades;
 
@@ -47,6 +48,7 @@ pub fn everyday() -> Vec<Case> {
         fencing::CASES,
         san_chap::CASES,
         san_mtls::CASES,
+        san_snapshots::CASES,
         attach::CASES,
         detach_attach_races::CASES,
         demo::CASES,

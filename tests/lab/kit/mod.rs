@@ -29,6 +29,7 @@ pub mod qemu;
 pub mod results;
 pub mod runner;
 pub mod running_job;
+pub mod san_calls;
 pub mod sanity;
 pub mod services;
 pub mod shell;

@@ -126,9 +126,14 @@ impl Stack {
         self.folder.join("tls")
     }
 
+    /// Where the SAN is managed.
+    pub fn san_address() -> String {
+        format!("{}:{MANAGEMENT_PORT}", Link::MANAGEMENT.san_address(1))
+    }
+
     /// Starts the SAN, with certificates if it has none, in its own network namespace.
     pub fn start_san(&self, lab: &mut Lab) -> Result<()> {
-        let address = format!("{}:{MANAGEMENT_PORT}", Link::MANAGEMENT.san_address(1));
+        let address = Self::san_address();
         let pool = lab.pool_folder().display().to_string();
         certificates::ensure_of_san(lab, &self.san_state())?;
         certificates::ensure_of_caller(lab, &self.san_state(), "controller", &self.tls())?;
