@@ -181,7 +181,7 @@ pub struct SanArguments {
     /// Make certificates, instead of being a SAN.
     #[command(subcommand)]
     pub command: Option<SanCommand>,
-    /// The pool: a directory on XFS (reflink) or btrfs that holds nothing else.
+    /// The pool: a directory on XFS (reflink) or btrfs that holds nothing else; or a thin pool of LVM, `lvm:VG/THINPOOL`.
     #[arg(long, required = true)]
     pub pool: Option<PathBuf>,
     /// Where the SAN's own state and its certificates are kept; not in the pool, so that an unmounted pool is noticed.

@@ -464,6 +464,15 @@ impl Host {
         self.step("run", command, || self.world.run(command))
     }
 
+    /// Starts a tool of the host that only looks, and waits for its end.
+    ///
+    /// # Errors
+    /// See [`ExecError`]; an exit status other than 0 is no error here.
+    pub fn ask(&self, command: &Command) -> Result<Output, ExecError> {
+        self.steps.process_started();
+        self.world.run(command)
+    }
+
     /// Mounts.
     ///
     /// # Errors

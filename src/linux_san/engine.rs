@@ -11,9 +11,10 @@ use super::chap::Complaints;
 use super::drain::Drains;
 use super::format::FormatError;
 use super::lio::{Lio, LioError};
-use super::names::SanUuid;
-use super::options::{Management, OptionsError, SanOptions};
-use super::pool::{Pool, PoolError, Reflink};
+use super::names::{Plugin, SanUuid};
+use super::options::{Management, OptionsError, PoolPlace, SanOptions};
+use super::pool::{LvmThin, Pool, PoolError, Reflink};
+use super::room::Room;
 use super::state::{State, StateFile};
 use crate::fabric::Portal;
 use crate::host::{Host, LockGuard};
@@ -70,6 +71,8 @@ pub struct Engine {
     pub(super) lio: Lio,
     pub(super) drains: Drains,
     pub(super) complaints: Complaints,
+    /// What the log was told of the pool's room.
+    pub(super) room: Mutex<Room>,
     /// Held while objects that several volumes or nodes share are made or removed. Never while waiting for I/O to land.
     kernel: Mutex<()>,
     _alone: Mutex<(LockGuard, Option<LockGuard>)>,
@@ -84,7 +87,11 @@ impl Engine {
         options.check()?;
         let alone = stay_alone(host, &options)?;
         let (state, pool, sole) = open_pair(host, &options)?;
-        let adapter = state.read(|state| state.san_uuid.adapter());
+        let plugin = match options.place()? {
+            PoolPlace::Directory(_) => Plugin::FileIo,
+            PoolPlace::LvmThin { .. } => Plugin::Iblock,
+        };
+        let adapter = state.read(|state| state.san_uuid.adapter(plugin));
         Ok(Arc::new(Self {
             lio: Lio::new(host, &options.configfs, adapter),
             host: host.clone(),
@@ -93,6 +100,7 @@ impl Engine {
             pool,
             drains: Drains::default(),
             complaints: Complaints::default(),
+            room: Mutex::default(),
             kernel: Mutex::new(()),
             _alone: Mutex::new((alone, sole)),
         }))
@@ -167,14 +175,41 @@ type Opened = (StateFile, Box<dyn Pool>, Option<LockGuard>);
 /// State and pool belong together; only where neither is, both are made. The pool first: a pool without volumes and without a state
 /// is what a crash in between leaves, and is taken up again.
 fn open_pair(host: &Host, options: &SanOptions) -> Result<Opened, OpenError> {
-    let root = &options.pool;
-    let sole = own_pool(host, root)?;
+    let place = options.place()?;
+    let sole = match &place {
+        PoolPlace::Directory(root) => own_pool(host, root)?,
+        PoolPlace::LvmThin { .. } => None,
+    };
     if let Some(state) = StateFile::find(host, &options.state_dir)? {
         let id = state.read(|state| state.pool_id.clone());
-        let pool = Reflink::open(host, root, &id)?;
-        return Ok((state, Box::new(pool), sole));
+        let pool: Box<dyn Pool> = match &place {
+            PoolPlace::Directory(root) => Box::new(Reflink::open(host, root, &id)?),
+            PoolPlace::LvmThin { group, pool } => {
+                Box::new(LvmThin::open(host, (group, pool), &id)?)
+            }
+        };
+        return Ok((state, pool, sole));
     }
     let san_uuid = new_uuid(host, options)?;
+    let (pool, sole) = match &place {
+        PoolPlace::Directory(root) => first_pool(host, root, sole)?,
+        PoolPlace::LvmThin { group, pool } => {
+            let pool = LvmThin::ensure_empty(host, (group, pool))?;
+            (Box::new(pool) as Box<dyn Pool>, None)
+        }
+    };
+    let state = State::new(san_uuid, pool.id());
+    tracing::info!(san = %state.san_uuid, pool = %options.pool.display(), "a new SAN");
+    let state = StateFile::create(host, &options.state_dir, state)?;
+    Ok((state, pool, sole))
+}
+
+/// An empty pool in a directory, and what holds it.
+fn first_pool(
+    host: &Host,
+    root: &Path,
+    sole: Option<LockGuard>,
+) -> Result<(Box<dyn Pool>, Option<LockGuard>), OpenError> {
     let pool = Reflink::ensure_empty(host, root)?;
     let sole = match sole {
         None => own_pool(host, root)?,
@@ -182,10 +217,7 @@ fn open_pair(host: &Host, options: &SanOptions) -> Result<Opened, OpenError> {
     };
     // Who held it in between may have made volumes there.
     Reflink::ensure_empty(host, root)?;
-    let state = State::new(san_uuid, pool.id());
-    tracing::info!(san = %state.san_uuid, pool = %root.display(), "a new SAN");
-    let state = StateFile::create(host, &options.state_dir, state)?;
-    Ok((state, Box::new(pool), sole))
+    Ok((Box::new(pool), sole))
 }
 
 /// Who a SAN is that starts for the first time: its certificate has settled it.

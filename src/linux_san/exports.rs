@@ -193,7 +193,7 @@ impl Engine {
     ) -> T {
         act(&Backstore {
             name: &self.backstore_of(key),
-            image: &self.pool.backing(key),
+            backing: &self.pool.backing(key),
             size: volume.size,
             serial: &volume.serial.to_string(),
         })

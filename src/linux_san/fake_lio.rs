@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
+use super::fake_lvm::FakeLvm;
 use crate::deadline::Moment;
 use crate::fabric::{HostName, Netdev};
 use crate::host::{
@@ -24,6 +25,8 @@ pub(super) struct FakeLio {
     landed: Condvar,
     /// Where each content of a block lies: the same content has one place, as if it were shared.
     places: Mutex<BTreeMap<Vec<u8>, u64>>,
+    /// The host's LVM.
+    pub(super) lvm: Mutex<FakeLvm>,
     /// Sharing blocks finds no space.
     pub(super) clones_fail: Mutex<bool>,
     /// What the pool has left, if not what the real file system has.
@@ -40,6 +43,7 @@ impl FakeLio {
             in_flight: Mutex::new(false),
             landed: Condvar::new(),
             places: Mutex::default(),
+            lvm: Mutex::default(),
             clones_fail: Mutex::new(false),
             available: Mutex::new(None),
         }
@@ -129,6 +133,13 @@ impl FakeLio {
 /// As LIO does: without a size it refuses, and a missing file is made.
 fn enable_backstore(dir: &Path) -> io::Result<()> {
     let control = fs::read_to_string(dir.join("control"))?;
+    if let Some(device) = control.trim().strip_prefix("udev_path=") {
+        let (device, _) = device.split_once(',').unwrap();
+        let info = format!(
+            "Status: ACTIVATED  Max Queue Depth: 0  SectorSize: 512  HwMaxSectors: 128\n        iBlock device: dm-0  UDEV PATH: {device}  readonly: 0\n        Major: 254 Minor: 0  CLAIMED: IBLOCK\n"
+        );
+        return fs::write(dir.join("info"), info);
+    }
     let (name, size) = control
         .trim()
         .split_once(',')
@@ -334,7 +345,7 @@ impl World for FakeLio {
     }
 
     fn run(&self, command: &Command) -> Result<Output, ExecError> {
-        panic!("the SAN starts no program here: {command}")
+        Ok(self.lvm.lock().unwrap().run(command))
     }
 
     fn now(&self) -> Moment {

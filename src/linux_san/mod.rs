@@ -6,7 +6,7 @@
 //! | `names` | keys, serials, and the names that our objects have in the kernel |
 //! | `format` | the versioned JSON forms: what we write we can read for ever |
 //! | `state` | the one truth: which volumes there are and who has them; changed durably, as a whole |
-//! | `pool/` | where the images are, and proof that it is the right place: files with reflink |
+//! | `pool/` | where the images are, and proof that it is the right place: files with reflink, or thin volumes of LVM |
 //! | `refusal` | why it says no |
 //! | `places` | which target shows a volume: the node's, one for all, or the volume's |
 //! | `chap` | what initiators have to prove, from the operator's files |
@@ -16,6 +16,7 @@
 //! | `check` | what is wrong with volumes, for those who ask |
 //! | `restore` | making the kernel agree with the state at start, and clearing targets that nobody uses |
 //! | `certificates` | the SAN's authority, its own certificate and those of its callers: made and exchanged |
+//! | `room` | what of the pool is kept back, and the warning before it is needed |
 //! | `server` | the gRPC face: parse, call, reply |
 //!
 //! Everything but `server` is synchronous and knows no gRPC. The daemon calls [`serve`]. The invariant: the state file runs ahead of
@@ -30,6 +31,8 @@ mod expand;
 mod exports;
 #[cfg(test)]
 mod fake_lio;
+#[cfg(test)]
+mod fake_lvm;
 mod format;
 mod lio;
 mod names;
@@ -38,6 +41,7 @@ mod places;
 mod pool;
 mod refusal;
 mod restore;
+mod room;
 mod server;
 mod snapshots;
 mod state;

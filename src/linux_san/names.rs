@@ -117,6 +117,15 @@ impl fmt::Display for Serial {
     }
 }
 
+/// By what the kernel serves an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plugin {
+    /// As a file.
+    FileIo,
+    /// As a block device.
+    Iblock,
+}
+
 /// The identity of the SAN itself, made once with its state file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -152,8 +161,12 @@ impl SanUuid {
     }
 
     /// The host bus adapter under which our backstores stand. Other tools count theirs from 0; this number is far from there.
-    pub(super) fn adapter(&self) -> String {
-        format!("fileio_{}", (self.0.as_fields().0 >> 1) | (1 << 30))
+    pub(super) fn adapter(&self, plugin: Plugin) -> String {
+        let plugin = match plugin {
+            Plugin::FileIo => "fileio",
+            Plugin::Iblock => "iblock",
+        };
+        format!("{plugin}_{}", (self.0.as_fields().0 >> 1) | (1 << 30))
     }
 
     /// The backstore of a volume.
@@ -200,7 +213,8 @@ mod tests {
         assert!(target.as_str().starts_with(&san.target_prefix(prefix)));
         assert_eq!(san.target_prefix(prefix), format!("{prefix}:6ba7b810:"));
         assert_ne!(san.new_target(prefix), target);
-        assert_eq!(san.adapter(), "fileio_1976818696");
+        assert_eq!(san.adapter(Plugin::FileIo), "fileio_1976818696");
+        assert_eq!(san.adapter(Plugin::Iblock), "iblock_1976818696");
         let key: VolumeKey = "00112233445566778899aabbccddeeff".parse().unwrap();
         assert_eq!(
             san.backstore(&key),

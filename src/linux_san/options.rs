@@ -9,13 +9,17 @@ use crate::fabric::{Iqn, MAX_OFFERS, Portal};
 
 /// LIO's fileio keeps a path of at most 255 bytes (`FD_MAX_DEV_NAME`), and ours adds `/volumes/KEY.img`.
 const MAX_POOL_BYTES: usize = 200;
+/// LVM allows 127 for a name of its own; ours stands behind the group's in the device mapper, which has 127 for both, with every hyphen doubled.
+const MAX_LVM_BYTES: usize = 40;
+/// What is not a directory begins with it.
+const LVM: &str = "lvm:";
 /// RFC 7143 allows 223 bytes for a name; ours adds 22.
 const MAX_PREFIX_BYTES: usize = 200;
 
 /// One SAN.
 #[derive(Clone, Debug)]
 pub struct SanOptions {
-    /// The directory that holds the volumes, on XFS or btrfs.
+    /// The directory that holds the volumes, on XFS or btrfs; or `lvm:VG/THINPOOL`.
     pub pool: PathBuf,
     /// Where the state file lives; not inside the pool.
     pub state_dir: PathBuf,
@@ -44,6 +48,15 @@ pub enum Management {
     Plaintext,
 }
 
+/// Where volumes are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PoolPlace {
+    /// As files of this directory.
+    Directory(PathBuf),
+    /// As thin volumes of LVM.
+    LvmThin { group: String, pool: String },
+}
+
 /// Why options cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OptionsError {
@@ -52,6 +65,11 @@ pub enum OptionsError {
         "the pool {0:?} must be an absolute path of at most {MAX_POOL_BYTES} bytes without commas and control characters"
     )]
     Pool(PathBuf),
+    /// LVM's names, as its tools take them.
+    #[error(
+        "the pool {0:?} is not lvm:VG/THINPOOL, with names of at most {MAX_LVM_BYTES} letters, digits and _ . + -"
+    )]
+    LvmPool(PathBuf),
     /// The state must survive the pool.
     #[error("the state directory {state} must not lie inside the pool {pool}")]
     StateInPool {
@@ -96,18 +114,8 @@ impl SanOptions {
     /// # Errors
     /// See [`OptionsError`].
     pub fn check(&self) -> Result<(), OptionsError> {
-        let fits = self.pool.is_absolute()
-            && self.pool.to_str().is_some_and(|text| {
-                text.len() <= MAX_POOL_BYTES && !text.contains(|c: char| c == ',' || c.is_control())
-            });
-        if !fits {
-            return Err(OptionsError::Pool(self.pool.clone()));
-        }
-        if self.state_dir.starts_with(&self.pool) {
-            return Err(OptionsError::StateInPool {
-                state: self.state_dir.clone(),
-                pool: self.pool.clone(),
-            });
+        if let PoolPlace::Directory(pool) = self.place()? {
+            self.check_directory(&pool)?;
         }
         self.check_portals()?;
         let prefix: Result<Iqn, _> = self.target_prefix.parse();
@@ -119,6 +127,43 @@ impl SanOptions {
         } else {
             Err(OptionsError::Prefix(self.target_prefix.clone()))
         }
+    }
+
+    /// Where volumes are kept.
+    pub(super) fn place(&self) -> Result<PoolPlace, OptionsError> {
+        let Some(lvm) = self.pool.to_str().and_then(|text| text.strip_prefix(LVM)) else {
+            return Ok(PoolPlace::Directory(self.pool.clone()));
+        };
+        let is_name = |name: &str| {
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.+-".contains(&byte);
+            (1..=MAX_LVM_BYTES).contains(&name.len())
+                && name.bytes().all(allowed)
+                && !name.starts_with(['-', '.'])
+        };
+        match lvm.split_once('/') {
+            Some((group, pool)) if is_name(group) && is_name(pool) => Ok(PoolPlace::LvmThin {
+                group: group.to_owned(),
+                pool: pool.to_owned(),
+            }),
+            _ => Err(OptionsError::LvmPool(self.pool.clone())),
+        }
+    }
+
+    fn check_directory(&self, pool: &Path) -> Result<(), OptionsError> {
+        let fits = pool.is_absolute()
+            && pool.to_str().is_some_and(|text| {
+                text.len() <= MAX_POOL_BYTES && !text.contains(|c: char| c == ',' || c.is_control())
+            });
+        if !fits {
+            return Err(OptionsError::Pool(pool.to_owned()));
+        }
+        if self.state_dir.starts_with(pool) {
+            return Err(OptionsError::StateInPool {
+                state: self.state_dir.clone(),
+                pool: pool.to_owned(),
+            });
+        }
+        Ok(())
     }
 
     fn check_portals(&self) -> Result<(), OptionsError> {
@@ -146,6 +191,22 @@ mod tests {
         for pool in ["pool", "/srv/a,b", "/srv/a\nb"] {
             let bad = SanOptions::new(Path::new(pool), portal("10.101.1.1"));
             assert!(matches!(bad.check(), Err(OptionsError::Pool(_))), "{pool}");
+        }
+        let lvm = SanOptions::new(Path::new("lvm:san-vg/thin.1"), portal("10.101.1.1"));
+        lvm.check().unwrap();
+        for pool in [
+            "lvm:",
+            "lvm:vg",
+            "lvm:vg/",
+            "lvm:vg/a/b",
+            "lvm:-v/p",
+            "lvm:v g/p",
+        ] {
+            let bad = SanOptions::new(Path::new(pool), portal("10.101.1.1"));
+            assert!(
+                matches!(bad.check(), Err(OptionsError::LvmPool(_))),
+                "{pool}"
+            );
         }
         let wild = SanOptions::new(Path::new("/srv/pool"), portal("0.0.0.0"));
         assert!(matches!(wild.check(), Err(OptionsError::Wildcard(_))));

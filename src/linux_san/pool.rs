@@ -6,9 +6,12 @@
 //! | File | What it holds |
 //! |---|---|
 //! | `reflink` | files that share blocks, on XFS or btrfs |
+//! | `lvm`, `lvm_tool` | thin volumes of LVM, and LVM's tools |
 //! | `extents` | which bytes differ between two cuts, by where they lie |
 
 mod extents;
+mod lvm;
+mod lvm_tool;
 mod reflink;
 
 use std::io;
@@ -17,13 +20,15 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 pub use extents::{Extent, ExtentPage};
+pub(super) use lvm::LvmThin;
 pub(super) use reflink::Reflink;
 
 use super::format::FormatError;
 use super::names::{Serial, SnapshotKey, VolumeKey};
+use super::room::{self, Room};
 use super::state::{SnapshotRecord, VolumeRecord};
 use crate::fault::{Fault, Faulted};
-use crate::host::Space;
+use crate::host::{ExecError, Space};
 
 /// Sizes are multiples of this.
 pub(super) const GRANULE: u64 = 1 << 20;
@@ -76,13 +81,17 @@ pub enum PoolError {
     /// A marker or sidecar.
     #[error("a record of the pool")]
     Record(#[from] FormatError),
-    /// The file system is full.
-    #[error("the pool {path} is full: {available} bytes are left")]
+    /// What is left is for the volumes that are there.
+    #[error(
+        "the pool {path} is full: {available} bytes are left, and nothing new is made of the last {reserve}"
+    )]
     Full {
-        /// The directory.
+        /// The pool.
         path: PathBuf,
         /// What is left.
         available: u64,
+        /// What is kept back.
+        reserve: u64,
     },
     /// No volume of this size.
     #[error(
@@ -104,11 +113,44 @@ pub enum PoolError {
         /// What there is to copy.
         source_size: u64,
     },
-    /// XFS and btrfs share the blocks of one file at a moment, not of several.
-    #[error(
-        "this pool holds its volumes as files, whose blocks are shared one file after the other: it cannot cut {0} volumes at one moment; a group needs a pool on LVM-thin"
-    )]
+    /// Neither kind of pool can yet.
+    #[error("this pool cuts one volume after the other: it cannot cut {0} volumes at one moment")]
     NotTogether(usize),
+    /// A tool of the host.
+    #[error("{command} gave no result")]
+    Tool {
+        /// Its command.
+        command: String,
+        #[source]
+        source: ExecError,
+    },
+    /// A tool of the host refused.
+    #[error("{command}: {said}")]
+    ToolFailed {
+        /// Its command.
+        command: String,
+        /// What it said.
+        said: String,
+    },
+    /// A tool of the host said something that we do not know.
+    #[error("{command} printed something that is not its report")]
+    ToolWords {
+        /// Its command.
+        command: String,
+    },
+    /// Not there, or not safe to use.
+    #[error("the thin pool {pool}: {why}")]
+    UnfitThinPool {
+        /// `VG/POOL`.
+        pool: PathBuf,
+        /// Why, and what to do.
+        why: &'static str,
+    },
+    /// LVM's tools could, by a copy of the pool's metadata.
+    #[error(
+        "a pool on LVM-thin does not tell which bytes of a snapshot are allocated or have changed yet"
+    )]
+    ExtentsUntold,
     /// The file system does not tell where the blocks are.
     #[error("the file system of {path} does not say which bytes are allocated")]
     NoExtents {
@@ -140,6 +182,16 @@ pub enum PoolError {
     },
 }
 
+impl PoolError {
+    /// Whether what failed may still be going on, so that what it makes cannot be cleared away yet.
+    pub(super) fn is_under_way(&self) -> bool {
+        let Self::Tool { source, .. } = self else {
+            return false;
+        };
+        matches!(source, ExecError::StillRunning { .. })
+    }
+}
+
 impl Faulted for PoolError {
     fn fault(&self) -> Fault {
         match self {
@@ -150,7 +202,11 @@ impl Faulted for PoolError {
             {
                 Fault::Exhausted
             }
-            Self::Io { .. } | Self::Record(_) => Fault::MaybeDone,
+            Self::Io { .. }
+            | Self::Record(_)
+            | Self::Tool { .. }
+            | Self::ToolFailed { .. }
+            | Self::ToolWords { .. } => Fault::MaybeDone,
             _ => Fault::Precondition,
         }
     }
@@ -213,6 +269,13 @@ pub(super) struct Cut {
     pub(super) snapshot: Image,
 }
 
+/// What the kernel serves of a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Backing {
+    File(PathBuf),
+    Device(PathBuf),
+}
+
 /// Which extents to look for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Look {
@@ -243,10 +306,10 @@ pub(super) trait Pool: Send + Sync {
     fn remove(&self, owner: &Owner) -> Result<(), PoolError>;
     /// Proves that the image is there and is the one that the state file knows. Returns its allocated bytes.
     fn check(&self, image: &Image) -> Result<u64, PoolError>;
-    /// The bytes that an image has allocated; 0 when there is none. For people and reports, never for deciding.
-    fn allocated(&self, owner: &Owner) -> Result<u64, PoolError>;
+    /// The bytes that each image has allocated; 0 when there is none. For people and reports, never for deciding.
+    fn allocated(&self, owners: &[Owner]) -> Result<Vec<u64>, PoolError>;
     /// What the kernel serves of a volume.
-    fn backing(&self, key: &VolumeKey) -> PathBuf;
+    fn backing(&self, key: &VolumeKey) -> Backing;
     /// The bytes of `image` that may be other than zero, or than those of `base`.
     fn extents(
         &self,
@@ -257,6 +320,12 @@ pub(super) trait Pool: Send + Sync {
 }
 
 impl dyn Pool {
+    /// The same of one.
+    pub(super) fn allocated_of(&self, owner: &Owner) -> Result<u64, PoolError> {
+        let allocated = self.allocated(std::slice::from_ref(owner))?;
+        Ok(allocated.first().copied().unwrap_or(0))
+    }
+
     /// Refuses a size that no volume can have here, and anything once the pool is full.
     pub(super) fn check_room(&self, size: u64) -> Result<(), PoolError> {
         let space = self.space()?;
@@ -271,13 +340,14 @@ impl dyn Pool {
         self.check_space()
     }
 
-    /// Refuses anything that takes space once the pool is full.
+    /// Refuses anything new once the pool is down to its reserve.
     pub(super) fn check_space(&self) -> Result<(), PoolError> {
-        let available = self.space()?.available;
-        if available < GRANULE {
+        let space = self.space()?;
+        if room::room(space) == Room::Reserved {
             return Err(PoolError::Full {
                 path: self.root().to_owned(),
-                available,
+                available: space.available,
+                reserve: room::reserve(space),
             });
         }
         Ok(())

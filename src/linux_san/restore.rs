@@ -192,6 +192,7 @@ impl Engine {
     /// Takes up removals of exports and volumes that failed, and removes the targets of nodes that have neither volumes nor a session. The daemon calls it
     /// every few seconds.
     pub fn sweep(self: &Arc<Self>) {
+        self.tell_room();
         self.resume_drains();
         self.refresh_secrets();
         // Nobody sees such a volume any more, so no repeated call would come back to it. One that is being made belongs to its call.

@@ -172,7 +172,9 @@ impl Engine {
             Cut { volume, snapshot }
         });
         if let Err(error) = self.pool.cut(&images.collect::<Vec<_>>()) {
-            self.clear_failed_cuts(&keys);
+            if !error.is_under_way() {
+                self.clear_failed_cuts(&keys);
+            }
             return Err(error.into());
         }
         self.state.change(|state| {
@@ -259,7 +261,8 @@ impl Engine {
             let record = state.find_snapshot(key)?;
             Some(view(key, record))
         });
-        found.map(|view| self.with_allocated(view)).transpose()
+        let Some(view) = found else { return Ok(None) };
+        Ok(self.with_allocated(vec![view])?.pop())
     }
 
     /// The snapshots after `after`, `limit` at most; of one volume, or of all.
@@ -286,16 +289,22 @@ impl Engine {
             (first, fitting.next().is_some())
         });
         // The pool is asked outside the state's lock: it may be slow.
-        let snapshots = first.into_iter().map(|view| self.with_allocated(view));
-        Ok(SnapshotPage {
-            snapshots: snapshots.collect::<Result<_, _>>()?,
-            more,
-        })
+        let snapshots = self.with_allocated(first)?;
+        Ok(SnapshotPage { snapshots, more })
     }
 
-    fn with_allocated(&self, mut view: SnapshotView) -> Result<SnapshotView, SnapshotError> {
-        view.allocated = self.pool.allocated(&Owner::Snapshot(view.key.clone()))?;
-        Ok(view)
+    fn with_allocated(
+        &self,
+        mut views: Vec<SnapshotView>,
+    ) -> Result<Vec<SnapshotView>, SnapshotError> {
+        let owner = |view: &SnapshotView| Owner::Snapshot(view.key.clone());
+        let allocated = self
+            .pool
+            .allocated(&views.iter().map(owner).collect::<Vec<_>>())?;
+        for (view, allocated) in views.iter_mut().zip(allocated) {
+            view.allocated = allocated;
+        }
+        Ok(views)
     }
 
     /// Deletes the snapshot with this key; absent is fine. What was made of it stays.

@@ -6,6 +6,7 @@ mod crashes;
 mod expansion;
 mod layouts;
 mod lifecycle;
+mod lvm;
 mod snapshots;
 mod start;
 

@@ -185,7 +185,9 @@ impl Engine {
             None => self.pool.create(&image),
         };
         if let Err(error) = made {
-            self.clear_failed(&key);
+            if !error.is_under_way() {
+                self.clear_failed(&key);
+            }
             return Err(error.into());
         }
         self.state.change(|state| {
@@ -194,7 +196,7 @@ impl Engine {
             Ok::<_, FormatError>(())
         })?;
         tracing::info!(%key, size = record.size, source = ?record.source, "volume made");
-        let allocated = self.pool.allocated(&image.owner)?;
+        let allocated = self.pool.allocated_of(&image.owner)?;
         Ok(self
             .state
             .read(|state| view(state, &key, &record, allocated)))
@@ -274,7 +276,7 @@ impl Engine {
     /// # Errors
     /// See [`VolumeError`].
     pub fn find_volume(&self, key: &VolumeKey) -> Result<Option<VolumeView>, VolumeError> {
-        let allocated = self.pool.allocated(&Owner::Volume(key.clone()))?;
+        let allocated = self.pool.allocated_of(&Owner::Volume(key.clone()))?;
         Ok(self.state.read(|state| {
             let record = state.find_ready(key)?;
             Some(view(state, key, record, allocated))
@@ -307,8 +309,11 @@ impl Engine {
             }
         });
         // The pool is asked outside the state's lock: it may be slow.
-        for volume in &mut page.volumes {
-            volume.allocated = self.pool.allocated(&Owner::Volume(volume.key.clone()))?;
+        let volumes = page.volumes.iter();
+        let owners: Vec<_> = volumes.map(|one| Owner::Volume(one.key.clone())).collect();
+        let allocated = self.pool.allocated(&owners)?;
+        for (volume, allocated) in page.volumes.iter_mut().zip(allocated) {
+            volume.allocated = allocated;
         }
         Ok(page)
     }

@@ -1,8 +1,9 @@
-//! Backstores: an image file as a disk in the kernel, not yet offered to anybody.
+//! Backstores: an image file or a block device as a disk in the kernel, not yet offered to anybody.
 
 use std::path::{Path, PathBuf};
 
 use super::{Lio, LioError};
+use crate::linux_san::pool::Backing;
 
 /// What the kernel puts before the serial when it is read back (`target_wwn_vpd_unit_serial_show`).
 const SERIAL_LABEL: &str = "T10 VPD Unit Serial Number:";
@@ -16,12 +17,41 @@ const ATTRIBUTES: [(&str, &str); 2] = [("emulate_write_cache", "0"), ("emulate_t
 pub(in crate::linux_san) struct Backstore<'a> {
     /// Its name under our adapter.
     pub(in crate::linux_san) name: &'a str,
-    /// The file.
-    pub(in crate::linux_san) image: &'a Path,
+    /// What is served.
+    pub(in crate::linux_san) backing: &'a Backing,
     /// Its length.
     pub(in crate::linux_san) size: u64,
     /// What initiators know it by.
     pub(in crate::linux_san) serial: &'a str,
+}
+
+impl Backstore<'_> {
+    fn path(&self) -> &Path {
+        match self.backing {
+            Backing::File(path) | Backing::Device(path) => path,
+        }
+    }
+
+    /// What the kernel is told before the disk is enabled.
+    fn control(&self) -> String {
+        match self.backing {
+            Backing::File(path) => {
+                format!("fd_dev_name={},fd_dev_size={}", path.display(), self.size)
+            }
+            Backing::Device(path) => format!("udev_path={},readonly=0", path.display()),
+        }
+    }
+
+    /// What the kernel shows of the disk when it is this one. Of a block device it shows no size: it follows the device.
+    fn info(&self) -> String {
+        match self.backing {
+            Backing::File(path) => {
+                let size = self.size;
+                format!("File: {}  Size: {size}  {WRITE_THROUGH}", path.display())
+            }
+            Backing::Device(path) => format!("UDEV PATH: {}  readonly: 0", path.display()),
+        }
+    }
 }
 
 /// The size that the kernel shows of the disk, if it is made of this image.
@@ -37,19 +67,18 @@ impl Lio {
         Path::new("core").join(&self.adapter).join(name)
     }
 
-    /// Makes the disk. Writes go through to the image (`O_DSYNC`): what an initiator was told is written survives the box.
+    /// Makes the disk. Writes go through to a file (`O_DSYNC`): what an initiator was told is written survives the box. A block device tells of its own
+    /// cache, and initiators flush it.
     pub(in crate::linux_san) fn ensure_backstore(
         &self,
         wanted: &Backstore<'_>,
     ) -> Result<(), LioError> {
         let dir = self.root.join(self.backstore_tail(wanted.name));
-        let image = wanted.image.display();
         self.ensure_directory(&dir)?;
         if self.attribute(&dir.join("enable"))? != "1" {
-            let control = format!("fd_dev_name={image},fd_dev_size={}", wanted.size);
-            self.write(&dir.join("control"), &control)?;
+            self.write(&dir.join("control"), &wanted.control())?;
             // For people and tools only; the kernel opens what `control` said.
-            self.ensure_attribute(&dir.join("udev_path"), &image.to_string())?;
+            self.ensure_attribute(&dir.join("udev_path"), &wanted.path().display().to_string())?;
             self.write(&dir.join("enable"), "1")?;
         }
         self.ensure_size(&dir, wanted)?;
@@ -63,7 +92,7 @@ impl Lio {
     /// The kernel takes a larger size while initiators use the disk. They are told nothing and have to ask. Never a smaller one.
     fn ensure_size(&self, dir: &Path, wanted: &Backstore<'_>) -> Result<(), LioError> {
         let found = self.attribute(&dir.join("info"))?;
-        if size_in(&found, wanted.image).is_some_and(|size| size < wanted.size) {
+        if size_in(&found, wanted.path()).is_some_and(|size| size < wanted.size) {
             self.write(
                 &dir.join("control"),
                 &format!("fd_dev_size={}", wanted.size),
@@ -88,8 +117,7 @@ impl Lio {
     fn check_backstore(&self, dir: &Path, wanted: &Backstore<'_>) -> Result<(), LioError> {
         let path = dir.join("info");
         let found = self.attribute(&path)?;
-        let (image, size) = (wanted.image.display(), wanted.size);
-        let expected = format!("File: {image}  Size: {size}  {WRITE_THROUGH}");
+        let expected = wanted.info();
         if found.contains(&expected) {
             Ok(())
         } else {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::extents::{self, ExtentPage};
-use super::{Cut, Image, Look, Owner, Pool, PoolError, failed, look};
+use super::{Backing, Cut, Image, Look, Owner, Pool, PoolError, failed, look};
 use crate::host::{FileExtent, FileKind, Host, Space, Stat};
 use crate::linux_san::format::{self, VERSION};
 use crate::linux_san::names::{Serial, VolumeKey};
@@ -310,14 +310,17 @@ impl Pool for Reflink {
         Ok(stat.allocated)
     }
 
-    fn allocated(&self, owner: &Owner) -> Result<u64, PoolError> {
-        let image = self.image(owner);
-        let stat = look(&image, self.host.find_stat(&image))?;
-        Ok(stat.map_or(0, |stat| stat.allocated))
+    fn allocated(&self, owners: &[Owner]) -> Result<Vec<u64>, PoolError> {
+        let of = |owner| {
+            let image = self.image(owner);
+            let stat = look(&image, self.host.find_stat(&image))?;
+            Ok(stat.map_or(0, |stat| stat.allocated))
+        };
+        owners.iter().map(of).collect()
     }
 
-    fn backing(&self, key: &VolumeKey) -> PathBuf {
-        self.image(&Owner::Volume(key.clone()))
+    fn backing(&self, key: &VolumeKey) -> Backing {
+        Backing::File(self.image(&Owner::Volume(key.clone())))
     }
 
     fn extents(

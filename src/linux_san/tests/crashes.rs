@@ -85,11 +85,13 @@ fn shape(san: &SanBox) -> String {
         !named && !gone && !line.contains("iqn.2026-11.dev.sanpath")
     };
     let lines: Vec<_> = text.lines().filter(kept).collect();
+    let lvm = san.lio.lvm.lock().unwrap();
     format!(
-        "{} {} {} {}",
+        "{} {} {} {} {}",
         lines.join("\n"),
         san.pool_files().len(),
         san.cut_files().len(),
+        lvm.volumes.len(),
         san.lio.tree().len()
     )
 }
@@ -259,4 +261,15 @@ fn a_first_start_converges() {
             return;
         }
     }
+}
+
+#[test]
+fn everything_on_lvm_converges() {
+    let lvm = super::lvm::on_lvm;
+    crash_everywhere_with(lvm, &[], create);
+    crash_everywhere_with(lvm, &[create, export], expand);
+    crash_everywhere_with(lvm, &[create], cut);
+    crash_everywhere_with(lvm, &[create, cut], copy);
+    crash_everywhere_with(lvm, &[create, cut], uncut);
+    crash_everywhere_with(lvm, &[create, export, unexport], delete);
 }

@@ -260,7 +260,11 @@ fn a_disk_that_is_not_written_through_is_not_served_so() {
     let san = SanBox::new();
     let (volumes, _) = two_exported(&san);
     let disk = |engine: &Engine, volume: &VolumeView| {
-        let adapter = engine.state.read(|state| state.san_uuid.adapter());
+        let adapter = engine.state.read(|state| {
+            state
+                .san_uuid
+                .adapter(crate::linux_san::names::Plugin::FileIo)
+        });
         let core = san.path("target/core").join(adapter);
         core.join(engine.backstore_of(&volume.key))
     };

@@ -33,6 +33,7 @@ mod process_budget;
 mod recovery;
 mod san_chap;
 mod san_mtls;
+mod san_lvm;
 mod san_snapshots;
 mod trim;
 mod upgrades;
@@ -97,6 +98,7 @@ pub fn long() -> Vec<Case> {
         detach_attach_races::LONG,
         pile_up::LONG,
         upgrades::LONG,
+        san_lvm::LONG,
     ]
     .concat()
 }

@@ -32,6 +32,7 @@ const PACKAGES: &[&str] = &[
     "btrfs-progs",
     "cryptsetup-bin",
     "lvm2",
+    "thin-provisioning-tools",
     "fdisk",
     "sg3-utils",
     "strace",

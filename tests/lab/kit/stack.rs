@@ -28,6 +28,8 @@ pub struct Plan {
     pub node_environment: Vec<(String, String)>,
     /// More arguments of the SAN.
     pub san_arguments: Vec<String>,
+    /// `--pool` of the SAN; else the case's folder on the pool's file system.
+    pub pool: Option<String>,
     /// The SAN's portals; without any, one on every path.
     pub portals: &'static [&'static str],
     /// `ncpaths` of the partition; else all portals.
@@ -46,6 +48,7 @@ impl Default for Plan {
             node_arguments: &[],
             node_environment: Vec::new(),
             san_arguments: Vec::new(),
+            pool: None,
             portals: &[],
             ncpaths: None,
             settings: Vec::new(),
@@ -134,10 +137,11 @@ impl Stack {
     /// Starts the SAN, with certificates if it has none, in its own network namespace.
     pub fn start_san(&self, lab: &mut Lab) -> Result<()> {
         let address = Self::san_address();
-        let pool = lab.pool_folder().display().to_string();
         certificates::ensure_of_san(lab, &self.san_state())?;
         certificates::ensure_of_caller(lab, &self.san_state(), "controller", &self.tls())?;
         let state = self.san_state().display().to_string();
+        let folder = || lab.pool_folder().display().to_string();
+        let pool = self.plan.pool.clone().unwrap_or_else(folder);
         let mut argv = words(&[SANPATH, "san", "--pool", &pool, "--state-dir", &state]);
         argv.extend(words(&["--listen", &address]));
         for portal in self.portals() {
