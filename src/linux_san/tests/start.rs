@@ -210,7 +210,7 @@ fn portals_follow_the_options() {
             .iter()
             .all(|line| line.ends_with("/np/10.102.1.1:3260/"))
     );
-    assert!(!tree.iter().any(|line| line.contains("fd00")));
+    assert!(!tree.iter().any(|line| line.contains("[fd00")));
 }
 
 #[test]
