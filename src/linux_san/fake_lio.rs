@@ -51,6 +51,7 @@ impl FakeLio {
 
     /// What a reboot leaves.
     pub(super) fn reboot(&self) {
+        self.lvm.lock().unwrap().reboot();
         fs::remove_dir_all(&self.root).unwrap();
         fs::create_dir_all(self.root.join("core")).unwrap();
     }

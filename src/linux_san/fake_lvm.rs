@@ -13,6 +13,11 @@ pub(super) struct FakeVolume {
     pub(super) size: u64,
     tags: BTreeSet<String>,
     pub(super) is_active: bool,
+    /// The size of the plain device on top of it, if it has one.
+    pub(super) top: Option<u64>,
+    /// What the device on top will be when it is resumed.
+    loaded: Option<u64>,
+    pub(super) is_suspended: bool,
     /// What was written to it, one after the other.
     pub(super) writes: Vec<u64>,
 }
@@ -28,8 +33,8 @@ pub(super) struct FakeLvm {
     pub(super) metadata_percent: &'static str,
     /// The disks of the group are not there.
     pub(super) is_missing: bool,
-    /// Cuts fail.
-    pub(super) fail_cut: bool,
+    /// The cut with this number fails, counted from the next.
+    pub(super) fail_cut: Option<u32>,
 }
 
 impl Default for FakeLvm {
@@ -43,7 +48,7 @@ impl Default for FakeLvm {
             data_percent: "0.00",
             metadata_percent: "10.00",
             is_missing: false,
-            fail_cut: false,
+            fail_cut: None,
         }
     }
 }
@@ -93,6 +98,14 @@ impl Asked {
 }
 
 impl FakeLvm {
+    /// What a reboot leaves: no device.
+    pub(super) fn reboot(&mut self) {
+        for volume in self.volumes.values_mut() {
+            (volume.is_active, volume.top, volume.loaded) = (false, None, None);
+            volume.is_suspended = false;
+        }
+    }
+
     pub(super) fn run(&mut self, command: &Command) -> Output {
         let asked = Asked(command.arguments.clone());
         if command.program == "dmsetup" {
@@ -117,7 +130,10 @@ impl FakeLvm {
                 volume.size = asked.bytes("-L");
             }),
             "lvremove" => match self.volumes.remove(&asked.volume()) {
-                Some(_) => ok(String::new()),
+                Some(volume) => {
+                    assert_eq!(volume.top, None, "it is in use");
+                    ok(String::new())
+                }
                 None => refused("Failed to find logical volume"),
             },
             "lvchange" => self.lvchange(&asked),
@@ -163,17 +179,19 @@ impl FakeLvm {
             return refused("already exists in volume group");
         }
         let mut made = if asked.has("-s") {
-            if self.fail_cut {
-                return refused(
-                    "Cannot create new thin volume, free space in thin pool reached threshold",
-                );
+            if let Some(left) = &mut self.fail_cut {
+                if *left == 0 {
+                    return refused("free space in thin pool reached threshold");
+                }
+                *left -= 1;
             }
             let Some(origin) = self.volumes.get(&asked.volume()) else {
                 return refused("Failed to find logical volume");
             };
             FakeVolume {
-                is_active: false,
-                ..origin.clone()
+                size: origin.size,
+                writes: origin.writes.clone(),
+                ..FakeVolume::default()
             }
         } else {
             FakeVolume {
@@ -217,7 +235,63 @@ impl FakeLvm {
                 let other = "other: 0 2048 thin 128 127\n".to_owned();
                 ok(active.map(line).chain([other]).collect())
             }
-            verb => panic!("dmsetup {verb}"),
+            "table" => {
+                let line = |(name, one): (&String, &FakeVolume)| {
+                    let sectors = one.top? / 512;
+                    Some(format!(
+                        "sanpath-{prefix}{name}: 0 {sectors} linear 254:3 0\n"
+                    ))
+                };
+                let other = "other: 0 2048 linear 8:0 2048\n".to_owned();
+                ok(self
+                    .volumes
+                    .iter()
+                    .filter_map(line)
+                    .chain([other])
+                    .collect())
+            }
+            "info" => {
+                let tops = self.volumes.iter().filter(|(_, one)| one.top.is_some());
+                let line = |(name, one): (&String, &FakeVolume)| {
+                    let state = if one.is_suspended {
+                        "Suspended"
+                    } else {
+                        "Active"
+                    };
+                    format!("sanpath-{prefix}{name} {state}\n")
+                };
+                ok(tops.map(line).collect())
+            }
+            verb => {
+                let prefix = format!("sanpath-{prefix}");
+                let device = asked.0.iter().find_map(|one| one.strip_prefix(&prefix));
+                let volume = self.volumes.get_mut(device.unwrap());
+                match volume.filter(|one| verb == "create" || one.top.is_some()) {
+                    Some(volume) => top(volume, verb, &asked.all("--table")),
+                    None => refused("Device sanpath-x not found"),
+                }
+            }
         }
     }
+}
+
+/// What `dmsetup` does with the device on top of a volume.
+fn top(volume: &mut FakeVolume, verb: &str, table: &[String]) -> Output {
+    let sectors = table.first().map(|table| {
+        let sectors = table.strip_prefix("0 ").unwrap().split_once(' ').unwrap().0;
+        sectors.parse::<u64>().unwrap() * 512
+    });
+    assert!(sectors.is_none_or(|size| size <= volume.size && volume.is_active));
+    match verb {
+        "create" => volume.top = sectors,
+        "reload" => volume.loaded = sectors,
+        "remove" => volume.top = None,
+        "suspend" => volume.is_suspended = true,
+        "resume" => {
+            volume.is_suspended = false;
+            volume.top = volume.loaded.take().or(volume.top);
+        }
+        other => panic!("dmsetup {other}"),
+    }
+    ok(String::new())
 }

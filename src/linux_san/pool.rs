@@ -113,8 +113,10 @@ pub enum PoolError {
         /// What there is to copy.
         source_size: u64,
     },
-    /// Neither kind of pool can yet.
-    #[error("this pool cuts one volume after the other: it cannot cut {0} volumes at one moment")]
+    /// XFS and btrfs share the blocks of one file at a moment, not of several.
+    #[error(
+        "this pool holds its volumes as files, whose blocks are shared one file after the other: it cannot cut {0} volumes at one moment; a group needs a pool on LVM-thin"
+    )]
     NotTogether(usize),
     /// A tool of the host.
     #[error("{command} gave no result")]

@@ -6,6 +6,7 @@
 //! VG/sanpath_s_KEY     the same of a snapshot; never active
 //! ```
 //!
+//! A volume that is served has a plain device (dm-linear) of ours on top, so that several can be held back together while LVM cuts them one after the other.
 //! Everything that has not our name is left alone. LVM itself makes each command whole or nothing, over crashes too.
 
 use std::path::{Path, PathBuf};
@@ -50,6 +51,7 @@ impl LvmThin {
             // Else a writer would wait for ever, and with it everything behind it.
             opened.lvm.set_errors_when_full(pool)?;
         }
+        opened.resume_all()?;
         Ok(opened)
     }
 
@@ -94,6 +96,17 @@ impl LvmThin {
         }
     }
 
+    /// Lets go on whatever a crash between suspending and resuming has left: its writers wait.
+    fn resume_all(&self) -> Result<(), PoolError> {
+        for name in self.lvm.suspended()? {
+            if name.starts_with(OURS) {
+                tracing::warn!(volume = name, "it was left suspended and goes on");
+                self.lvm.resume(&name)?;
+            }
+        }
+        Ok(())
+    }
+
     fn find(&self, owner: &Owner) -> Result<Option<LogicalVolume>, PoolError> {
         let name = name_of(owner);
         Ok(self.list()?.into_iter().find(|one| one.name == name))
@@ -106,6 +119,27 @@ impl LvmThin {
 
     fn path(&self, owner: &Owner) -> PathBuf {
         self.lvm.device(&name_of(owner))
+    }
+
+    /// Suspends every volume, cuts each, and lets them go on whatever happened: nothing is written to any of them between the first cut and the last.
+    fn cut_suspended(&self, cuts: &[Cut]) -> Result<(), PoolError> {
+        let mut held = Vec::new();
+        let cut = cuts
+            .iter()
+            .try_for_each(|cut| {
+                let name = name_of(&cut.volume.owner);
+                // Also one whose suspending failed: it may be suspended all the same.
+                held.push(name.clone());
+                if !self.lvm.suspend(&name)? {
+                    held.pop();
+                }
+                Ok(())
+            })
+            .and_then(|()| cuts.iter().try_for_each(|cut| self.cut_one(cut)));
+        // All of them, and the first failure is told: one that stays suspended is worse than a cut that failed.
+        let resumed = held.iter().map(|name| self.lvm.resume(name));
+        let resumed = resumed.fold(Ok(()), Result::and);
+        cut.and(resumed)
     }
 
     fn cut_one(&self, cut: &Cut) -> Result<(), PoolError> {
@@ -215,7 +249,7 @@ impl Pool for LvmThin {
         self.prove()?;
         match cuts {
             [cut] => self.cut_one(cut),
-            _ => Err(PoolError::NotTogether(cuts.len())),
+            _ => self.cut_suspended(cuts),
         }
     }
 
@@ -249,6 +283,7 @@ impl Pool for LvmThin {
         if found.size != image.size {
             self.lvm.extend(&found.name, image.size)?;
         }
+        self.lvm.follow_top(&found.name, image.size)?;
         if generation != Some(image.generation) {
             let (old, new) = (image.generation - 1, image.generation);
             self.lvm
@@ -260,7 +295,10 @@ impl Pool for LvmThin {
     fn remove(&self, owner: &Owner) -> Result<(), PoolError> {
         // A pool whose disks are missing has no volumes either, and they would be forgotten: the look proves the pool.
         match self.find(owner)? {
-            Some(found) => self.lvm.remove(&found.name),
+            Some(found) => {
+                self.lvm.remove_top(&found.name)?;
+                self.lvm.remove(&found.name)
+            }
             None => Ok(()),
         }
     }
@@ -284,6 +322,7 @@ impl Pool for LvmThin {
         if !found.is_active {
             self.lvm.activate(&found.name)?;
         }
+        self.lvm.ensure_top(&found.name, found.size)?;
         // The percentage that LVM tells is 0.00 when a volume of a terabyte holds a file system.
         let mapped = self.lvm.mapped()?;
         let mapped = mapped.get(&found.name).copied();

@@ -17,6 +17,10 @@ use crate::host::{Command, Host, Output};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Over whatever the host's own settings say: physical volumes are not looked for on logical volumes, and nothing is asked.
 const SETTINGS: &str = "devices{scan_lvs=0} global{suffix=0 units=\"b\"} activation{monitoring=0}";
+/// A suspended volume keeps its writers waiting.
+const SUSPEND_PATIENCE: Duration = Duration::from_secs(20);
+/// How the names of our own devices begin.
+const TOP: &str = "sanpath-";
 const SECTOR: u64 = 512;
 
 /// One volume group.
@@ -124,9 +128,102 @@ impl Lvm {
         }
     }
 
-    /// Where a volume shows while it is active.
+    /// Where a volume shows while it has a device of ours: LVM suspends its own devices itself, one after the other, and refuses to be helped with that. So a
+    /// plain one stands on top of each, which is the one to be served and, with others, to be suspended.
     pub(super) fn device(&self, name: &str) -> PathBuf {
-        Path::new("/dev/mapper").join(mapper_name(&self.group, name))
+        Path::new("/dev/mapper").join(self.top(name))
+    }
+
+    fn top(&self, name: &str) -> String {
+        format!("{TOP}{}", mapper_name(&self.group, name))
+    }
+
+    fn table(&self, name: &str, size: u64) -> String {
+        let below = mapper_name(&self.group, name);
+        format!("0 {} linear /dev/mapper/{below} 0", size / SECTOR)
+    }
+
+    /// The size of a volume's device, if it has one.
+    fn find_top(&self, name: &str) -> Result<Option<u64>, PoolError> {
+        let label = format!("{}: ", self.top(name));
+        let command = Command::new("dmsetup", &["table", "--target", "linear"], PATIENCE);
+        let output = self.look(&command)?;
+        let mut ours = output
+            .stdout
+            .lines()
+            .filter_map(|line| line.strip_prefix(&label));
+        let Some(table) = ours.next() else {
+            return Ok(None);
+        };
+        // START LENGTH linear …
+        let sectors = table.split_whitespace().nth(1);
+        let sectors: Option<u64> = sectors.and_then(|text| text.parse().ok());
+        let sectors = sectors.ok_or_else(|| PoolError::ToolWords {
+            command: command.to_string(),
+        })?;
+        Ok(Some(sectors * SECTOR))
+    }
+
+    /// The device of an active volume.
+    pub(super) fn ensure_top(&self, name: &str, size: u64) -> Result<(), PoolError> {
+        match self.find_top(name)? {
+            Some(found) if found == size => Ok(()),
+            Some(_) => self.grow_top(name, size),
+            None => {
+                let table = self.table(name, size);
+                self.mapper(&["create", &self.top(name), "--table", &table])
+            }
+        }
+    }
+
+    /// The same, if it has one.
+    pub(super) fn follow_top(&self, name: &str, size: u64) -> Result<(), PoolError> {
+        match self.find_top(name)? {
+            Some(found) if found != size => self.grow_top(name, size),
+            _ => Ok(()),
+        }
+    }
+
+    fn grow_top(&self, name: &str, size: u64) -> Result<(), PoolError> {
+        let (top, table) = (self.top(name), self.table(name, size));
+        self.mapper(&["reload", &top, "--table", &table])?;
+        // Puts the table that was loaded in the place of the other one.
+        self.mapper(&["resume", &top])
+    }
+
+    pub(super) fn remove_top(&self, name: &str) -> Result<(), PoolError> {
+        match self.find_top(name)? {
+            Some(_) => self.mapper(&["remove", &self.top(name)]),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets the writes that are under way end, and keeps every other one waiting until the device is resumed. False when the volume has no device, so no writer.
+    pub(super) fn suspend(&self, name: &str) -> Result<bool, PoolError> {
+        if self.find_top(name)?.is_none() {
+            return Ok(false);
+        }
+        // No file system of this host is on it that could be frozen.
+        self.mapper(&["suspend", "--nolockfs", &self.top(name)])?;
+        Ok(true)
+    }
+
+    /// Lets a volume go on; one that is not suspended is fine.
+    pub(super) fn resume(&self, name: &str) -> Result<(), PoolError> {
+        self.mapper(&["resume", &self.top(name)])
+    }
+
+    /// Names of the group's volumes whose devices are suspended.
+    pub(super) fn suspended(&self) -> Result<Vec<String>, PoolError> {
+        let columns = ["--noheadings", "--separator", " ", "-o", "name,suspended"];
+        let arguments = [&["info", "-c"][..], &columns].concat();
+        let output = self.look(&Command::new("dmsetup", &arguments, PATIENCE))?;
+        let suspended = output.stdout.lines().filter_map(|line| {
+            let (name, state) = line.trim().split_once(' ')?;
+            let below = name.strip_prefix(TOP)?;
+            (state.trim() == "Suspended").then(|| self.short_name(below))?
+        });
+        Ok(suspended.collect())
     }
 
     fn full_name(&self, name: &str) -> String {
@@ -269,6 +366,11 @@ impl Lvm {
     fn short_name(&self, device: &str) -> Option<String> {
         let prefix = mapper_name(&self.group, "");
         Some(device.strip_prefix(&prefix)?.replace("--", "-"))
+    }
+
+    fn mapper(&self, arguments: &[&str]) -> Result<(), PoolError> {
+        let command = Command::new("dmsetup", arguments, SUSPEND_PATIENCE);
+        judge(&command, self.host.run(&command)).map(drop)
     }
 
     fn change(

@@ -86,6 +86,8 @@ fn shape(san: &SanBox) -> String {
     };
     let lines: Vec<_> = text.lines().filter(kept).collect();
     let lvm = san.lio.lvm.lock().unwrap();
+    let suspended = lvm.volumes.values().filter(|one| one.is_suspended).count();
+    assert_eq!(suspended, 0, "its writer waits for ever");
     format!(
         "{} {} {} {} {}",
         lines.join("\n"),
@@ -263,6 +265,17 @@ fn a_first_start_converges() {
     }
 }
 
+/// Two more volumes, cut together with the first.
+fn cut_together(engine: &Arc<Engine>, volume: &Mutex<Option<VolumeView>>) -> Result<(), String> {
+    let mut volumes = vec![created(volume)];
+    for name in ["pvc-2", "pvc-3"] {
+        volumes.push(told(engine.create_volume(&wanted(name)))?);
+    }
+    let one = |one: &VolumeView| super::snapshots::cut(one, &format!("g/{}", one.name));
+    let group: Vec<_> = volumes.iter().map(one).collect();
+    told(engine.create_snapshots(&group)).map(drop)
+}
+
 #[test]
 fn everything_on_lvm_converges() {
     let lvm = super::lvm::on_lvm;
@@ -270,6 +283,7 @@ fn everything_on_lvm_converges() {
     crash_everywhere_with(lvm, &[create, export], expand);
     crash_everywhere_with(lvm, &[create], cut);
     crash_everywhere_with(lvm, &[create, cut], copy);
+    crash_everywhere_with(lvm, &[create, export], cut_together);
     crash_everywhere_with(lvm, &[create, cut], uncut);
     crash_everywhere_with(lvm, &[create, export, unexport], delete);
 }

@@ -29,6 +29,7 @@ fn found(san: &SanBox, name: &str) -> FakeVolume {
 fn write(san: &SanBox, volume: &VolumeView, number: u64) {
     let mut lvm = san.lio.lvm.lock().unwrap();
     let volume = lvm.volumes.get_mut(&of(volume)).unwrap();
+    assert!(!volume.is_suspended, "its writer would wait");
     volume.writes.push(number);
 }
 
@@ -42,7 +43,7 @@ fn a_volume_on_lvm_lives_its_life() {
     assert!(export.blank);
     let tree = san.lio.tree();
     let path = format!(
-        "UDEV PATH: /dev/mapper/san--vg-{}  readonly: 0",
+        "UDEV PATH: /dev/mapper/sanpath-san--vg-{}  readonly: 0",
         of(&volume)
     );
     assert!(tree.iter().any(|line| line.contains(&path)), "{tree:#?}");
@@ -58,7 +59,8 @@ fn a_volume_on_lvm_lives_its_life() {
     engine
         .expand_volume(&volume.key, &volume.wwid, 8 * MIB)
         .unwrap();
-    assert_eq!(found(&san, &of(&volume)).size, 8 * MIB);
+    let grown = found(&san, &of(&volume));
+    assert_eq!((grown.size, grown.top), (8 * MIB, Some(8 * MIB)));
     drop(engine);
 
     // After a reboot it is not active until it is served.
@@ -108,21 +110,80 @@ fn snapshots_and_clones_on_lvm() {
 }
 
 #[test]
-fn a_cut_that_fails_leaves_nothing_behind() {
+fn several_volumes_are_cut_at_one_moment_or_not_at_all() {
     let san = lvm_box();
     let engine = san.start();
-    let volumes = ["a", "b"].map(|name| engine.create_volume(&wanted(name)).unwrap());
+    let volumes = ["a", "b", "c"].map(|name| engine.create_volume(&wanted(name)).unwrap());
     let group = volumes
         .each_ref()
         .map(|one| cut(one, &format!("g/{}", one.name)));
-    let refused = engine.create_snapshots(&group).unwrap_err();
-    assert_eq!(refused.fault(), Fault::Precondition, "{}", chain(&refused));
-    san.lio.lvm.lock().unwrap().fail_cut = true;
-    let failed = engine.create_snapshots(&group[..1]).unwrap_err();
-    assert_eq!(failed.fault(), Fault::MaybeDone);
-    assert_eq!(san.lio.lvm.lock().unwrap().volumes.len(), 2);
-    let state = std::fs::read_to_string(san.path("state/state.json")).unwrap();
-    assert!(!state.contains("making"), "{state}");
+    let suspended = |san: &SanBox| {
+        let lvm = san.lio.lvm.lock().unwrap();
+        lvm.volumes.values().filter(|one| one.is_suspended).count()
+    };
+    for failing in 0..3 {
+        san.lio.lvm.lock().unwrap().fail_cut = Some(failing);
+        let failed = engine.create_snapshots(&group).unwrap_err();
+        assert_eq!(failed.fault(), Fault::MaybeDone);
+        assert_eq!(suspended(&san), 0, "their writers would wait for ever");
+        assert_eq!(san.lio.lvm.lock().unwrap().volumes.len(), 3, "none is kept");
+    }
+    san.lio.lvm.lock().unwrap().fail_cut = None;
+
+    // A writer that writes one number after the other to all of them in order, and waits where one is suspended.
+    let seen = Arc::clone(&san.lio);
+    let origins = volumes.each_ref().map(of);
+    let writer = std::sync::Mutex::new((0_u64, 0_usize));
+    let watched = san.host.with_hook(Arc::new(move |_| {
+        let mut lvm = seen.lvm.lock().unwrap();
+        let mut writer = writer.lock().unwrap();
+        for _ in 0..2 {
+            let (number, place) = *writer;
+            let volume = lvm.volumes.get_mut(&origins[place]).unwrap();
+            if volume.is_suspended {
+                return;
+            }
+            volume.writes.push(number);
+            *writer = (number + u64::from(place == 2), (place + 1) % 3);
+        }
+    }));
+    drop(engine);
+    let engine = Engine::open(&watched, san.options()).unwrap();
+    let mut passed = 0;
+    for round in 0..12 {
+        // At another place of the writer's each time.
+        watched.replace_file(&san.path("step"), b"").unwrap();
+        let group = volumes
+            .each_ref()
+            .map(|one| cut(one, &format!("{round}/{}", one.name)));
+        let made = engine.create_snapshots(&group).unwrap();
+        assert_eq!(engine.create_snapshots(&group).unwrap(), made);
+        assert_eq!(suspended(&san), 0);
+        let counts = made
+            .iter()
+            .map(|one| found(&san, &of_cut(one)).writes.len());
+        let counts: Vec<_> = counts.collect();
+        let in_order = counts.is_sorted_by(|before, after| before >= after);
+        assert!(in_order && counts[0] - counts[2] <= 1, "{counts:?}");
+        passed = counts[2];
+    }
+    assert!(passed > 3, "the writer came on between the cuts");
+}
+
+#[test]
+fn what_was_left_suspended_goes_on_at_the_next_start() {
+    let san = lvm_box();
+    let engine = san.start();
+    let volume = engine.create_volume(&wanted("pvc-1")).unwrap();
+    engine.ensure_export(&give(&volume, "n1")).unwrap();
+    drop(engine);
+    let suspend = |suspended| {
+        let mut lvm = san.lio.lvm.lock().unwrap();
+        lvm.volumes.get_mut(&of(&volume)).unwrap().is_suspended = suspended;
+    };
+    suspend(true);
+    san.start();
+    assert!(!found(&san, &of(&volume)).is_suspended);
 }
 
 #[test]

@@ -1,21 +1,33 @@
-//! A SAN on LVM-thin, on a real kernel: volumes over multipath, cut and grown under a writer, cloned.
+//! A SAN on LVM-thin, on a real kernel: volumes over multipath, cut under a writer, cloned, grown; three volumes cut at one moment.
 
-use std::fs::File;
-use std::time::Duration;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::kit::case::{Case, Lab};
-use crate::kit::csi::{Access, Orchestrator, patiently};
+use crate::kit::csi::{Access, Orchestrator, Volume, patiently};
 use crate::kit::san_calls::{SanCalls, key_of};
 use crate::kit::stack::{Plan, Stack};
 use crate::kit::writer::{self, Writer};
 
-pub const LONG: &[Case] = &[Case {
-    name: "san_lvm_thin",
-    deadline: Duration::from_secs(600),
-    run: lives,
-}];
+pub const LONG: &[Case] = &[
+    Case {
+        name: "san_lvm_thin",
+        deadline: Duration::from_secs(600),
+        run: lives,
+    },
+    Case {
+        name: "san_lvm_group",
+        deadline: Duration::from_secs(600),
+        run: group,
+    },
+];
 
 const SIZE: i64 = 64 << 20;
 const BLOCKS: u64 = 400;
@@ -45,6 +57,16 @@ impl ThinPool {
 
     fn place() -> String {
         format!("lvm:{GROUP}/thin")
+    }
+
+    /// The device of a snapshot, made active for a look.
+    fn look_at(lab: &Lab, key: &str) -> Result<PathBuf> {
+        let name = format!("{GROUP}/sanpath_s_{key}");
+        lab.execute(&["lvchange", "-q", "-a", "y", "-K", &name])?;
+        let device = GROUP.replace('-', "--");
+        Ok(PathBuf::from(format!(
+            "/dev/mapper/{device}-sanpath_s_{key}"
+        )))
     }
 
     fn volumes(lab: &Lab) -> Result<Vec<String>> {
@@ -117,4 +139,125 @@ fn lives(lab: &mut Lab) -> Result<()> {
     let left = ThinPool::volumes(lab)?;
     ensure!(left.is_empty(), "{left:?} are left");
     pool.remove(lab)
+}
+
+/// Writes one number after the other to all volumes in order, each on disk before the next.
+struct Counting {
+    stop: Arc<AtomicBool>,
+    /// The last number that every volume has.
+    done: Arc<AtomicU64>,
+    thread: JoinHandle<Result<()>>,
+}
+
+impl Counting {
+    fn start(volumes: &[Volume]) -> Result<Self> {
+        let open = |volume: &Volume| {
+            let mut options = OpenOptions::new();
+            let options = options.write(true).custom_flags(nix::libc::O_SYNC);
+            options
+                .open(&volume.target)
+                .with_context(|| volume.target.display().to_string())
+        };
+        let files: Vec<File> = volumes.iter().map(open).collect::<Result<_>>()?;
+        let (stop, done) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
+        let thread = std::thread::spawn({
+            let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
+            move || {
+                let mut number = 0_u64;
+                while !stop.load(Ordering::Relaxed) {
+                    number += 1;
+                    let block = number.to_le_bytes().repeat(512);
+                    for file in &files {
+                        file.write_all_at(&block, 0)?;
+                    }
+                    done.store(number, Ordering::SeqCst);
+                }
+                Ok(())
+            }
+        });
+        Ok(Counting { stop, done, thread })
+    }
+
+    fn done(&self) -> u64 {
+        self.done.load(Ordering::SeqCst)
+    }
+
+    fn finish(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.thread.join();
+        ended.map_err(|_| anyhow::anyhow!("the writer panicked"))?
+    }
+}
+
+fn group(lab: &mut Lab) -> Result<()> {
+    let pool = ThinPool::make(lab, 400)?;
+    let (stack, mut orchestrator) = start(lab)?;
+    let mut san = SanCalls::connect()?;
+    let mut volumes = Vec::new();
+    for name in ["one", "two", "three"] {
+        let mut volume = orchestrator.create_attached(name, SIZE, Access::Block)?;
+        orchestrator.bring_up(&mut volume)?;
+        volumes.push(volume);
+    }
+    let keys: Vec<String> = volumes.iter().map(key_of).collect::<Result<_>>()?;
+    let counting = Counting::start(&volumes)?;
+    let mut cuts = Vec::new();
+    for round in 0..3 {
+        let before = counting.done();
+        lab.wait_for("the writer to go on", SOON, || {
+            Ok((counting.done() > before + 3).then_some(()))
+        })?;
+        let before = counting.done();
+        let begun = Instant::now();
+        let cut = san.cut(&format!("round-{round}"), &keys)?;
+        let took = begun.elapsed();
+        let after = counting.done() + 1;
+        lab.story(format!(
+            "cut in {} ms, between {before} and {after}",
+            took.as_millis()
+        ));
+        cuts.push((cut, before, after));
+    }
+    counting.finish()?;
+    for (cut, before, after) in &cuts {
+        let mut numbers = Vec::new();
+        for snapshot in cut {
+            numbers.push(number_in(&ThinPool::look_at(lab, &snapshot.key)?)?);
+        }
+        let in_order = numbers.is_sorted_by(|first, second| first >= second);
+        ensure!(
+            in_order,
+            "{numbers:?}: a later write without an earlier one"
+        );
+        ensure!(
+            numbers[0] - numbers[2] <= 1,
+            "{numbers:?}: not of one moment"
+        );
+        ensure!(
+            numbers[2] >= *before,
+            "{numbers:?}: {before} was acknowledged before"
+        );
+        ensure!(
+            numbers[0] <= *after,
+            "{numbers:?}: from after the cut, {after}"
+        );
+        lab.story(format!("the cut holds {numbers:?}"));
+    }
+    for snapshot in cuts.iter().flat_map(|(cut, ..)| cut) {
+        san.delete(snapshot)?;
+    }
+    for volume in &volumes {
+        orchestrator.bring_down(volume)?;
+    }
+    stack.stop(lab)?;
+    pool.remove(lab)
+}
+
+fn number_in(device: &Path) -> Result<u64> {
+    let mut bytes = [0; 8];
+    File::open(device)?.read_exact_at(&mut bytes, 0)?;
+    Ok(u64::from_le_bytes(bytes))
 }
