@@ -1,5 +1,6 @@
 //! The list of what is proven with several guests, and of the steps that these cases have their guests do.
 
+mod fencing;
 mod links;
 mod outage;
 mod parts;
@@ -15,7 +16,7 @@ pub fn everyday() -> Vec<FleetCase> {
 
 /// What only the long run proves (`LAB_SCALE` above 1), and whoever asks for it by name.
 pub fn long() -> Vec<FleetCase> {
-    reboots::CASES.to_vec()
+    [reboots::CASES, fencing::CASES].concat()
 }
 
 /// Every fleet case.
@@ -25,5 +26,5 @@ pub fn all() -> Vec<FleetCase> {
 
 /// Every step that a fleet case asks a guest for by name.
 pub fn steps() -> Vec<Step> {
-    [links::STEPS, outage::STEPS, reboots::STEPS].concat()
+    [links::STEPS, outage::STEPS, reboots::STEPS, fencing::STEPS].concat()
 }
