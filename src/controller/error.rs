@@ -82,6 +82,11 @@ pub enum ControllerError {
         "the volume belongs to partition {0}, which the config file does not have (as that family)"
     )]
     PartitionGone(SanName),
+    /// Written down by hand.
+    #[error(
+        "volume_id: {0} was written down by hand, and no SAN of this driver knows it; what is to be done on its SAN, its administrator does (set persistentVolumeReclaimPolicy: Retain)"
+    )]
+    ByHand(VolumeId),
     /// No volume has such a size.
     #[error("capacity_range cannot be met")]
     Size(#[source] SizeError),
@@ -124,7 +129,7 @@ impl Faulted for ControllerError {
             | Self::NoPathRetry(_)
             | Self::UnknownPartition { .. }
             | Self::WhichPartition(_) => Fault::Invalid,
-            Self::PartitionGone(_) => Fault::Precondition,
+            Self::PartitionGone(_) | Self::ByHand(_) => Fault::Precondition,
             Self::AboveMaximum { .. } => Fault::OutOfRange,
             Self::NotThere { .. } | Self::AboveTotal { .. } => Fault::Exhausted,
             Self::Size(size) => size.fault(),

@@ -120,6 +120,9 @@ impl Controller {
 
     /// The SAN that issued this id. One that the config file no longer holds is an error, for the volume may still be there.
     fn san_of(&self, id: &VolumeId) -> Result<Arc<San>, ControllerError> {
+        if id.is_by_hand() {
+            return Err(ControllerError::ByHand(id.clone()));
+        }
         let found = self.fleet.find(&id.san);
         found
             .filter(|san| san.kind() == id.family)

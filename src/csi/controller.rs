@@ -16,6 +16,7 @@ use super::topology::TopologyKeys;
 use crate::controller::{Controller, ControllerError, Room, Verdict, Volume};
 use crate::fault::{Faulted, status};
 use crate::inflight::Inflight;
+use crate::volume::PublishContext;
 
 /// What is served, in the order of its numbers. The calls beyond these answer UNIMPLEMENTED.
 const CAPABILITIES: [Type; 11] = [
@@ -132,7 +133,12 @@ impl controller_server::Controller for ControllerService {
         &self,
         request: Request<proto::ControllerPublishVolumeRequest>,
     ) -> Reply<proto::ControllerPublishVolumeResponse> {
-        let asked = parse::publish(request.get_ref()).map_err(refused)?;
+        let mut asked = parse::publish(request.get_ref()).map_err(refused)?;
+        if let Some(export) = asked.by_hand.take() {
+            return Ok(Response::new(proto::ControllerPublishVolumeResponse {
+                publish_context: PublishContext(export).to_map(),
+            }));
+        }
         let work = |controller: Controller| async move {
             controller
                 .publish(&asked.id, &asked.node, &asked.capability, asked.read_only)

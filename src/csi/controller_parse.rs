@@ -9,8 +9,11 @@ use super::parse::{
 use super::proto;
 use super::topology::TopologyKeys;
 use crate::controller::{Claim, Partitions, Wanted};
+use crate::fabric::Export;
 use crate::fault::{Fault, Faulted};
-use crate::volume::{AccessType, Capability, NodeId, SizeError, SizeRange, VolumeId};
+use crate::volume::{
+    AccessType, Capability, NodeId, SizeError, SizeRange, VolumeId, export_by_hand,
+};
 
 /// CSI §"Size limits": a node id.
 const MAX_NODE_ID: usize = 256;
@@ -118,6 +121,8 @@ pub(super) struct Publish {
     pub(super) node: NodeId,
     pub(super) capability: Capability,
     pub(super) read_only: bool,
+    /// Where a volume is that was written down by hand.
+    pub(super) by_hand: Option<Export>,
 }
 
 /// ControllerPublishVolume.
@@ -134,6 +139,7 @@ pub(super) fn publish(
     let node = NodeId::find(&request.node_id)
         .ok_or_else(|| RequestError::UnknownNode(request.node_id.clone()))?;
     Ok(Publish {
+        by_hand: by_hand(&id, request)?,
         id,
         node,
         capability,
@@ -141,17 +147,33 @@ pub(super) fn publish(
     })
 }
 
+fn by_hand(
+    id: &VolumeId,
+    request: &proto::ControllerPublishVolumeRequest,
+) -> Result<Option<Export>, ParseError> {
+    if !id.is_by_hand() {
+        return Ok(None);
+    }
+    let export = export_by_hand(id, &request.volume_context).map_err(ParseError::ByHand)?;
+    Ok(Some(Export {
+        read_only: export.read_only || request.readonly,
+        ..export
+    }))
+}
+
 /// ControllerUnpublishVolume: the volume and the node, `None` for every node.
 pub(super) type Unpublish = (VolumeId, Option<NodeId>);
 
-/// ControllerUnpublishVolume; `None` for a volume or a node that we never heard of, which is not published there.
+/// ControllerUnpublishVolume; `None` for a volume or a node that we never heard of, which is not published there, and for a volume that was written
+/// down by hand, which nobody here can take away.
 pub(super) fn unpublish(
     request: &proto::ControllerUnpublishVolumeRequest,
 ) -> Result<Option<Unpublish>, RequestError> {
     required("volume_id", &request.volume_id)?;
     check_node_id(&request.node_id)?;
     bounded_map("secrets", &request.secrets)?;
-    let Some(id) = VolumeId::find(&request.volume_id) else {
+    let found = VolumeId::find(&request.volume_id);
+    let Some(id) = found.filter(|id| !id.is_by_hand()) else {
         return Ok(None);
     };
     if request.node_id.is_empty() {

@@ -11,7 +11,7 @@ use crate::fabric::{Export, NoPathRetry};
 use crate::node::{ExpandCall, PublishCall, StageCall, StatsCall, UnpublishCall, UnstageCall};
 use crate::volume::{
     AccessType, Capability, ContextError, ENCRYPTION, Encryption, MKFS_OPTIONS, MkfsOptions,
-    NO_PATH_RETRY, Passphrase, Passphrases, PublishContext, SizeRange, VolumeId,
+    NO_PATH_RETRY, Passphrase, Passphrases, PublishContext, SizeRange, VolumeId, export_by_hand,
 };
 
 /// What opens an encrypted volume.
@@ -32,7 +32,11 @@ pub fn stage(request: &proto::NodeStageVolumeRequest) -> Result<StageCall, Parse
     bounded_map("volume_context", &request.volume_context)?;
     bounded_map("secrets", &request.secrets)?;
     let volume = known_volume(id)?;
-    let export = own_export(&volume, &request.publish_context)?;
+    let export = if volume.is_by_hand() && request.publish_context.is_empty() {
+        export_by_hand(&volume, &request.volume_context).map_err(ParseError::ByHand)?
+    } else {
+        own_export(&volume, &request.publish_context)?
+    };
     Ok(StageCall {
         mkfs: mkfs_options(&capability, &request.volume_context)?,
         encryption: encryption(&request.volume_context, &request.secrets)?,

@@ -470,3 +470,43 @@ async fn a_san_is_degraded_with_a_lost_path_and_unreachable_without_any() {
         "secrets has 4097",
     );
 }
+
+#[tokio::test]
+async fn a_volume_that_was_written_down_by_hand_is_staged_by_its_attributes_and_never_formatted() {
+    let rig = Rig::new();
+    let under = &rig.under;
+    let portals: Vec<String> = under.portals.iter().map(ToString::to_string).collect();
+    let written = |request: &mut proto::NodeStageVolumeRequest| {
+        request.volume_id = format!("sp1:static:cluster-a:db-1:{WWID}");
+        request.publish_context.clear();
+        request.volume_context = [
+            ("portals", portals.join(",")),
+            ("iqn", under.iqn.to_string()),
+            ("lun", "5".to_owned()),
+        ]
+        .map(|(key, text)| (key.to_owned(), text))
+        .into();
+    };
+    let lacking = rig.refused_stage(|request| {
+        written(request);
+        request.volume_context.remove("iqn");
+    });
+    let named = "volume_context.iqn is missing";
+    assert_names(&lacking.await, Code::InvalidArgument, named);
+    let other = rig.refused_stage(|request| {
+        written(request);
+        request.volume_id = request.volume_id.replace('8', "9");
+    });
+    let (code, message) = other.await;
+    assert!(message.contains(WWID), "{code:?} {message}");
+    let blank = rig.refused_stage(written).await;
+    assert_names(&blank, Code::FailedPrecondition, "is not formatted");
+    assert_eq!(under.fake.leftovers().maps, Vec::<String>::new());
+    let mut raw = rig.stage_request();
+    written(&mut raw);
+    raw.volume_capability.as_mut().unwrap().access_type =
+        Some(AccessType::Block(proto::volume_capability::BlockVolume {}));
+    let staged = rig.service.node_stage_volume(Request::new(raw)).await;
+    staged.unwrap();
+    assert_eq!(under.fake.leftovers().maps.len(), 1);
+}

@@ -13,7 +13,7 @@ use super::proto::volume_capability::{AccessType as WireAccess, MountVolume};
 use crate::fabric::NoPathRetryError;
 use crate::fault::{Fault, Faulted};
 use crate::volume::{
-    AccessMode, AccessType, Capability, ContextError, EncryptionError, FileSystemKind,
+    AccessMode, AccessType, ByHandError, Capability, ContextError, EncryptionError, FileSystemKind,
     MkfsOptionError, PassphraseError, SizeError, VolumeId,
 };
 
@@ -102,6 +102,9 @@ pub enum ParseError {
         #[source]
         source: PassphraseError,
     },
+    /// What somebody wrote down by hand says not where the volume is.
+    #[error(transparent)]
+    ByHand(ByHandError),
     /// What the controller wrote came back changed.
     #[error("publish_context")]
     Context(#[source] ContextError),

@@ -336,3 +336,43 @@ fn grow(id: &str) -> proto::ControllerExpandVolumeRequest {
         ..Default::default()
     }
 }
+
+/// A volume that was written down by hand: the controller hands on what is written and answers for nothing else.
+#[tokio::test]
+async fn what_was_written_down_by_hand_is_handed_on() {
+    let (service, bench) = service().await;
+    let id = "sp1:static:cluster-a:db-1:360014050123456789abcdef012345678";
+    let give = async |attributes: &[(&str, &str)], readonly| {
+        let request = proto::ControllerPublishVolumeRequest {
+            volume_context: map(attributes),
+            readonly,
+            ..publish(id)
+        };
+        let reply = service.controller_publish_volume(Request::new(request));
+        let reply = reply.await.map(Response::into_inner);
+        reply.map(|reply| reply.publish_context)
+    };
+    let written = [
+        ("portals", "10.0.1.1,10.0.2.1"),
+        ("iqn", "iqn.2001-05.com.example:array"),
+        ("lun", "5"),
+    ];
+    let context = give(&written, false).await.unwrap();
+    assert_eq!(context["wwid"], "360014050123456789abcdef012345678");
+    assert_eq!(
+        (&*context["blank"], &*context["readOnly"]),
+        ("false", "false")
+    );
+    assert_eq!(give(&written, true).await.unwrap()["readOnly"], "true");
+    let (code, message) = refused(give(&written[..2], false).await);
+    assert_eq!(code, Code::InvalidArgument);
+    assert!(
+        message.starts_with("volume_context.lun is missing"),
+        "{message}"
+    );
+    take_all(&service, id).await;
+    let (code, message) = refused(service.delete_volume(Request::new(delete(id))).await);
+    assert_eq!(code, Code::FailedPrecondition);
+    assert!(message.contains("Retain"), "{message}");
+    assert!(bench.san().calls().is_empty(), "no SAN is asked");
+}

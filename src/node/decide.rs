@@ -68,9 +68,9 @@ pub fn decide(case: &Case<'_>) -> Decision {
             Place::Clear | Place::Sealed => Protection::On,
         }),
         _ if interrupted && case.blank_by_san && !case.read_only => Decision::Make(Protection::Off),
-        Content::Blank => {
-            Decision::Refuse("the SAN says that data was written to it, so it is not formatted")
-        }
+        Content::Blank => Decision::Refuse(
+            "the SAN does not say that no data was ever written to it, so it is not formatted",
+        ),
         Content::Holds(kind) if kind == case.wanted.name() => {
             if case.read_only {
                 Decision::Mount
@@ -128,9 +128,9 @@ pub fn decide_sealing(case: &SealingCase<'_>) -> Sealing {
         }
         Content::Blank if case.blank_by_san => Sealing::Make,
         _ if interrupted && case.blank_by_san && !case.read_only => Sealing::Make,
-        Content::Blank => {
-            Sealing::Refuse("the SAN says that data was written to it, so it is not encrypted now")
-        }
+        Content::Blank => Sealing::Refuse(
+            "the SAN does not say that no data was ever written to it, so it is not encrypted now",
+        ),
         Content::Holds(kind) if kind == luks::CONTENT && case.is_ours => Sealing::Open,
         Content::Holds(kind) if kind == luks::CONTENT => {
             Sealing::Refuse("its header is not the LUKS2 header that this driver gave the volume")

@@ -66,7 +66,7 @@ impl Fleet {
         let mut before = std::mem::take(&mut *berths);
         *berths = settings
             .into_iter()
-            .map(|(name, settings)| {
+            .filter_map(|(name, settings)| {
                 let kept = before.remove(&name);
                 let kept = kept.filter(|(old, _)| old.same_san(&settings));
                 let san = match kept {
@@ -76,9 +76,9 @@ impl Fleet {
                         }
                         san
                     }
-                    None => Arc::new(open(&settings)),
+                    None => Arc::new(open(&settings)?),
                 };
-                (name, (settings, san))
+                Some((name, (settings, san)))
             })
             .collect();
     }
@@ -117,15 +117,18 @@ impl Fleet {
     }
 }
 
-fn open(settings: &Settings) -> San {
+/// Volumes that were written down by hand have no SAN here.
+fn open(settings: &Settings) -> Option<San> {
     match settings.family {
         Family::Linux => {
             let way = Way {
                 papers: settings.papers.clone(),
                 expected: settings.san_uuid,
             };
-            San::new(settings.family, LinuxSan::new(&settings.sanhost, way))
+            let family = LinuxSan::new(&settings.sanhost, way);
+            Some(San::new(settings.family, family))
         }
+        Family::Static => None,
     }
 }
 

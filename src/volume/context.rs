@@ -106,7 +106,7 @@ where
         })
 }
 
-fn parse_offer(text: &str) -> Result<crate::fabric::Offer, ContextError> {
+pub(super) fn parse_offer(text: &str) -> Result<crate::fabric::Offer, ContextError> {
     let bad = |source: Box<dyn std::error::Error + Send + Sync>| ContextError::Value {
         key: "offers",
         source,

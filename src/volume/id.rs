@@ -10,12 +10,17 @@ use crate::fabric::Wwid;
 /// CSI §"Size limits": an id is at most 128 bytes.
 const MAX_BYTES: usize = 128;
 
+/// In the id of a volume that was written down by hand.
+const STATIC: &str = "static";
+
 /// The kinds of SANs that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     /// `sanpath san` on a Linux box.
     Linux,
+    /// None of ours: the volume was written down by hand, see [`super::export_by_hand`].
+    Static,
 }
 
 impl Family {
@@ -24,13 +29,18 @@ impl Family {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Linux => "linux",
+            Self::Static => STATIC,
         }
     }
 
-    /// The family that is called `word`.
+    /// The family of SANs that is called `word`.
     #[must_use]
     pub fn find(word: &str) -> Option<Self> {
         (word == Self::Linux.as_str()).then_some(Self::Linux)
+    }
+
+    fn find_in_id(word: &str) -> Option<Self> {
+        Self::find(word).or_else(|| (word == STATIC).then_some(Self::Static))
     }
 }
 
@@ -120,11 +130,19 @@ impl VolumeId {
             return None;
         }
         Some(Self {
-            family: Family::find(family)?,
+            family: Family::find_in_id(family)?,
             san: san.parse().ok()?,
             key: (*key).to_owned(),
             wwid: wwid.parse().ok()?,
         })
+    }
+}
+
+impl VolumeId {
+    /// Whether somebody wrote it down by hand: then no SAN of ours knows it.
+    #[must_use]
+    pub fn is_by_hand(&self) -> bool {
+        self.family == Family::Static
     }
 }
 

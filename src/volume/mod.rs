@@ -3,6 +3,7 @@
 //! Pure values; `csi/` parses requests into them, `controller/` and `node/` work with them. The persisted and wire forms
 //! carry a version and have a golden test.
 
+mod by_hand;
 mod capability;
 mod context;
 mod encryption;
@@ -11,6 +12,7 @@ mod mkfs;
 mod node_id;
 mod size;
 
+pub use by_hand::{ByHandError, export_by_hand};
 pub use capability::{AccessMode, AccessType, Capability, FileSystemKind};
 pub use context::{ContextError, PublishContext};
 pub use encryption::{

@@ -344,6 +344,25 @@ impl Container {
     }
 }
 
+#[test]
+fn the_example_of_a_static_volume_is_one() {
+    let volume = documents("examples/static-volume.yaml").remove(0);
+    let source = &volume["spec"]["csi"];
+    assert_eq!(text(&source["driver"]), DRIVER);
+    assert_eq!(
+        text(&volume["spec"]["persistentVolumeReclaimPolicy"]),
+        "Retain"
+    );
+    let id = sanpath::volume::VolumeId::find(&text(&source["volumeHandle"])).unwrap();
+    assert!(id.is_by_hand());
+    let attributes = source["volumeAttributes"].as_object().unwrap();
+    let attributes = attributes
+        .iter()
+        .map(|(key, value)| (key.clone(), text(value)));
+    let export = sanpath::volume::export_by_hand(&id, &attributes.collect()).unwrap();
+    assert_eq!(export.offers.len(), 2);
+}
+
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
 }

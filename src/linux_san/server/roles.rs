@@ -25,13 +25,14 @@ const RULES: &[Role] = &[Role::Controller];
 const READS: &[Role] = &[Role::Controller, Role::Archiver];
 
 /// Every call of `linux_san.proto`, and whose it is. An archiver is given its exports by the controller and only finds what it is to read.
-const CALLS: [(&str, &[Role]); 16] = [
+const CALLS: [(&str, &[Role]); 17] = [
     ("Identify", ALL),
     ("GetCapacity", LOOKS),
     ("ListPortals", LOOKS),
     ("CreateVolume", RULES),
     ("FindVolume", ALL),
     ("ListVolumes", LOOKS),
+    ("CheckVolumes", LOOKS),
     ("ExpandVolume", RULES),
     ("DeleteVolume", RULES),
     ("CreateSnapshot", RULES),

@@ -35,6 +35,7 @@ mod san_chap;
 mod san_lvm;
 mod san_mtls;
 mod san_snapshots;
+mod static_volumes;
 mod trim;
 mod upgrades;
 
@@ -71,6 +72,7 @@ pub fn everyday() -> Vec<Case> {
         luks::CASES,
         node_stats::CASES,
         csi_health::CASES,
+        static_volumes::CASES,
         csi_sanity::CASES,
         many_volumes::CASES,
     ]
