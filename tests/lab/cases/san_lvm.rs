@@ -195,7 +195,7 @@ impl Counting {
 fn group(lab: &mut Lab) -> Result<()> {
     let pool = ThinPool::make(lab, 400)?;
     let (stack, mut orchestrator) = start(lab)?;
-    let mut san = SanCalls::connect()?;
+    let mut san = SanCalls::connect(&stack)?;
     let mut volumes = Vec::new();
     for name in ["one", "two", "three"] {
         let mut volume = orchestrator.create_attached(name, SIZE, Access::Block)?;
