@@ -4,8 +4,10 @@
 use std::future::{Ready, ready};
 use std::io;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -24,6 +26,9 @@ use super::verify;
 
 /// What is said to the SAN as the name that was dialled; it means nothing to either side.
 const DIALLED_NAME: &str = "san.sanpath";
+
+/// A connection over which the SAN's kernel does not answer for so long is dead.
+const DEAD_AFTER: Duration = Duration::from_secs(5);
 
 /// Why there is no connection. Nothing was asked of the SAN.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +123,20 @@ async fn connect(address: &str, by: Instant) -> Result<TcpStream, DialError> {
     // Cut off where it ends. Closed politely, a connection over a dead link would be kept by the kernel, with what it holds, and a change that was given
     // up would still arrive when the link is back, after what was done in its place over another address.
     stream.set_zero_linger().map_err(DialError::Connect)?;
+    end_when_dead(&stream).map_err(DialError::Connect)?;
     Ok(stream)
+}
+
+/// The kernels tell each other that the link lives, however busy the SAN is: it ends when nothing was heard for [`DEAD_AFTER`].
+fn end_when_dead(stream: &TcpStream) -> io::Result<()> {
+    let millis = u32::try_from(DEAD_AFTER.as_millis()).unwrap_or(u32::MAX);
+    setsockopt(stream, sockopt::TcpUserTimeout, &millis)?;
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    // From 2 s of silence on, every second.
+    setsockopt(stream, sockopt::TcpKeepIdle, &2)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &1)?;
+    setsockopt(stream, sockopt::TcpKeepCount, &3)?;
+    Ok(())
 }
 
 impl Dialled {

@@ -67,11 +67,14 @@ impl Line {
             silent: Arc::default(),
             stop: stop.clone(),
         };
-        let silent = Arc::clone(&line.silent);
+        let (silent, end) = (Arc::clone(&line.silent), stop.clone());
         let pass = async move {
             while let Ok((near, _)) = valve.accept().await {
                 let far = TcpStream::connect(behind).await.unwrap();
-                tokio::spawn(forward(near, far, breaks.clone(), Arc::clone(&silent)));
+                let forward = forward(near, far, breaks.clone(), Arc::clone(&silent));
+                let end = end.clone();
+                // A line that is gone breaks what goes over it.
+                tokio::spawn(async move { end.run_until_cancelled(forward).await });
             }
         };
         tokio::spawn(async move { stop.run_until_cancelled(pass).await });

@@ -1,7 +1,6 @@
 //! One attempt at one address of a Linux SAN: reach it, ask who it is, send, and tell what a failure says about the outcome.
 
 use std::future::Future;
-use std::time::Duration;
 
 use tokio::time::timeout_at;
 use tonic::transport::Endpoint;
@@ -12,21 +11,15 @@ use super::super::Until;
 use super::super::error::Cause;
 use super::super::sanhost::{Attempt, AttemptError};
 use super::link::Wire;
+use super::pool::Pool;
 use crate::fault::Fault;
 use crate::linux_san_wire::IdentifyRequest;
 use crate::linux_san_wire::linux_san_client::LinuxSanClient;
 use crate::tls::{Papers, dial};
 
-/// How often the SAN's end of a connection is asked for a sign of life while a call is out: a cut link is told from a SAN that takes its time.
-const SIGN_EVERY: Duration = Duration::from_secs(2);
-/// And how long the sign may take.
-const SIGN_WITHIN: Duration = Duration::from_secs(3);
-
 /// A client of one connection.
 pub(super) type Client = LinuxSanClient<Wire>;
 
-/// For handshake and introduction, beyond the connection itself. They take a few milliseconds; the first ones on an emulated machine, seconds.
-const GREETING: Duration = Duration::from_secs(5);
 /// gRPC wants one; it means nothing.
 const URI: &str = "http://san.sanpath";
 
@@ -61,11 +54,6 @@ pub(super) trait Dial: Send + Sync {
     /// A connection to the address; who is there is not yet known, or proven by certificate.
     async fn open(&self, attempt: &Attempt) -> Result<Wire, Cause>;
 
-    /// How much longer than the connection the introduction may take.
-    fn greeting(&self) -> Duration {
-        Duration::ZERO
-    }
-
     /// Whether this SAN may be the one that is meant.
     fn accept(&self, _san_uuid: &str) -> Result<(), Cause> {
         Ok(())
@@ -85,24 +73,13 @@ pub(in crate::san) struct Way {
 impl Dial for Way {
     async fn open(&self, attempt: &Attempt) -> Result<Wire, Cause> {
         let papers = self.papers.as_ref();
-        let dialled = dial(&attempt.address, papers, attempt.reached_by).await?;
+        let dialled = dial(&attempt.address, papers, attempt.connected_by).await?;
         let san = dialled.san();
         if let Some(proven) = san {
             self.accept(&proven.to_string())?;
         }
-        let endpoint = Endpoint::from_static(URI)
-            .http2_keep_alive_interval(SIGN_EVERY)
-            .keep_alive_timeout(SIGN_WITHIN);
-        let channel = dialled.into_channel(&endpoint).await?;
+        let channel = dialled.into_channel(&Endpoint::from_static(URI)).await?;
         Ok(Wire::channel(channel).to(san))
-    }
-
-    fn greeting(&self) -> Duration {
-        if self.papers.is_some() {
-            GREETING
-        } else {
-            Duration::ZERO
-        }
     }
 
     fn accept(&self, san_uuid: &str) -> Result<(), Cause> {
@@ -117,20 +94,44 @@ impl Dial for Way {
     }
 }
 
-/// A connection to the address, and who is there. Nothing that changes anything was sent.
+/// A SAN that has said who it is.
+pub(super) struct Reached {
+    pub(super) wire: Wire,
+    pub(super) client: Client,
+    pub(super) san_uuid: String,
+}
+
+/// A connection to the address, and who is there: asked anew of one that is there already, too. Nothing that changes anything was sent.
 pub(super) async fn reach(
+    pool: &Pool,
     dial: &dyn Dial,
     attempt: &Attempt,
-) -> Result<(Client, String), AttemptError> {
+) -> Result<Reached, AttemptError> {
+    let by = attempt.reached_by;
+    let mut is_last = false;
+    loop {
+        let found = timeout_at(by, pool.wire(dial, attempt))
+            .await
+            .map_err(|_| AttemptError::NotReached(Late::Silent.into()))?;
+        let (wire, is_old) = found.map_err(AttemptError::NotReached)?;
+        match introduced(dial, wire.clone(), by).await {
+            Err(AttemptError::NotReached(cause)) => {
+                pool.forget(&attempt.address, &wire);
+                // One that was there before says nothing about the address. Once.
+                if !is_old || is_last || Until::now() >= by {
+                    return Err(AttemptError::NotReached(cause));
+                }
+                is_last = true;
+            }
+            ended => return ended,
+        }
+    }
+}
+
+async fn introduced(dial: &dyn Dial, wire: Wire, by: Until) -> Result<Reached, AttemptError> {
     let not_reached = AttemptError::NotReached;
-    // Who is connected is there, and may take a moment more for its introduction.
-    let by = (attempt.reached_by + dial.greeting()).min(attempt.answered_by);
-    let wire = timeout_at(by, dial.open(attempt))
-        .await
-        .map_err(|_| not_reached(Late::Silent.into()))?
-        .map_err(not_reached)?;
     let proven = wire.san();
-    let mut client = LinuxSanClient::new(wire);
+    let mut client = LinuxSanClient::new(wire.clone());
     let identity = timeout_at(by, client.identify(IdentifyRequest {}))
         .await
         .map_err(|_| not_reached(Late::Silent.into()))?;
@@ -145,7 +146,11 @@ pub(super) async fn reach(
         }
         _ => dial.accept(&told).map_err(not_reached)?,
     }
-    Ok((client, told))
+    Ok(Reached {
+        wire,
+        client,
+        san_uuid: told,
+    })
 }
 
 /// The answer to a request. No answer leaves open whether it was done.

@@ -48,6 +48,11 @@ impl Wire {
         Self { san, ..self }
     }
 
+    /// Whether they are the same connection.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.send, &other.send)
+    }
+
     /// The SAN that has proven itself; `None` where nothing proves anything.
     pub(super) fn san(&self) -> Option<Uuid> {
         self.san

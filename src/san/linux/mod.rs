@@ -1,12 +1,13 @@
 //! The Linux SAN (`sanpath san`) as one family: its gRPC client.
 //!
-//! Every attempt makes a connection of its own and asks first who answers. So a dead or half-dead address is found before anything is
-//! sent, and no reconnect behind our back can lead a change to another SAN. Calls are few; a connection costs a round trip or two.
+//! Every attempt asks first who answers. So a dead or half-dead address is found before anything is sent. A connection is one TCP connection and is
+//! never made anew behind our back, which could lead a change to another SAN.
 
 mod connect;
 #[cfg(test)]
 mod guarded_tests;
 mod link;
+mod pool;
 mod read;
 #[cfg(test)]
 mod simulation;
@@ -20,6 +21,7 @@ use tonic::{Response, Status};
 
 pub(super) use self::connect::Way;
 use self::connect::{Client, Dial};
+use self::pool::Pool;
 use super::Until;
 use super::error::SanError;
 use super::family::Family;
@@ -36,6 +38,7 @@ use crate::volume::NodeId;
 pub(super) struct LinuxSan {
     sanhost: Sanhost,
     dial: Box<dyn Dial>,
+    pool: Pool,
 }
 
 impl LinuxSan {
@@ -44,6 +47,7 @@ impl LinuxSan {
         Self {
             sanhost: Sanhost::new(addresses),
             dial: Box::new(way),
+            pool: Pool::default(),
         }
     }
 
@@ -53,6 +57,7 @@ impl LinuxSan {
         Self {
             sanhost: Sanhost::seeded(addresses, seed),
             dial: Box::new(dial),
+            pool: Pool::default(),
         }
     }
 
@@ -70,11 +75,15 @@ impl LinuxSan {
     {
         let (send, read) = (&send, &read);
         let attempt = |attempt: Attempt| async move {
-            let (client, san_uuid) = connect::reach(&*self.dial, &attempt).await?;
+            let reached = connect::reach(&self.pool, &*self.dial, &attempt).await?;
             self.sanhost
-                .recognise(&attempt.address, &san_uuid)
+                .recognise(&attempt.address, &reached.san_uuid)
                 .map_err(|mixed| AttemptError::NotReached(mixed.into()))?;
-            let reply = connect::answered(send(client), attempt.answered_by).await?;
+            let reply = connect::answered(send(reached.client), attempt.answered_by).await;
+            if let Err(AttemptError::NoAnswer(_)) = &reply {
+                self.pool.forget(&attempt.address, &reached.wire);
+            }
+            let reply = reply?;
             read(reply).map_err(|unusable| AttemptError::Answer(unusable.field, unusable.source))
         };
         let errand = Errand::new(call, repeat);
@@ -121,8 +130,8 @@ impl Family for LinuxSan {
     }
 
     async fn identify(&self, attempt: Attempt) -> Result<String, AttemptError> {
-        let (_, san_uuid) = connect::reach(&*self.dial, &attempt).await?;
-        Ok(san_uuid)
+        let reached = connect::reach(&self.pool, &*self.dial, &attempt).await?;
+        Ok(reached.san_uuid)
     }
 
     async fn create_volume(&self, wanted: &NewVolume, until: Until) -> Result<SanVolume, SanError> {

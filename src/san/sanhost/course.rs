@@ -23,8 +23,10 @@ use super::super::Until;
 use super::Repeat;
 use super::roster::{Address, Mixed, Roster};
 
-/// An address that takes longer to be reached is treated as dead. A management network answers in milliseconds.
+/// An address that takes longer to be connected is treated as dead. A management network answers in milliseconds, and it is the kernel that does.
 pub(super) const LONGEST_CONNECT: Duration = Duration::from_secs(3);
+/// A SAN that takes longer to say who it is, is. That may wait for its processors.
+pub(super) const LONGEST_GREETING: Duration = Duration::from_secs(10);
 /// What an address that was reached leaves of the call's time to the others, so that an answer lost there can be looked for.
 const RESERVE: Duration = Duration::from_secs(8);
 /// A SAN that is busy is asked again for so long; after that its answer goes up, for the orchestrator repeats calls too.
@@ -37,7 +39,9 @@ const LONGEST_BUSY_PAUSE: Duration = Duration::from_secs(1);
 pub(in super::super) struct Attempt {
     /// `host:port`.
     pub(in super::super) address: String,
-    /// By when the address must have said who it is.
+    /// By when the address must be connected.
+    pub(in super::super) connected_by: Until,
+    /// By when it must have said who it is.
     pub(in super::super) reached_by: Until,
     /// By when it must have answered.
     pub(in super::super) answered_by: Until,
@@ -195,7 +199,8 @@ impl Course {
         let share = left / shares;
         Attempt {
             address: address.to_string(),
-            reached_by: now + share.min(LONGEST_CONNECT),
+            connected_by: now + share.min(LONGEST_CONNECT),
+            reached_by: now + share.min(LONGEST_GREETING),
             answered_by: now + share.max(left.saturating_sub(RESERVE)),
         }
     }

@@ -138,10 +138,12 @@ fn a_slow_san_has_most_of_the_time_and_a_dead_address_little() {
     let roster = roster(2);
     let mut call = Call::new(Repeat::Never, 30 * SECOND);
     let attempt = call.attempt(&roster);
-    assert_eq!(attempt.reached_by, call.now + 3 * SECOND);
+    assert_eq!(attempt.connected_by, call.now + 3 * SECOND);
+    assert_eq!(attempt.reached_by, call.now + 10 * SECOND);
     assert_eq!(attempt.answered_by, call.now + 22 * SECOND);
     let mut short = Call::new(Repeat::Never, 2 * SECOND);
     let attempt = short.attempt(&roster);
+    assert_eq!(attempt.connected_by, short.now + SECOND);
     assert_eq!(attempt.reached_by, short.now + SECOND);
     assert_eq!(attempt.answered_by, short.now + SECOND);
 }
@@ -194,8 +196,8 @@ proptest! {
             // It always ends: there are fewer attempts than outcomes.
             let (outcome, millis) = outcomes.next().expect("it goes on for ever");
             prop_assert!(call.now < until);
-            prop_assert!(attempt.reached_by <= attempt.answered_by && attempt.answered_by <= until);
-            prop_assert!(attempt.reached_by > call.now);
+            prop_assert!(attempt.connected_by <= attempt.reached_by && attempt.reached_by <= attempt.answered_by && attempt.answered_by <= until);
+            prop_assert!(attempt.connected_by > call.now);
             prop_assert!(!(is_change && is_lost), "a change is sent again before a look");
             let state = roster.state(call.now);
             let is_untried = |name: &String| !call.tried.contains(name);

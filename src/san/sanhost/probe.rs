@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::course::{Attempt, LONGEST_CONNECT};
+use super::course::{Attempt, LONGEST_CONNECT, LONGEST_GREETING};
 use super::roster::{Address, Due};
 use super::{AttemptError, Sanhost};
 use crate::fault::{Fault, chain};
@@ -62,9 +62,10 @@ async fn run(family: Arc<dyn Family>) {
 
 async fn probe(family: Arc<dyn Family>, address: Address) {
     let began = Until::now();
-    let by = began + LONGEST_CONNECT;
+    let by = began + LONGEST_GREETING;
     let attempt = Attempt {
         address: address.to_string(),
+        connected_by: began + LONGEST_CONNECT,
         reached_by: by,
         answered_by: by,
     };

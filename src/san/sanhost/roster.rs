@@ -236,6 +236,7 @@ impl Roster {
             entry.says = Some(san_uuid.to_owned());
         }
         self.settle();
+        self.choose();
         if let Some(mixed) = self.refusal() {
             return Err(mixed);
         }

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 use tonic::body::Body;
 use tonic::codegen::StdError;
 use tonic::codegen::http::{Request, Response};
@@ -177,9 +177,10 @@ impl Net {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Over a connection that was made after so many deaths of the SAN.
     async fn deliver(
         self,
-        address: String,
+        (address, since): (String, u64),
         request: Request<Body>,
     ) -> Result<Response<Body>, StdError> {
         let call = request.uri().path().rsplit('/').next().unwrap().to_owned();
@@ -189,6 +190,9 @@ impl Net {
             net: self.clone(),
             number: ticket,
         };
+        if deaths != since {
+            return Err(broken("the SAN died meanwhile"));
+        }
         match fate {
             Fate::RequestCut => return Err(broken("cut on the way there")),
             Fate::RequestSwallowed | Fate::Partition(_) | Fate::PartitionAll(_) => {
@@ -325,24 +329,26 @@ impl Drop for Ticket {
 #[tonic::async_trait]
 impl Dial for Net {
     async fn open(&self, attempt: &Attempt) -> Result<Wire, Cause> {
-        let (is_cut, down_until) = {
+        let (is_cut, down_until, deaths) = {
             let mut inner = self.inner();
             let now = Until::now();
             inner
                 .cut_until
                 .entry(attempt.address.clone())
                 .or_insert(now);
-            (inner.is_cut(&attempt.address), inner.down_until)
+            let is_cut = inner.is_cut(&attempt.address);
+            (is_cut, inner.down_until, inner.deaths)
         };
         if is_cut {
-            std::future::pending::<()>().await;
+            sleep_until(attempt.connected_by).await;
+            return Err(broken("not connected in time"));
         }
         if Until::now() < down_until {
             return Err(broken("refused"));
         }
         let (net, address) = (self.clone(), attempt.address.clone());
         Ok(Wire::new(move |request| {
-            net.clone().deliver(address.clone(), request)
+            net.clone().deliver((address.clone(), deaths), request)
         }))
     }
 }
