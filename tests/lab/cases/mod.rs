@@ -36,6 +36,7 @@ mod san_lvm;
 mod san_mtls;
 mod san_snapshots;
 mod static_volumes;
+mod sanhost;
 mod trim;
 mod upgrades;
 
@@ -47,6 +48,7 @@ pub fn everyday() -> Vec<Case> {
         kit_boots::CASES,
         lio_two_paths::CASES,
         linux_san::CASES,
+        sanhost::CASES,
         fencing::CASES,
         san_chap::CASES,
         san_mtls::CASES,

@@ -1,0 +1,389 @@
+//! Management addresses on a real network: one is cut under thirty calls at once, comes back, the list is edited live, and another SAN slips into it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use sanpath::csi::proto as csi;
+use sanpath::csi::proto::controller_client::ControllerClient;
+use serde_json::Value;
+use tokio::runtime::Runtime;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+use crate::kit::case::{Case, Lab, SANPATH};
+use crate::kit::certificates;
+use crate::kit::csi::Access;
+use crate::kit::daemons::{self, Daemon};
+use crate::kit::paths;
+use crate::kit::topology::{Link, SAN_NAMESPACE};
+
+pub const CASES: &[Case] = &[Case {
+    name: "sanhost_failover",
+    deadline: Duration::from_secs(420),
+    run: failover,
+}];
+
+const START: Duration = Duration::from_secs(90);
+/// A cool-down and three good probes, on a busy machine.
+const PROVEN: Duration = Duration::from_secs(120);
+/// The file is looked at every 15 s.
+const EDITED: Duration = Duration::from_secs(60);
+/// The driver's own deadline for a call. The sidecars give 10 and 15 s unless told otherwise; but thirty calls at once take an emulated machine 9 s without
+/// any trouble, and a real one less than a second.
+const PATIENCE: Duration = Duration::from_secs(30);
+const BURST: usize = 30;
+const SIZE: i64 = 16 << 20;
+
+fn failover(lab: &mut Lab) -> Result<()> {
+    let first = format!("{}:7420", Link::MANAGEMENT.san_address(1));
+    let second = format!("{}:7420", Link(1).san_address(1));
+    let bench = Bench::start(lab, &[&first, &second])?;
+    bench.wait_for_address(lab, &first, "good", true)?;
+    bench.wait_for_address(lab, &second, "good", false)?;
+    let before = bench.quiet_calls(lab, "before the cut", 3)?;
+
+    burst(lab, &bench)?;
+    let state = bench.address(lab, &first)?;
+    ensure!(state["inUse"] == false, "{state}");
+    ensure!(bench.address(lab, &second)?["inUse"] == true);
+    let paid = failed_attempts()?;
+    let after = bench.quiet_calls(lab, "with a dead first address", 3)?;
+    ensure!(failed_attempts()? == paid, "a call tried the dead address");
+    lab.story(format!(
+        "Calls in quiet took {} ms before and {} ms with the dead address.",
+        before.as_millis(),
+        after.as_millis()
+    ));
+
+    paths::clear(Link::MANAGEMENT)?;
+    let begun = Instant::now();
+    bench.wait_for_address(lab, &first, "good", true)?;
+    lab.story(format!(
+        "The link is back: the first address was used again after {} s.",
+        begun.elapsed().as_secs()
+    ));
+    bench.check_all(BURST + 6)?;
+    edits(lab, &bench, (&first, &second))
+}
+
+/// Thirty volumes are made and published at once, and in the midst of it the first address goes dead.
+fn burst(lab: &Lab, bench: &Bench) -> Result<()> {
+    let begun = Instant::now();
+    let calls: Vec<_> = (0..BURST)
+        .map(|number| {
+            let controller = bench.controller.clone();
+            bench
+                .runtime
+                .spawn(make_and_publish(controller, format!("burst{number}")))
+        })
+        .collect();
+    let pool = lab.pool_folder().join("volumes");
+    lab.wait_for("some volumes to be there", START, || {
+        let made = fs::read_dir(&pool)?.count();
+        Ok((made >= 3 + 6).then_some(()))
+    })?;
+    paths::black_hole(Link::MANAGEMENT)?;
+    let cut = begun.elapsed();
+    let mut longest = Duration::ZERO;
+    for call in calls {
+        let times = bench.runtime.block_on(call)?;
+        let times = times.map_err(|status| anyhow::anyhow!("one of the thirty: {status}"))?;
+        longest = longest.max(times.0).max(times.1);
+    }
+    lab.story(format!(
+        "{BURST} volumes were made and published within {} ms; the first address was cut after {} ms, the longest call took {} ms, {} attempts met the dead address.",
+        begun.elapsed().as_millis(),
+        cut.as_millis(),
+        longest.as_millis(),
+        failed_attempts()?
+    ));
+    Ok(())
+}
+
+/// The list is edited under the running controller, then with another SAN in it, and at last that SAN is there from the start.
+fn edits(lab: &mut Lab, bench: &Bench, (first, second): (&str, &str)) -> Result<()> {
+    let stranger = format!("{}:7420", Link(2).san_address(1));
+    let other_pool = lab.pool_folder().with_extension("other");
+    fs::create_dir_all(&other_pool)?;
+    bench.introduce(lab, "other-san")?;
+    bench.start_san(lab, "other-san", &[&stranger], &other_pool, ":3261")?;
+    bench.write_config(&[&stranger, second, first])?;
+    let told = lab.wait_for("the stranger to be told", EDITED, || {
+        let state = bench.address(lab, &stranger)?;
+        Ok((state["state"] == "stranger").then_some(state))
+    })?;
+    let why = told["error"].as_str().unwrap_or_default();
+    ensure!(why.contains(&stranger) && why.contains("is SAN"), "{told}");
+    bench.wait_for_address(lab, second, "good", true)?;
+    bench.quiet_calls(lab, "with a stranger in the list", 1)?;
+    lab.story(format!("Edited live. {why}"));
+
+    lab.daemons.kill("controller")?;
+    bench.write_config(&[first, &stranger])?;
+    bench.start_controller(lab)?;
+    let told = lab.wait_for("the list to be refused by name", START, || {
+        let call = make_and_publish(bench.controller.clone(), "refused".to_owned());
+        let Err(refused) = bench.runtime.block_on(call) else {
+            bail!("two SANs in one list are not refused");
+        };
+        let told = refused.message().to_owned();
+        ensure!(refused.code() == Code::Unavailable, "{refused}");
+        let is_named = |address| told.contains(&format!("{address} is SAN"));
+        Ok((is_named(first) && is_named(&stranger)).then_some(told))
+    })?;
+    lab.story(format!("From the start: {told}"));
+    let volumes = fs::read_dir(other_pool.join("volumes")).map_or(0, Iterator::count);
+    ensure!(volumes == 0, "the other SAN has {volumes} volumes");
+    bench.write_config(&[first, second])?;
+    lab.wait_for("the list to be put right", EDITED, || {
+        Ok((bench.row(lab)?["refused"].is_null()).then_some(()))
+    })?;
+    bench.remove_all(BURST + 7)?;
+    lab.wait_for("empty targets to be removed", EDITED, || {
+        let targets = fs::read_dir("/sys/kernel/config/target/iscsi")?.flatten();
+        let names = targets.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let left = names.filter(|name| name.contains("dev.sanpath")).count();
+        Ok((left == 0).then_some(()))
+    })?;
+    for daemon in ["controller", "other-san", "san"] {
+        lab.daemons.stop(daemon)?;
+    }
+    Ok(fs::remove_dir_all(other_pool)?)
+}
+
+/// Attempts of calls (not probes) that ended without an answer, as the controller's log has them.
+fn failed_attempts() -> Result<usize> {
+    let log = fs::read_to_string(daemons::log_of("controller"))?;
+    Ok(log.matches("no answer from the SAN").count())
+}
+
+/// How long each of the two calls took.
+async fn make_and_publish(
+    mut controller: ControllerClient<Channel>,
+    name: String,
+) -> Result<(Duration, Duration), Status> {
+    let begun = Instant::now();
+    let mut request = Request::new(csi::CreateVolumeRequest {
+        name,
+        capacity_range: Some(csi::CapacityRange {
+            required_bytes: SIZE,
+            limit_bytes: 0,
+        }),
+        volume_capabilities: vec![Access::Block.capability()],
+        ..csi::CreateVolumeRequest::default()
+    });
+    request.set_timeout(PATIENCE);
+    let made = controller.create_volume(request).await?.into_inner();
+    let created = begun.elapsed();
+    let volume = made
+        .volume
+        .ok_or_else(|| Status::internal("no volume in the answer"))?;
+    let mut request = Request::new(csi::ControllerPublishVolumeRequest {
+        volume_id: volume.volume_id,
+        node_id: node_id(),
+        volume_capability: Some(Access::Block.capability()),
+        volume_context: volume.volume_context,
+        ..csi::ControllerPublishVolumeRequest::default()
+    });
+    request.set_timeout(PATIENCE);
+    controller.controller_publish_volume(request).await?;
+    Ok((created, begun.elapsed() - created))
+}
+
+fn node_id() -> String {
+    "node1/iqn.2026-01.dev.sanpath.lab:node1".to_owned()
+}
+
+/// A SAN and a controller, without any node.
+struct Bench {
+    folder: PathBuf,
+    runtime: Runtime,
+    controller: ControllerClient<Channel>,
+}
+
+impl Bench {
+    fn start(lab: &mut Lab, addresses: &[&str]) -> Result<Self> {
+        let folder = lab.work_folder();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        let socket = folder.join("csi.sock");
+        let channel = {
+            let _inside = runtime.enter();
+            Endpoint::from_shared(format!("unix://{}", socket.display()))?.connect_lazy()
+        };
+        let bench = Bench {
+            folder,
+            runtime,
+            controller: ControllerClient::new(channel),
+        };
+        let pool = lab.pool_folder();
+        let state = bench.state("san");
+        certificates::ensure_of_san(lab, &state)?;
+        certificates::ensure_of_caller(lab, &state, "controller", &bench.tls())?;
+        bench.start_san(lab, "san", addresses, &pool, "")?;
+        bench.write_config(addresses)?;
+        bench.start_controller(lab)?;
+        Ok(bench)
+    }
+
+    /// With a portal on the second path, at this port.
+    fn start_san(
+        &self,
+        lab: &mut Lab,
+        name: &str,
+        addresses: &[&str],
+        pool: &std::path::Path,
+        port: &str,
+    ) -> Result<()> {
+        let state = self.state(name);
+        let portal = format!("{}{port}", Link(2).san_address(1));
+        let mut argv = vec![SANPATH.to_owned(), "san".to_owned()];
+        let mut option = |name: &str, value: String| argv.extend([name.to_owned(), value]);
+        option("--pool", pool.display().to_string());
+        option("--state-dir", state.display().to_string());
+        option("--portal", portal);
+        for address in addresses {
+            option("--listen", (*address).to_owned());
+        }
+        let daemon = Daemon::new(name, argv).in_network(SAN_NAMESPACE);
+        lab.daemons.start(daemon)?;
+        lab.daemons.wait_for_port(name, addresses[0], START)
+    }
+
+    fn state(&self, san: &str) -> PathBuf {
+        self.folder.join(format!("{san}-state"))
+    }
+
+    /// The controller's certificates.
+    fn tls(&self) -> PathBuf {
+        self.folder.join("tls")
+    }
+
+    /// Lets the controller and this other SAN accept each other, as where one authority made the certificates of both.
+    fn introduce(&self, lab: &Lab, other: &str) -> Result<()> {
+        let other = self.state(other);
+        certificates::ensure_of_san(lab, &other)?;
+        let (ours, theirs) = (self.tls().join("ca.crt"), other.join("tls/ca.crt"));
+        let both = fs::read_to_string(&ours)? + &fs::read_to_string(&theirs)?;
+        fs::write(&ours, &both)?;
+        Ok(fs::write(&theirs, &both)?)
+    }
+
+    fn start_controller(&self, lab: &mut Lab) -> Result<()> {
+        let socket = self.folder.join("csi.sock");
+        let argv = [
+            SANPATH.to_owned(),
+            "controller".to_owned(),
+            format!("--endpoint=unix://{}", socket.display()),
+            format!("--config={}", self.folder.join("config.yaml").display()),
+            format!("--runtime-dir={}", self.folder.join("run").display()),
+        ];
+        lab.daemons.start(Daemon::new("controller", argv))?;
+        lab.daemons.wait_for_socket("controller", &socket, START)
+    }
+
+    fn write_config(&self, addresses: &[&str]) -> Result<()> {
+        let addresses = addresses.join(",");
+        let text = format!(
+            "version: 1\npartitions:\n  cluster-a:\n    blockstoragemanager: linux\n    sanhost: {addresses}\n    tls: {}\n",
+            self.tls().display()
+        );
+        let (path, scratch) = (self.folder.join("config.yaml"), self.folder.join("new"));
+        fs::write(&scratch, text)?;
+        Ok(fs::rename(scratch, path)?)
+    }
+
+    /// `sanpath sanhosts` of the one partition.
+    fn row(&self, lab: &Lab) -> Result<Value> {
+        let runtime_dir = self.folder.join("run").display().to_string();
+        let words = [
+            SANPATH,
+            "sanhosts",
+            "cluster-a",
+            "--output=json",
+            "--runtime-dir",
+            &runtime_dir,
+        ];
+        let mut rows: Vec<Value> = serde_json::from_str(&lab.execute(&words)?)?;
+        rows.pop().context("no partition")
+    }
+
+    fn address(&self, lab: &Lab, address: &str) -> Result<Value> {
+        let row = self.row(lab)?;
+        let addresses = row["addresses"].as_array().context("no addresses")?;
+        let found = addresses.iter().find(|it| it["address"] == address);
+        found.cloned().with_context(|| format!("{address}: {row}"))
+    }
+
+    fn wait_for_address(&self, lab: &Lab, address: &str, state: &str, in_use: bool) -> Result<()> {
+        lab.wait_for(
+            &format!("{address} to be {state}, in use: {in_use}"),
+            PROVEN,
+            || {
+                let found = self.address(lab, address)?;
+                Ok((found["state"] == state && found["inUse"] == in_use).then_some(()))
+            },
+        )
+    }
+
+    /// One volume after the other; the longest call.
+    fn quiet_calls(&self, lab: &Lab, when: &str, count: usize) -> Result<Duration> {
+        let mut longest = Duration::ZERO;
+        for number in 0..count {
+            let name = format!("quiet-{}-{number}", when.replace(' ', "-"));
+            let call = make_and_publish(self.controller.clone(), name);
+            let times = self.runtime.block_on(call).context(when.to_owned())?;
+            longest = longest.max(times.0).max(times.1);
+        }
+        lab.story(format!("{when}: {} ms at most", longest.as_millis()));
+        Ok(longest)
+    }
+
+    /// Each volume once, and published once: to the node.
+    fn check_all(&self, count: usize) -> Result<Vec<String>> {
+        let request = csi::ListVolumesRequest::default();
+        let listed = self
+            .runtime
+            .block_on(self.controller.clone().list_volumes(request))?
+            .into_inner();
+        let nodes: BTreeMap<String, Vec<String>> = listed
+            .entries
+            .into_iter()
+            .map(|entry| {
+                let id = entry.volume.unwrap_or_default().volume_id;
+                (id, entry.status.unwrap_or_default().published_node_ids)
+            })
+            .collect();
+        ensure!(nodes.len() == count, "{} volumes, not {count}", nodes.len());
+        for (id, nodes) in &nodes {
+            ensure!(nodes == &[node_id()], "{id} is published to {nodes:?}");
+        }
+        Ok(nodes.into_keys().collect())
+    }
+
+    fn remove_all(&self, count: usize) -> Result<()> {
+        let ids = self.check_all(count)?;
+        let mut controller = self.controller.clone();
+        self.runtime.block_on(async move {
+            for volume_id in ids {
+                let unpublish = csi::ControllerUnpublishVolumeRequest {
+                    volume_id: volume_id.clone(),
+                    node_id: node_id(),
+                    ..csi::ControllerUnpublishVolumeRequest::default()
+                };
+                controller.controller_unpublish_volume(unpublish).await?;
+                let delete = csi::DeleteVolumeRequest {
+                    volume_id,
+                    ..csi::DeleteVolumeRequest::default()
+                };
+                controller.delete_volume(delete).await?;
+            }
+            Ok(())
+        })
+    }
+}
