@@ -48,7 +48,6 @@ pub fn everyday() -> Vec<Case> {
         kit_boots::CASES,
         lio_two_paths::CASES,
         linux_san::CASES,
-        sanhost::CASES,
         fencing::CASES,
         san_chap::CASES,
         san_mtls::CASES,
@@ -102,6 +101,7 @@ pub fn long() -> Vec<Case> {
         detach_attach_races::LONG,
         pile_up::LONG,
         upgrades::LONG,
+        sanhost::LONG,
         san_lvm::LONG,
     ]
     .concat()
