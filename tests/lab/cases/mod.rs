@@ -35,8 +35,8 @@ mod san_chap;
 mod san_lvm;
 mod san_mtls;
 mod san_snapshots;
-mod static_volumes;
 mod sanhost;
+mod static_volumes;
 mod trim;
 mod upgrades;
 
