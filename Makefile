@@ -12,7 +12,7 @@ FUZZ_TARGETS = $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/
 # Debian releases that the lab's guests run beside the usual one.
 OTHER_RELEASES = bookworm
 
-.PHONY: help demo check test test-full fault-table fuzz lab format lint deny unit selftest suite
+.PHONY: bench help demo check test test-full fault-table fuzz lab format lint deny unit selftest suite
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,6 +29,9 @@ test-full: ## the same code with longer rounds (LAB_SCALE, 10 unless said otherw
 	set -e; export LAB_SCALE=$${LAB_SCALE:-10}; \
 	for release in $(OTHER_RELEASES); do LAB_RELEASE=$$release $(MAKE) suite; done; \
 	$(MAKE) test
+
+bench: ## what a thousand volumes cost the Linux SAN: time and memory
+	cargo test --lib -- --ignored --nocapture a_thousand_volumes
 
 fault-table: ## write tests/README.md's table of fault cases from the last run of `make test`
 	@cargo test --test lab -- --fault-table

@@ -18,7 +18,7 @@ pub enum Outcome {
 
 impl Engine {
     /// Makes sure that nothing of `key` is on this machine: `leaving` is made durable first, so that whoever comes late removes what he finds; the
-    /// record goes last. Sessions stay. Can be repeated after a crash at any point.
+    /// record goes last. Sessions stay, but those to a target of its own. Can be repeated after a crash at any point.
     ///
     /// # Errors
     /// See [`DetachError`]. A failed flush is one: its data would be lost.
@@ -39,6 +39,8 @@ impl Engine {
             return Ok(Outcome::Already);
         };
         let (wwid, retry) = (record.export.wwid.clone(), record.no_path_retry);
+        let own_target = record.export.own_target;
+        let sessions: Vec<_> = record.wanted.iter().map(|path| path.nexus()).collect();
         if !record.leaving {
             ledger.write(&Record {
                 leaving: true,
@@ -47,6 +49,9 @@ impl Engine {
         }
         self.release(&wwid, deadline, care)?;
         self.remove_record(key, retry, deadline)?;
+        if own_target {
+            self.end_sessions(&sessions, deadline);
+        }
         Ok(Outcome::Changed)
     }
 

@@ -317,6 +317,7 @@ mod tests {
                 }],
                 blank: true,
                 read_only: false,
+                own_target: false,
             },
             wanted: vec![path.clone()],
             no_path_retry: None,

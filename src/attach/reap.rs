@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Engine;
 use super::error::DetachError;
+use crate::deadline::Deadline;
 use crate::fabric::Nexus;
 use crate::fault::chain;
 use crate::iscsi::{OwnRecord, Session, find_recorded_session};
@@ -14,6 +15,9 @@ use crate::scsi;
 
 /// How long one logout may wait for its portal.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a detach waits for its volume's own sessions to end.
+const LOGOUT: Duration = Duration::from_secs(15);
 
 /// What a round did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +54,23 @@ impl Engine {
         }
         self.remove_unused_interfaces();
         Ok(reaped)
+    }
+
+    /// Ends those of these sessions that are ours and that nobody wants or uses any more. What does not end now, the reaper ends later.
+    pub(super) fn end_sessions(&self, of_volume: &[Nexus], deadline: Deadline) {
+        let deadline = deadline.at_most(self.host.now(), LOGOUT);
+        let initiator = &self.shared.initiator;
+        let own = initiator.own_records(&self.host).unwrap_or_default();
+        for record in own.iter().filter(|own| of_volume.contains(&own.nexus())) {
+            let still = |session: Option<&Session>| {
+                self.is_idle(record, session, &self.wanted_portals().ok())
+                    .unwrap_or(false)
+            };
+            if let Err(error) = initiator.remove_session(&self.host, record, &still, deadline) {
+                let (nexus, error) = (record.nexus(), chain(&error));
+                tracing::warn!(%nexus, error, "the session to a volume's own target is left to the reaper");
+            }
+        }
     }
 
     /// Interface records outlive their last session by no more than a round.

@@ -242,6 +242,7 @@ mod tests {
             }],
             blank: false,
             read_only: false,
+            own_target: false,
         };
         let map = Map {
             name: "m".to_owned(),

@@ -32,4 +32,7 @@ pub struct Export {
     pub blank: bool,
     /// The node may not write.
     pub read_only: bool,
+    /// The targets show this volume alone: sessions to them go with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_target: bool,
 }

@@ -225,6 +225,7 @@ mod tests {
             offers: vec![offer("10.101.1.1"), offer("10.102.1.1")],
             blank: true,
             read_only: false,
+            own_target: false,
         }
     }
 

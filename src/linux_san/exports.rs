@@ -233,6 +233,9 @@ impl Engine {
             offers: self.options.portals.iter().map(offer).collect(),
             blank: record.blank,
             read_only: record.read_only,
+            own_target: self
+                .state
+                .read(|state| state.is_volumes_own(record.target(node))),
         }
     }
 }

@@ -21,6 +21,8 @@ use crate::host::{
 pub(super) struct FakeLio {
     real: Real,
     root: PathBuf,
+    /// Where each link in the tree points to.
+    links: Mutex<BTreeMap<PathBuf, PathBuf>>,
     in_flight: Mutex<bool>,
     landed: Condvar,
     /// Where each content of a block lies: the same content has one place, as if it were shared.
@@ -40,6 +42,7 @@ impl FakeLio {
         Self {
             real: Real::new(Path::new("/")),
             root: root.to_owned(),
+            links: Mutex::default(),
             in_flight: Mutex::new(false),
             landed: Condvar::new(),
             places: Mutex::default(),
@@ -53,6 +56,7 @@ impl FakeLio {
     pub(super) fn reboot(&self) {
         self.lvm.lock().unwrap().reboot();
         fs::remove_dir_all(&self.root).unwrap();
+        self.links.lock().unwrap().clear();
         fs::create_dir_all(self.root.join("core")).unwrap();
     }
 
@@ -105,9 +109,8 @@ impl FakeLio {
 
     /// Whether a link in the tree points to `path`.
     fn is_linked(&self, path: &Path) -> bool {
-        let target = path.strip_prefix(&self.root).unwrap().display().to_string();
-        let link = format!(" -> {target}");
-        self.tree().iter().any(|line| line.ends_with(&link))
+        let links = self.links.lock().unwrap();
+        links.values().any(|target| target == path)
     }
 
     fn set_attribute(&self, path: &Path, parts: &[&str], text: &str) -> io::Result<()> {
@@ -282,7 +285,9 @@ impl World for FakeLio {
                 in_flight = self.landed.wait(in_flight).unwrap();
             }
         }
-        self.real.remove_file(path)
+        self.real.remove_file(path)?;
+        self.links.lock().unwrap().remove(path);
+        Ok(())
     }
 
     fn hard_link(&self, existing: &Path, link: &Path) -> io::Result<()> {
@@ -292,6 +297,8 @@ impl World for FakeLio {
     fn symlink(&self, target: &Path, link: &Path) -> io::Result<()> {
         if self.inside(link).is_some() {
             fs::metadata(target)?;
+            let mut links = self.links.lock().unwrap();
+            links.insert(link.to_owned(), target.to_owned());
         }
         self.real.symlink(target, link)
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -30,6 +31,17 @@ pub enum FormatError {
         #[source]
         source: io::Error,
     },
+    /// The same, of changes that went together.
+    #[error("{path} does not have the change")]
+    Together {
+        /// The file.
+        path: PathBuf,
+        #[source]
+        source: Arc<FormatError>,
+    },
+    /// A bug: the writer died.
+    #[error("the writing of {0} ended without an outcome")]
+    Lost(PathBuf),
     /// It is damaged or foreign.
     #[error("{path} does not hold what sanpath writes there")]
     Content {

@@ -7,6 +7,7 @@
 //! | `format` | the versioned JSON forms: what we write we can read for ever |
 //! | `state` | the one truth: which volumes there are and who has them; changed durably, as a whole |
 //! | `pool/` | where the images are, and proof that it is the right place: files with reflink, or thin volumes of LVM |
+//! | `state_file` | that truth on disk: changes that come together are written together |
 //! | `refusal` | why it says no |
 //! | `places` | which target shows a volume: the node's, one for all, or the volume's |
 //! | `chap` | what initiators have to prove, from the operator's files |
@@ -45,6 +46,7 @@ mod room;
 mod server;
 mod snapshots;
 mod state;
+mod state_file;
 #[cfg(test)]
 mod tests;
 mod volumes;

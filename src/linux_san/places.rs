@@ -150,6 +150,12 @@ impl State {
         nodes.map(|(initiator, _)| initiator.clone()).collect()
     }
 
+    /// Whether the target is for one volume.
+    pub(super) fn is_volumes_own(&self, target: &Iqn) -> bool {
+        let found = self.targets.get(target);
+        found.is_some_and(|record| record.volume.is_some())
+    }
+
     /// Whether we made this target.
     pub(super) fn knows_target(&self, target: &str) -> bool {
         let own = self.nodes.values().map(|node| &node.target);

@@ -1,21 +1,17 @@
 //! What the SAN knows: its volumes and who has them.
 //!
-//! One JSON file, replaced as a whole. Every change is a function on a copy; only when the copy is on disk does it become the truth.
-//! The rules of giving out (`allot_export`) live here as pure code; `exports`, `drain` and `volumes` call them.
+//! Every change is a function on a copy; only when the copy is on disk (`state_file`) does it become the truth. The rules of giving out (`allot_export`) live here as pure code; `exports`, `drain` and `volumes` call them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use super::exports::ExportRequest;
-use super::format::{self, FormatError, VERSION};
+use super::format::VERSION;
 use super::names::{SanUuid, Serial, SnapshotKey, VolumeKey};
 use super::places::{Layout, Place, TargetRecord, next_in_round};
 use super::refusal::Refusal;
 use crate::fabric::{Iqn, Lun, Wwid};
-use crate::host::Host;
 
 /// LUN 0 stays unused (it answers REPORT LUNS even without a disk), and 255 is the last that every addressing method can carry.
 const LUNS: std::ops::RangeInclusive<u16> = 1..=255;
@@ -356,69 +352,14 @@ impl ExportRecord {
     }
 }
 
-/// The state on disk and in memory.
-pub(super) struct StateFile {
-    host: Host,
-    path: PathBuf,
-    current: Mutex<State>,
-}
-
-impl StateFile {
-    fn path_in(state_dir: &Path) -> PathBuf {
-        state_dir.join("state.json")
-    }
-
-    /// The state of an earlier run.
-    pub(super) fn find(host: &Host, state_dir: &Path) -> Result<Option<Self>, FormatError> {
-        let path = Self::path_in(state_dir);
-        let found: Option<State> = format::find(host, &path)?;
-        Ok(found.map(|state| Self {
-            host: host.clone(),
-            path,
-            current: Mutex::new(state),
-        }))
-    }
-
-    /// The state of a first run, on disk.
-    pub(super) fn create(host: &Host, state_dir: &Path, state: State) -> Result<Self, FormatError> {
-        let path = Self::path_in(state_dir);
-        format::replace(host, &path, &state)?;
-        Ok(Self {
-            host: host.clone(),
-            path,
-            current: Mutex::new(state),
-        })
-    }
-
-    /// Looks at the state.
-    pub(super) fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        look(&self.lock())
-    }
-
-    /// Changes the state: on disk first, then in memory. Nothing changes when `change` or the disk refuses.
-    pub(super) fn change<T, E: From<FormatError>>(
-        &self,
-        change: impl FnOnce(&mut State) -> Result<T, E>,
-    ) -> Result<T, E> {
-        let mut current = self.lock();
-        let mut next = current.clone();
-        let outcome = change(&mut next)?;
-        if next != *current {
-            format::replace(&self.host, &self.path, &next)?;
-            *current = next;
-        }
-        Ok(outcome)
-    }
-
-    /// The state is replaced in one assignment, so a panic elsewhere leaves it whole.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::super::format::FormatError;
+    use super::super::state_file::StateFile;
     use super::*;
+    use crate::host::Host;
 
     const GOLDEN: &str = include_str!("golden/state-v1.json");
     /// With exports that are not at the node's own target.

@@ -7,6 +7,7 @@ mod expansion;
 mod layouts;
 mod lifecycle;
 mod lvm;
+mod scale;
 mod snapshots;
 mod start;
 

@@ -56,6 +56,8 @@ impl PublishContext {
             ("readOnly", export.read_only.to_string()),
         ]
         .into_iter()
+        // Nodes of before would not miss it: their sessions end when they are idle.
+        .chain(export.own_target.then(|| ("ownTarget", true.to_string())))
         .map(|(key, value)| (key.to_owned(), value))
         .collect()
     }
@@ -83,6 +85,7 @@ impl PublishContext {
             offers,
             blank: value(map, "blank")?,
             read_only: value(map, "readOnly")?,
+            own_target: map.contains_key("ownTarget") && value(map, "ownTarget")?,
         }))
     }
 }
@@ -157,6 +160,18 @@ mod tests {
     }
 
     #[test]
+    fn a_target_of_the_volumes_own_is_told_and_read() {
+        let mut map = golden();
+        map.insert("ownTarget".to_owned(), "true".to_owned());
+        let context = PublishContext::from_map(&map).unwrap();
+        assert!(context.0.own_target);
+        assert_eq!(context.to_map(), map);
+        map.insert("ownTarget".to_owned(), "perhaps".to_owned());
+        let wrong = PublishContext::from_map(&map).unwrap_err();
+        assert!(wrong.to_string().contains("ownTarget"), "{wrong}");
+    }
+
+    #[test]
     fn what_is_missing_or_wrong_is_named() {
         for key in [
             "version",
@@ -221,7 +236,7 @@ mod tests {
                 iqn: iqn.parse().unwrap(),
                 lun: Lun(lun),
             });
-            Export { wwid: digits.parse().unwrap(), size, offers: offers.collect(), blank, read_only }
+            Export { wwid: digits.parse().unwrap(), size, offers: offers.collect(), blank, read_only, own_target: false }
         }
     }
 

@@ -38,6 +38,7 @@ fn record(wanted: &[u8]) -> Record {
                 offers: offers.collect(),
                 blank: true,
                 read_only: false,
+                own_target: false,
             },
             wanted: wanted.iter().copied().map(path).collect(),
             no_path_retry: None,

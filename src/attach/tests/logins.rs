@@ -76,3 +76,31 @@ fn an_iscsiadm_that_knows_no_manual_scan_serves_all_the_same() {
     rig.fake.settle();
     assert!(rig.fake.leftovers().of_volumes().disks.is_empty());
 }
+
+#[test]
+fn sessions_to_a_volumes_own_target_end_with_it_and_others_stay() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let (disk, neighbour) = (rig.volume(5), rig.volume(6));
+    let own = |engine: &Engine| {
+        let mut want = rig.want(engine, disk);
+        want.export.own_target = true;
+        want
+    };
+    rig.ensure(&engine, neighbour).unwrap();
+    engine.ensure(&own(&engine)).unwrap();
+    rig.detach(&engine, disk).unwrap();
+    // The array of this rig shows all at one target: what somebody else uses stays, whatever the export says.
+    assert_eq!(rig.fake.session_count(), 2);
+    engine.ensure(&own(&engine)).unwrap();
+    rig.detach(&engine, neighbour).unwrap();
+    assert_eq!(rig.fake.session_count(), 2);
+    rig.detach(&engine, disk).unwrap();
+    assert_eq!(rig.fake.session_count(), 0);
+    assert!(
+        rig.fake.leftovers().is_empty(),
+        "{:?}",
+        rig.fake.leftovers()
+    );
+    rig.assert_clean();
+}

@@ -196,6 +196,7 @@ impl San {
             offers,
             blank: disk.is_blank(),
             read_only: false,
+            own_target: false,
         }
     }
 }

@@ -231,6 +231,7 @@ pub(super) fn export(export: fabric::Export) -> pb::Export {
         offers: export.offers.into_iter().map(offer).collect(),
         blank: export.blank,
         read_only: export.read_only,
+        own_target: export.own_target,
     }
 }
 

@@ -118,6 +118,7 @@ impl Inner {
             offers: vec![offer("10.101.1.1:3260"), offer("10.102.1.1:3260")],
             blank: true,
             read_only: request.read_only,
+            own_target: false,
         })
     }
 }

@@ -204,6 +204,7 @@ pub(super) fn export(wire: wire::Export) -> Result<Export, Unusable> {
             .collect::<Result<_, _>>()?,
         blank: wire.blank,
         read_only: wire.read_only,
+        own_target: wire.own_target,
     })
 }
 

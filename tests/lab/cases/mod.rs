@@ -37,6 +37,7 @@ mod san_mtls;
 mod san_snapshots;
 mod sanhost;
 mod static_volumes;
+mod san_layouts;
 mod trim;
 mod upgrades;
 
@@ -95,6 +96,7 @@ pub fn long() -> Vec<Case> {
         heal::LONG,
         luks::LONG,
         recovery::CASES,
+        san_layouts::LONG,
         config_lost::LONG,
         trim::CASES,
         crash_loop::LONG,

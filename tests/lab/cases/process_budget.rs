@@ -82,7 +82,7 @@ fn process_budget(lab: &mut Lab) -> Result<()> {
 }
 
 /// Makes a call that may start `most` processes beside the tools of file systems. What is counted must be what the plugin itself counted.
-fn within(
+pub(super) fn within(
     lab: &Lab,
     what: &str,
     most: usize,
