@@ -193,6 +193,9 @@ pub struct SanArguments {
     /// A data portal, `address[:port]`; may be repeated. One for each path.
     #[arg(long, required = true)]
     pub portal: Vec<Portal>,
+    /// A data portal of a second group, `address[:port]`; may be repeated. Hosts are told how each group answers, so that one link's maintenance can be announced.
+    #[arg(long)]
+    pub second_portal: Vec<Portal>,
     /// Which target a volume is shown at: one for each `node`, one `shared` by all nodes and volumes, or one for each `volume`. Holds for new exports; those that
     /// are there stay where they are.
     #[arg(long, default_value = "node", value_parser = ["node", "shared", "volume"])]

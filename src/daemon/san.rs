@@ -17,6 +17,7 @@ pub(super) async fn run(arguments: SanArguments, stop: CancellationToken) -> any
     let options = SanOptions {
         state_dir: arguments.state_dir,
         drain_deadline: arguments.drain_deadline,
+        second_portals: arguments.second_portal,
         layout: arguments.layout.parse().map_err(anyhow::Error::msg)?,
         secrets: arguments.credentials.map(|from| secrets_in(from, &host)),
         management: if arguments.insecure_plaintext {

@@ -177,7 +177,7 @@ impl Engine {
                 Ok(_) => unserved.push(node.name.clone()),
                 Err(error) => unserved.push(unread(node, &error)),
             }
-            match self.lio.missing_portals(at.target, &self.options.portals) {
+            match self.lio.missing_portals(at.target, &self.options.groups()) {
                 Ok(missing) => deaf.extend(self.deaf(node, &missing)),
                 Err(error) => unserved.push(unread(node, &error)),
             }
@@ -197,7 +197,7 @@ impl Engine {
 
     fn deaf(&self, node: &NodeRecord, missing: &[Portal]) -> Option<(Grade, String)> {
         let portals: Vec<String> = missing.iter().map(ToString::to_string).collect();
-        let grade = if missing.len() == self.options.portals.len() {
+        let grade = if missing.len() == self.portals().len() {
             Grade::Inaccessible
         } else {
             Grade::Degraded

@@ -77,6 +77,15 @@ type Pair = (VolumeKey, Iqn);
 #[derive(Default)]
 pub(super) struct Drains(Mutex<BTreeMap<Pair, Arc<Drain>>>);
 
+#[cfg(test)]
+impl Drains {
+    /// Whether no removal is under way.
+    pub(super) fn is_quiet(&self) -> bool {
+        let drains = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drains.is_empty()
+    }
+}
+
 /// One removal under way.
 #[derive(Default)]
 struct Drain {

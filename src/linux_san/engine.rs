@@ -94,7 +94,7 @@ impl Engine {
         };
         let adapter = state.read(|state| state.san_uuid.adapter(plugin));
         Ok(Arc::new(Self {
-            lio: Lio::new(host, &options.configfs, adapter),
+            lio: Lio::new(host, &options.configfs, adapter, options.group_count()),
             host: host.clone(),
             options,
             state,
@@ -127,8 +127,8 @@ impl Engine {
 
     /// Where the targets listen.
     #[must_use]
-    pub fn portals(&self) -> &[Portal] {
-        &self.options.portals
+    pub fn portals(&self) -> Vec<Portal> {
+        self.options.groups().concat()
     }
 
     pub(super) fn lock_kernel(&self) -> MutexGuard<'_, ()> {

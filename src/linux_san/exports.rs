@@ -172,7 +172,7 @@ impl Engine {
         let target = record.target(node);
         self.ensure_target(target, &wanted.initiator)?;
         self.ensure_mapped(&wanted.key, &wanted.initiator, node, record)?;
-        Ok(self.lio.ensure_portals(target, &self.options.portals)?)
+        Ok(self.lio.ensure_portals(target, &self.options.groups())?)
     }
 
     /// The volume as a disk in the kernel. Its image has been proved.
@@ -196,6 +196,7 @@ impl Engine {
             backing: &self.pool.backing(key),
             size: volume.size,
             serial: &volume.serial.to_string(),
+            access: &self.told_access(),
         })
     }
 
@@ -230,7 +231,7 @@ impl Engine {
         Export {
             wwid: volume.serial.wwid(),
             size: volume.size,
-            offers: self.options.portals.iter().map(offer).collect(),
+            offers: self.portals().iter().map(offer).collect(),
             blank: record.blank,
             read_only: record.read_only,
             own_target: self

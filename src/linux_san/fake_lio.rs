@@ -120,6 +120,19 @@ impl FakeLio {
             ["core", _, _, "control"] if fs::read_to_string(dir.join("enable"))?.trim() == "1" => {
                 return resize_backstore(dir, text);
             }
+            ["core", _, _, "alua", _, "alua_access_type"] => {
+                assert_eq!(text, "1");
+                return fs::write(path, "Implicit\n");
+            }
+            ["core", _, _, "alua", _, "alua_access_state"] => {
+                let id = fs::read_to_string(dir.join("tg_pt_gp_id"))?;
+                if id.trim().is_empty() {
+                    return Err(io::ErrorKind::InvalidInput.into());
+                }
+            }
+            ["iscsi", _, _, "lun", _, "alua_tg_pt_gp"] => {
+                return fs::write(path, format!("TG Port Alias: {text}\n"));
+            }
             ["core", _, name, "wwn", "vpd_unit_serial"] => {
                 let backstore = dir.parent().unwrap();
                 assert!(backstore.ends_with(name));
@@ -192,13 +205,22 @@ fn populate(path: &Path, parts: &[&str]) -> io::Result<()> {
             }
             dir("attrib")?;
             dir("wwn")?;
+            dir("alua")?;
+            dir("alua/default_tg_pt_gp")?;
             file("enable", "0\n")?;
             file("attrib/emulate_tpu", "0\n")?;
             file("attrib/emulate_write_cache", "0\n")?;
             file("wwn/vpd_unit_serial", "T10 VPD Unit Serial Number: \n")
         }
+        ["core", _, _, "alua", _] => {
+            file("tg_pt_gp_id", "")?;
+            file("alua_access_type", "Implicit and Explicit\n")?;
+            file("alua_access_state", "0\n")?;
+            file("nonop_delay_msecs", "100\n")
+        }
         ["iscsi"] => dir("discovery_auth"),
-        ["iscsi", _, "tpgt_1"] => {
+        ["iscsi", _, group, "lun", _] if group.starts_with("tpgt_") => file("alua_tg_pt_gp", "\n"),
+        ["iscsi", _, group] if group.starts_with("tpgt_") => {
             for name in ["attrib", "np", "lun", "acls", "auth", "param"] {
                 dir(name)?;
             }
@@ -213,7 +235,7 @@ fn populate(path: &Path, parts: &[&str]) -> io::Result<()> {
             }
             Ok(())
         }
-        ["iscsi", _, "tpgt_1", "acls", initiator] => {
+        ["iscsi", _, _, "acls", initiator] => {
             dir("attrib")?;
             dir("auth")?;
             for name in ["userid", "password", "userid_mutual", "password_mutual"] {
@@ -222,7 +244,7 @@ fn populate(path: &Path, parts: &[&str]) -> io::Result<()> {
             let text = format!("No active iSCSI Session for Initiator Endpoint: {initiator}\n");
             file("info", &text)
         }
-        ["iscsi", _, "tpgt_1", "acls", _, _] => file("write_protect", "0\n"),
+        ["iscsi", _, _, "acls", _, _] => file("write_protect", "0\n"),
         _ => Ok(()),
     }
 }
@@ -232,6 +254,8 @@ fn is_made_by_hand(parts: &[&str]) -> bool {
     let brought = [
         "attrib",
         "wwn",
+        "alua",
+        "default_tg_pt_gp",
         "discovery_auth",
         "np",
         "lun",
@@ -277,7 +301,7 @@ impl World for FakeLio {
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let parts = self.inside(path).unwrap_or_default();
-        if let ["iscsi", _, "tpgt_1", "lun", ..] = parts[..]
+        if let ["iscsi", _, _, "lun", ..] = parts[..]
             && path.is_symlink()
         {
             let mut in_flight = self.in_flight.lock().unwrap();

@@ -10,6 +10,7 @@
 //! | `state_file` | that truth on disk: changes that come together are written together |
 //! | `refusal` | why it says no |
 //! | `places` | which target shows a volume: the node's, one for all, or the volume's |
+//! | `access` | two groups of portals, and how each answers |
 //! | `chap` | what initiators have to prove, from the operator's files |
 //! | `lio/` | the kernel's target, through configfs |
 //! | `engine` | what the operations share; opening it, first start or not |
@@ -24,6 +25,7 @@
 //! the kernel when something is given (so a crash is completed) and behind it when something is taken away (so a crash is repeated).
 
 mod certificates;
+mod access;
 mod chap;
 mod check;
 mod drain;
@@ -52,6 +54,7 @@ mod tests;
 mod volumes;
 
 pub use certificates::{Certificates, CertificatesError, Issued};
+pub use access::{Access, AccessError, PortalGroup};
 pub use chap::{ChapError, Secrets, TargetError};
 pub use check::{CheckedPage, CheckedVolume, Grade, Trouble};
 pub use drain::UnexportError;

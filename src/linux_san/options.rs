@@ -25,6 +25,8 @@ pub struct SanOptions {
     pub state_dir: PathBuf,
     /// Where the targets listen: every one is offered for every volume.
     pub portals: Vec<Portal>,
+    /// Those of a second group, whose state hosts are told apart from the first one's; may be none.
+    pub second_portals: Vec<Portal>,
     /// The beginning of every target's name.
     pub target_prefix: String,
     /// How long an unexport waits for the kernel to land what is in flight.
@@ -87,6 +89,9 @@ pub enum OptionsError {
     /// A node cannot connect to a wildcard.
     #[error("the data portal {0} must be an address that nodes can connect to")]
     Wildcard(Portal),
+    /// The kernel has each portal in one group.
+    #[error("the data portal {0} is given in both groups")]
+    TwoGroups(Portal),
     /// The names of targets are made from it.
     #[error("the target prefix {0:?} must be an iqn. name of at most {MAX_PREFIX_BYTES} bytes")]
     Prefix(String),
@@ -100,6 +105,7 @@ impl SanOptions {
             pool: pool.to_owned(),
             state_dir: PathBuf::from("/var/lib/sanpath/san"),
             portals,
+            second_portals: Vec::new(),
             target_prefix: "iqn.2026-11.dev.sanpath".to_owned(),
             drain_deadline: Duration::from_secs(20),
             layout: Layout::Node,
@@ -167,15 +173,31 @@ impl SanOptions {
     }
 
     fn check_portals(&self) -> Result<(), OptionsError> {
-        match self.portals.len() {
-            0 => return Err(OptionsError::NoPortal),
+        match self.portals.len() + self.second_portals.len() {
+            _ if self.portals.is_empty() => return Err(OptionsError::NoPortal),
             many if many > MAX_OFFERS => return Err(OptionsError::ManyPortals(many)),
             _ => {}
         }
-        match self.portals.iter().find(|p| p.address().is_unspecified()) {
-            Some(portal) => Err(OptionsError::Wildcard(*portal)),
+        let mut all = self.portals.iter().chain(&self.second_portals);
+        if let Some(portal) = all.find(|portal| portal.address().is_unspecified()) {
+            return Err(OptionsError::Wildcard(*portal));
+        }
+        let mut second = self.second_portals.iter();
+        match second.find(|portal| self.portals.contains(portal)) {
+            Some(portal) => Err(OptionsError::TwoGroups(*portal)),
             None => Ok(()),
         }
+    }
+
+    /// The portals, group by group.
+    pub(super) fn groups(&self) -> Vec<&[Portal]> {
+        let all = [self.portals.as_slice(), self.second_portals.as_slice()];
+        all.into_iter().filter(|it| !it.is_empty()).collect()
+    }
+
+    /// How many groups there are.
+    pub(super) fn group_count(&self) -> u16 {
+        if self.second_portals.is_empty() { 1 } else { 2 }
     }
 }
 

@@ -96,7 +96,7 @@ impl Engine {
 
     /// Whether the target listens on every portal now.
     fn listen(&self, target: &Iqn) -> bool {
-        let listens = self.lio.ensure_portals(target, &self.options.portals);
+        let listens = self.lio.ensure_portals(target, &self.options.groups());
         if let Err(error) = &listens {
             let reason = chain(error);
             tracing::error!(%target, reason, "a target does not listen on every portal");

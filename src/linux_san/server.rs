@@ -354,9 +354,23 @@ impl LinuxSan for Service {
         _: Request<pb::ListPortalsRequest>,
     ) -> Reply<pb::ListPortalsResponse> {
         let portals = self.engine.portals();
+        let groups = self.engine.portal_groups();
         Ok(Response::new(pb::ListPortalsResponse {
             portals: portals.iter().map(ToString::to_string).collect(),
+            groups: groups.into_iter().map(wire::portal_group).collect(),
         }))
+    }
+
+    async fn set_portal_group(
+        &self,
+        request: Request<pb::SetPortalGroupRequest>,
+    ) -> Reply<pb::SetPortalGroupResponse> {
+        let (group, access) = wire::group_access(&request.into_inner())?;
+        let set = self.alone("portal groups", move |engine| {
+            engine.set_access(group, access)
+        });
+        set.await?;
+        Ok(Response::new(pb::SetPortalGroupResponse {}))
     }
 
     async fn create_volume(&self, request: Request<pb::CreateVolumeRequest>) -> Reply<pb::Volume> {

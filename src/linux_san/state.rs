@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::access::Access;
 use super::exports::ExportRequest;
 use super::format::VERSION;
 use super::names::{SanUuid, Serial, SnapshotKey, VolumeKey};
@@ -32,6 +33,9 @@ pub(super) struct State {
     /// Targets that are not one node's own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) targets: BTreeMap<Iqn, TargetRecord>,
+    /// Portal groups that do not answer as usual.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) access: BTreeMap<u16, Access>,
 }
 
 /// One volume.
@@ -138,6 +142,7 @@ impl State {
             snapshots: BTreeMap::new(),
             nodes: BTreeMap::new(),
             targets: BTreeMap::new(),
+            access: BTreeMap::new(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The whole engine over real files and a configfs that behaves.
 
+mod access;
 mod chap;
 mod check;
 mod crashes;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Lio, LioError};
 use crate::linux_san::pool::Backing;
+use crate::linux_san::access::Access;
 
 /// What the kernel puts before the serial when it is read back (`target_wwn_vpd_unit_serial_show`).
 const SERIAL_LABEL: &str = "T10 VPD Unit Serial Number:";
@@ -23,6 +24,8 @@ pub(in crate::linux_san) struct Backstore<'a> {
     pub(in crate::linux_san) size: u64,
     /// What initiators know it by.
     pub(in crate::linux_san) serial: &'a str,
+    /// What it tells of each portal group; nothing where there is one.
+    pub(in crate::linux_san) access: &'a [(u16, Access)],
 }
 
 impl Backstore<'_> {
@@ -86,7 +89,8 @@ impl Lio {
         for (name, value) in ATTRIBUTES {
             self.ensure_attribute(&dir.join("attrib").join(name), value)?;
         }
-        Ok(())
+        let mut access = wanted.access.iter();
+        access.try_for_each(|(tag, access)| self.ensure_access(&dir, *tag, *access))
     }
 
     /// The kernel takes a larger size while initiators use the disk. They are told nothing and have to ask. Never a smaller one.
@@ -155,6 +159,7 @@ impl Lio {
     /// Removes the disk, and our adapter with the last one; the image stays.
     pub(in crate::linux_san) fn remove_backstore(&self, name: &str) -> Result<(), LioError> {
         let adapter = self.root.join("core").join(&self.adapter);
+        self.remove_access(&adapter.join(name))?;
         self.remove_directory(&adapter.join(name))?;
         let attributes = ["hba_info", "hba_mode"];
         let is_disk = |path: &PathBuf| attributes.iter().all(|name| !path.ends_with(name));

@@ -4,6 +4,7 @@
 //! each can be entered again after any crash. Only objects with names of ours are touched. The engine calls this; volumes, nodes
 //! and the state file are unknown here.
 
+mod access;
 mod backstore;
 mod lun;
 mod target;
@@ -84,12 +85,15 @@ pub(super) struct Lio {
     host: Host,
     root: PathBuf,
     adapter: String,
+    /// The numbers of each target's portal groups.
+    tags: Vec<u16>,
 }
 
 impl Lio {
-    /// The tree at `root`, with our backstores under `adapter`.
-    pub(super) fn new(host: &Host, root: &Path, adapter: String) -> Self {
+    /// The tree at `root`, with our backstores under `adapter` and so many portal groups in each target.
+    pub(super) fn new(host: &Host, root: &Path, adapter: String, groups: u16) -> Self {
         Self {
+            tags: (1..=groups).collect(),
             host: host.clone(),
             root: root.to_owned(),
             adapter,

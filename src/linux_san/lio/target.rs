@@ -1,5 +1,6 @@
 //! Targets: one for each initiator, with one access list entry and all portals.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{Lio, LioError};
@@ -15,22 +16,36 @@ const ATTRIBUTES: [(&str, &str); 3] = [
 /// How `info` of an access list entry begins while nobody is logged in (`lio_target_nacl_info_show`).
 const NO_SESSION: &str = "No active iSCSI Session";
 
+/// How the directories of portal groups are named, before the number.
+const GROUP: &str = "tpgt_";
+
 impl Lio {
     fn target_dir(&self, target: &Iqn) -> PathBuf {
         self.root.join("iscsi").join(target.as_str())
     }
 
-    /// The target's one portal group.
-    pub(super) fn group_tail(target: &Iqn) -> PathBuf {
-        Path::new("iscsi").join(target.as_str()).join("tpgt_1")
+    /// One of the target's portal groups.
+    pub(super) fn group_tail(target: &Iqn, tag: u16) -> PathBuf {
+        Path::new("iscsi")
+            .join(target.as_str())
+            .join(format!("{GROUP}{tag}"))
     }
 
-    pub(super) fn group_dir(&self, target: &Iqn) -> PathBuf {
-        self.root.join(Self::group_tail(target))
+    fn group_dir(&self, target: &Iqn, tag: u16) -> PathBuf {
+        self.root.join(Self::group_tail(target, tag))
     }
 
-    pub(super) fn entry_dir(&self, target: &Iqn, initiator: &Iqn) -> PathBuf {
-        self.group_dir(target).join("acls").join(initiator.as_str())
+    /// The numbers of the groups that the target has, be they wanted or not.
+    pub(super) fn tags_of(&self, target: &Iqn) -> Result<Vec<u16>, LioError> {
+        let groups = self.list(&self.target_dir(target))?;
+        let names = groups.iter().filter_map(|path| path.file_name()?.to_str());
+        let tags = names.filter_map(|name| name.strip_prefix(GROUP)?.parse().ok());
+        Ok(tags.collect())
+    }
+
+    pub(super) fn entry_dir(&self, target: &Iqn, tag: u16, initiator: &Iqn) -> PathBuf {
+        let group = self.group_dir(target, tag);
+        group.join("acls").join(initiator.as_str())
     }
 
     /// Makes the target for its initiator, who has to prove what `chap` says; it listens nowhere yet.
@@ -40,12 +55,14 @@ impl Lio {
         initiator: &Iqn,
         chap: Option<&Chap>,
     ) -> Result<(), LioError> {
-        let group = self.group_dir(target);
-        self.ensure_directory(&group)?;
-        for (name, value) in ATTRIBUTES {
-            self.ensure_attribute(&group.join("attrib").join(name), value)?;
+        for tag in &self.tags {
+            let group = self.group_dir(target, *tag);
+            self.ensure_directory(&group)?;
+            for (name, value) in ATTRIBUTES {
+                self.ensure_attribute(&group.join("attrib").join(name), value)?;
+            }
+            self.ensure_directory(&self.entry_dir(target, *tag, initiator))?;
         }
-        self.ensure_directory(&self.entry_dir(target, initiator))?;
         self.ensure_chap(target, initiator, chap).map(drop)
     }
 
@@ -55,7 +72,15 @@ impl Lio {
         target: &Iqn,
         initiator: &Iqn,
     ) -> Result<bool, LioError> {
-        Ok(self.find(&self.entry_dir(target, initiator))?.is_some())
+        // Made in all groups, or the target is not ready yet.
+        let has = |tag: &u16| {
+            Ok(self
+                .find(&self.entry_dir(target, *tag, initiator))?
+                .is_some())
+        };
+        self.tags
+            .iter()
+            .try_fold(true, |all, tag| Ok(all && has(tag)?))
     }
 
     /// Has logins proven as `chap` says, both ways if it has a side for the target; without it nothing is asked for. Whether something had to be changed.
@@ -65,14 +90,25 @@ impl Lio {
         initiator: &Iqn,
         chap: Option<&Chap>,
     ) -> Result<bool, LioError> {
-        let auth = self.entry_dir(target, initiator).join("auth");
+        let mut changed = false;
+        for tag in &self.tags {
+            changed |= self.ensure_chap_at(target, *tag, initiator, chap)?;
+        }
+        Ok(changed)
+    }
+
+    fn ensure_chap_at(
+        &self,
+        target: &Iqn,
+        tag: u16,
+        initiator: &Iqn,
+        chap: Option<&Chap>,
+    ) -> Result<bool, LioError> {
+        let auth = self.entry_dir(target, tag, initiator).join("auth");
+        let mutual = chap.and_then(|chap| chap.target.as_ref());
         let sides = [
             ("userid", "password", chap.map(|chap| &chap.initiator)),
-            (
-                "userid_mutual",
-                "password_mutual",
-                chap.and_then(|chap| chap.target.as_ref()),
-            ),
+            ("userid_mutual", "password_mutual", mutual),
         ];
         let mut changed = false;
         for (name, secret, user) in sides {
@@ -82,7 +118,7 @@ impl Lio {
         }
         // Last: nobody is asked for what is not there yet.
         let asked = if chap.is_some() { "1" } else { "0" };
-        let path = self.group_dir(target).join("attrib/authentication");
+        let path = self.group_dir(target, tag).join("attrib/authentication");
         self.ensure_attribute(&path, asked)?;
         Ok(changed)
     }
@@ -102,44 +138,56 @@ impl Lio {
         })
     }
 
-    /// Lets the target listen on exactly these portals. Comes last: an initiator that logs in must find all its LUNs. A portal that cannot
+    /// Lets each group of the target listen on exactly its portals. Comes last: an initiator that logs in must find all its LUNs. A portal that cannot
     /// be had is an error, and takes none of the others away.
     pub(in crate::linux_san) fn ensure_portals(
         &self,
         target: &Iqn,
-        portals: &[Portal],
+        groups: &[&[Portal]],
     ) -> Result<(), LioError> {
-        let group = self.group_dir(target);
-        let np = group.join("np");
-        let wanted: Vec<PathBuf> = portals.iter().map(|p| np.join(p.to_string())).collect();
-        for stale in self.list(&np)? {
-            if !wanted.contains(&stale) {
-                self.remove_directory(&stale)?;
+        let np = |tag: u16| self.group_dir(target, tag).join("np");
+        let wanted: Vec<(u16, PathBuf)> = (1..)
+            .zip(groups)
+            .flat_map(|(tag, portals)| portals.iter().map(move |at| (tag, at.to_string())))
+            .map(|(tag, at)| (tag, np(tag).join(at)))
+            .collect();
+        // From everywhere first: one may have gone from one group to the other.
+        for tag in self.tags_of(target)? {
+            for stale in self.list(&np(tag))? {
+                if !wanted.iter().any(|(_, portal)| *portal == stale) {
+                    self.remove_directory(&stale)?;
+                }
             }
         }
         let mut outcome = Ok(());
-        for portal in &wanted {
+        for (_, portal) in &wanted {
             outcome = outcome.and(self.ensure_directory(portal));
         }
-        self.ensure_attribute(&group.join("enable"), "1")?;
+        for tag in &self.tags {
+            self.ensure_attribute(&self.group_dir(target, *tag).join("enable"), "1")?;
+        }
         outcome
     }
 
-    /// On which of these portals the target does not listen.
+    /// On which of these portals, group by group, the target does not listen.
     pub(in crate::linux_san) fn missing_portals(
         &self,
         target: &Iqn,
-        portals: &[Portal],
+        groups: &[&[Portal]],
     ) -> Result<Vec<Portal>, LioError> {
-        let group = self.group_dir(target);
-        let listening = if self.shows(&group.join("enable"), "1")? {
-            self.list(&group.join("np"))?
-        } else {
-            Vec::new()
-        };
-        let np = group.join("np");
-        let missing = |portal: &&Portal| !listening.contains(&np.join(portal.to_string()));
-        Ok(portals.iter().filter(missing).copied().collect())
+        let mut missing = Vec::new();
+        for (tag, portals) in (1..).zip(groups) {
+            let group = self.group_dir(target, tag);
+            let np = group.join("np");
+            let listening = if self.shows(&group.join("enable"), "1")? {
+                self.list(&np)?
+            } else {
+                Vec::new()
+            };
+            let is_missing = |portal: &&Portal| !listening.contains(&np.join(portal.to_string()));
+            missing.extend(portals.iter().filter(is_missing).copied());
+        }
+        Ok(missing)
     }
 
     /// Whether the initiator is logged in.
@@ -148,18 +196,27 @@ impl Lio {
         target: &Iqn,
         initiator: &Iqn,
     ) -> Result<bool, LioError> {
-        let path = self.entry_dir(target, initiator).join("info");
-        let info = self.host.find_attribute(&path);
-        let info = info.map_err(|source| super::failed("reading", &path, source))?;
-        Ok(info.is_some_and(|info| !info.starts_with(NO_SESSION)))
+        for tag in self.tags_of(target)? {
+            let path = self.entry_dir(target, tag, initiator).join("info");
+            let info = self.host.find_attribute(&path);
+            let info = info.map_err(|source| super::failed("reading", &path, source))?;
+            if info.is_some_and(|info| !info.starts_with(NO_SESSION)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The initiators in the target's access list; none when there is no target.
-    pub(in crate::linux_san) fn entries(&self, target: &Iqn) -> Result<Vec<Iqn>, LioError> {
-        let entries = self.list(&self.group_dir(target).join("acls"))?;
-        let names = entries.iter().filter_map(|path| path.file_name()?.to_str());
-        // All of them are ours, and we write no others than such.
-        Ok(names.filter_map(|name| name.parse().ok()).collect())
+    pub(in crate::linux_san) fn entries(&self, target: &Iqn) -> Result<BTreeSet<Iqn>, LioError> {
+        let mut found = BTreeSet::new();
+        for tag in self.tags_of(target)? {
+            let entries = self.list(&self.group_dir(target, tag).join("acls"))?;
+            let names = entries.iter().filter_map(|path| path.file_name()?.to_str());
+            // All of them are ours, and we write no others than such.
+            found.extend(names.filter_map(|name| name.parse().ok()));
+        }
+        Ok(found)
     }
 
     /// Takes an initiator that sees no LUN from the access list.
@@ -168,13 +225,16 @@ impl Lio {
         target: &Iqn,
         initiator: &Iqn,
     ) -> Result<(), LioError> {
-        self.remove_directory(&self.entry_dir(target, initiator))
+        for tag in self.tags_of(target)? {
+            self.remove_directory(&self.entry_dir(target, tag, initiator))?;
+        }
+        Ok(())
     }
 
     /// Removes a target that has no LUN; absent is fine.
     pub(in crate::linux_san) fn remove_target(&self, target: &Iqn) -> Result<(), LioError> {
-        let group = self.group_dir(target);
-        if self.find(&group)?.is_some() {
+        for tag in self.tags_of(target)? {
+            let group = self.group_dir(target, tag);
             for kind in ["np", "acls"] {
                 for object in self.list(&group.join(kind))? {
                     self.remove_directory(&object)?;

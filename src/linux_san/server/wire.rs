@@ -3,6 +3,7 @@
 use tonic::Status;
 
 use crate::fabric::{self, Iqn, Wwid};
+use crate::linux_san::access::{Access, PortalGroup};
 use crate::linux_san::check::{CheckedVolume, Grade, Trouble};
 use crate::linux_san::exports::ExportRequest;
 use crate::linux_san::names::{SnapshotKey, VolumeKey};
@@ -233,6 +234,31 @@ pub(super) fn export(export: fabric::Export) -> pb::Export {
         read_only: export.read_only,
         own_target: export.own_target,
     }
+}
+
+pub(super) fn portal_group(group: PortalGroup) -> pb::PortalGroup {
+    let access = match group.access {
+        Access::Optimized => pb::PortalAccess::Optimized,
+        Access::NonOptimized => pb::PortalAccess::NonOptimized,
+    };
+    pb::PortalGroup {
+        number: group.number.into(),
+        portals: group.portals.iter().map(ToString::to_string).collect(),
+        access: access.into(),
+    }
+}
+
+pub(super) fn group_access(request: &pb::SetPortalGroupRequest) -> Result<(u16, Access), Status> {
+    let access = match request.access() {
+        pb::PortalAccess::Optimized => Access::Optimized,
+        pb::PortalAccess::NonOptimized => Access::NonOptimized,
+        pb::PortalAccess::Unspecified => {
+            return Err(Status::invalid_argument(
+                "access must be set to a known state",
+            ));
+        }
+    };
+    Ok((request.number.try_into().map_err(field("number"))?, access))
 }
 
 pub(super) fn capacity(capacity: Capacity) -> pb::GetCapacityResponse {

@@ -1,8 +1,7 @@
 //! Many volumes and many calls at once. What takes long only measures: `make bench`.
 
-use std::time::Instant;
-
 use super::*;
+use crate::deadline::Moment;
 
 /// So many volumes go to one node; a node has 255 numbers.
 const FOR_A_NODE: usize = 125;
@@ -63,13 +62,13 @@ struct Cost {
 fn measure(count: usize) -> Cost {
     let san = SanBox::new();
     let engine = san.start();
-    let each = |since: Instant| since.elapsed().as_micros() / count as u128;
-    let begun = Instant::now();
+    let each = |since: Moment| san.host.now().since(since).as_micros() / count as u128;
+    let begun = san.host.now();
     let volumes: Vec<_> = (0..count)
         .map(|n| engine.create_volume(&wanted(&format!("pvc-{n}"))).unwrap())
         .collect();
     let create = each(begun);
-    let begun = Instant::now();
+    let begun = san.host.now();
     let mut listed = Vec::new();
     loop {
         let after = listed.last().map(|volume: &VolumeView| volume.key.clone());
@@ -81,17 +80,17 @@ fn measure(count: usize) -> Cost {
     }
     let list = each(begun);
     assert_eq!(listed.len(), count);
-    let begun = Instant::now();
+    let begun = san.host.now();
     for (n, volume) in volumes.iter().enumerate() {
         engine.ensure_export(&give(volume, &node_of(n))).unwrap();
     }
     let export = each(begun);
     drop(engine);
-    let begun = Instant::now();
+    let begun = san.host.now();
     let engine = san.start();
     let restart = each(begun);
     let memory = memory();
-    let begun = Instant::now();
+    let begun = san.host.now();
     for (n, volume) in volumes.iter().enumerate() {
         take(&engine, volume, &node_of(n)).unwrap();
         engine.delete_volume(&volume.key, &volume.wwid).unwrap();
@@ -118,7 +117,6 @@ fn memory() -> u64 {
 
 #[test]
 #[ignore = "measures, for a minute or more: make bench"]
-#[expect(clippy::print_stdout, reason = "its numbers are what it is for")]
 fn a_thousand_volumes() {
     println!(
         "volumes  create    list  export  restart  delete   memory   (µs for each volume; KiB)"

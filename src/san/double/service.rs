@@ -149,6 +149,13 @@ impl LinuxSan for Service {
         .await
     }
 
+    async fn set_portal_group(
+        &self,
+        _: Request<wire::SetPortalGroupRequest>,
+    ) -> Reply<wire::SetPortalGroupResponse> {
+        Err(Status::unimplemented("an operator's call"))
+    }
+
     async fn list_portals(
         &self,
         _: Request<wire::ListPortalsRequest>,
@@ -156,6 +163,7 @@ impl LinuxSan for Service {
         self.serve("ListPortals", |_| {
             Ok(wire::ListPortalsResponse {
                 portals: vec!["10.101.1.1:3260".to_owned(), "[fd00::1]:3260".to_owned()],
+                groups: Vec::new(),
             })
         })
         .await

@@ -106,6 +106,7 @@ impl<'a> Rig<'a> {
                 offers: offers_of(TARGET, lun)?,
                 blank: true,
                 read_only: false,
+                own_target: false,
             },
         })
     }

@@ -225,6 +225,7 @@ fn volume_of(target: &Target, lun: u16) -> Result<attach::Volume> {
             offers: offers_of(OTHER, lun)?,
             blank: true,
             read_only: false,
+            own_target: false,
         },
     })
 }

@@ -31,6 +31,7 @@ mod node_stats;
 mod pile_up;
 mod process_budget;
 mod recovery;
+mod san_alua;
 mod san_chap;
 mod san_lvm;
 mod san_mtls;
@@ -97,6 +98,7 @@ pub fn long() -> Vec<Case> {
         luks::LONG,
         recovery::CASES,
         san_layouts::LONG,
+        san_alua::LONG,
         config_lost::LONG,
         trim::CASES,
         crash_loop::LONG,
