@@ -17,7 +17,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::format::FormatError;
-use super::state::StateFile;
+use super::state_file::StateFile;
 use crate::host::{Host, LockGuard};
 use crate::tls::{
     Authority, AuthorityError, Bearer, CA_FILE, CERTIFICATE_FILE, Caller, KEY_FILE, Lifetime, Made,

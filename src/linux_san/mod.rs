@@ -24,8 +24,8 @@
 //! Everything but `server` is synchronous and knows no gRPC. The daemon calls [`serve`]. The invariant: the state file runs ahead of
 //! the kernel when something is given (so a crash is completed) and behind it when something is taken away (so a crash is repeated).
 
-mod certificates;
 mod access;
+mod certificates;
 mod chap;
 mod check;
 mod drain;
@@ -53,8 +53,8 @@ mod state_file;
 mod tests;
 mod volumes;
 
-pub use certificates::{Certificates, CertificatesError, Issued};
 pub use access::{Access, AccessError, PortalGroup};
+pub use certificates::{Certificates, CertificatesError, Issued};
 pub use chap::{ChapError, Secrets, TargetError};
 pub use check::{CheckedPage, CheckedVolume, Grade, Trouble};
 pub use drain::UnexportError;

@@ -173,10 +173,11 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
 
+    use super::super::names::SanUuid;
     use super::*;
 
     fn state() -> State {
-        State::new("pool")
+        State::new(SanUuid::random(), "pool")
     }
 
     fn rename(file: &StateFile, name: &str) -> Result<(), FormatError> {

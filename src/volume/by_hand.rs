@@ -92,6 +92,7 @@ pub fn export_by_hand(id: &VolumeId, context: &Context) -> Result<Export, ByHand
         offers: offers(context)?,
         blank: false,
         read_only: optional(context, READ_ONLY)?.unwrap_or(false),
+        own_target: false,
     })
 }
 

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{Lio, LioError};
-use crate::linux_san::pool::Backing;
 use crate::linux_san::access::Access;
+use crate::linux_san::pool::Backing;
 
 /// What the kernel puts before the serial when it is read back (`target_wwn_vpd_unit_serial_show`).
 const SERIAL_LABEL: &str = "T10 VPD Unit Serial Number:";

@@ -25,10 +25,11 @@ const RULES: &[Role] = &[Role::Controller];
 const READS: &[Role] = &[Role::Controller, Role::Archiver];
 
 /// Every call of `linux_san.proto`, and whose it is. An archiver is given its exports by the controller and only finds what it is to read.
-const CALLS: [(&str, &[Role]); 17] = [
+const CALLS: [(&str, &[Role]); 18] = [
     ("Identify", ALL),
     ("GetCapacity", LOOKS),
     ("ListPortals", LOOKS),
+    ("SetPortalGroup", &[Role::Operator]),
     ("CreateVolume", RULES),
     ("FindVolume", ALL),
     ("ListVolumes", LOOKS),

@@ -33,12 +33,12 @@ mod process_budget;
 mod recovery;
 mod san_alua;
 mod san_chap;
+mod san_layouts;
 mod san_lvm;
 mod san_mtls;
 mod san_snapshots;
 mod sanhost;
 mod static_volumes;
-mod san_layouts;
 mod trim;
 mod upgrades;
 

@@ -1,15 +1,19 @@
 //! Two groups of portals whose states are changed under I/O: hosts are told by the disks, leave a group before its link goes, and the writer sees nothing of it.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use sanpath::host::Host;
 use sanpath::linux_san_wire::linux_san_client::LinuxSanClient;
 use sanpath::linux_san_wire::{self as pb, PortalAccess};
+use sanpath::tls::{Papers, dial};
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::kit::case::{Case, Lab};
+use crate::kit::certificates;
 use crate::kit::csi::Access;
 use crate::kit::paths;
 use crate::kit::stack::{Plan, Stack};
@@ -23,6 +27,7 @@ pub const LONG: &[Case] = &[Case {
 }];
 
 const SIZE: i64 = 64 << 20;
+const SOON: Duration = Duration::from_secs(40);
 /// multipathd looks at each path's priority every few seconds.
 const SEEN: Duration = Duration::from_secs(90);
 /// What the two states are to multipathd (`alua` of libmultipath).
@@ -37,7 +42,7 @@ fn under_io(lab: &mut Lab) -> Result<()> {
         ..Plan::default()
     };
     let stack = Stack::start(lab, plan)?;
-    let mut operator = Operator::connect()?;
+    let mut operator = Operator::connect(lab, &stack)?;
     let mut orchestrator = stack.orchestrator()?;
     let mut volume = orchestrator.create_attached("announced", SIZE, Access::Ext4)?;
     orchestrator.bring_up(&mut volume)?;
@@ -167,13 +172,21 @@ struct Operator {
 }
 
 impl Operator {
-    fn connect() -> Result<Self> {
+    fn connect(lab: &Lab, stack: &Stack) -> Result<Self> {
+        let folder = lab.work_folder().join("operator");
+        certificates::ensure_of_caller(lab, &stack.san_state(), "operator", &folder)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let address = format!("http://{}:7420", Link::MANAGEMENT.san_address(1));
-        let endpoint = Endpoint::from_shared(address)?.timeout(Duration::from_secs(40));
-        let client = LinuxSanClient::new(runtime.block_on(endpoint.connect())?);
+        let papers = Papers::of_caller(&Host::real(Path::new("/")), &folder);
+        let address = format!("{}:7420", Link::MANAGEMENT.san_address(1));
+        let soon = tokio::time::Instant::now() + SOON;
+        let endpoint = Endpoint::from_static("http://san").timeout(SOON);
+        let channel = async {
+            let dialled = dial(&address, Some(&papers), soon).await?;
+            dialled.into_channel(&endpoint).await
+        };
+        let client = LinuxSanClient::new(runtime.block_on(channel)?);
         Ok(Operator {
             runtime,
             client,
