@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use sanpath::linux_san_wire::Snapshot;
 
 use crate::kit::case::{Case, Lab};
 use crate::kit::csi::{Access, Orchestrator, Volume, patiently};
@@ -223,28 +224,7 @@ fn group(lab: &mut Lab) -> Result<()> {
     }
     counting.finish()?;
     for (cut, before, after) in &cuts {
-        let mut numbers = Vec::new();
-        for snapshot in cut {
-            numbers.push(number_in(&ThinPool::look_at(lab, &snapshot.key)?)?);
-        }
-        let in_order = numbers.is_sorted_by(|first, second| first >= second);
-        ensure!(
-            in_order,
-            "{numbers:?}: a later write without an earlier one"
-        );
-        ensure!(
-            numbers[0] - numbers[2] <= 1,
-            "{numbers:?}: not of one moment"
-        );
-        ensure!(
-            numbers[2] >= *before,
-            "{numbers:?}: {before} was acknowledged before"
-        );
-        ensure!(
-            numbers[0] <= *after,
-            "{numbers:?}: from after the cut, {after}"
-        );
-        lab.story(format!("the cut holds {numbers:?}"));
+        ensure_of_one_moment(lab, cut, *before, *after)?;
     }
     for snapshot in cuts.iter().flat_map(|(cut, ..)| cut) {
         san.delete(snapshot)?;
@@ -254,6 +234,33 @@ fn group(lab: &mut Lab) -> Result<()> {
     }
     stack.stop(lab)?;
     pool.remove(lab)
+}
+
+/// What a writer that goes from volume to volume had written lies in its order in a cut, between what was acknowledged `before` it and `after` it.
+fn ensure_of_one_moment(lab: &Lab, cut: &[Snapshot], before: u64, after: u64) -> Result<()> {
+    let mut numbers = Vec::new();
+    for snapshot in cut {
+        numbers.push(number_in(&ThinPool::look_at(lab, &snapshot.key)?)?);
+    }
+    let in_order = numbers.is_sorted_by(|first, second| first >= second);
+    ensure!(
+        in_order,
+        "{numbers:?}: a later write without an earlier one"
+    );
+    ensure!(
+        numbers[0] - numbers[2] <= 1,
+        "{numbers:?}: not of one moment"
+    );
+    ensure!(
+        numbers[2] >= before,
+        "{numbers:?}: {before} was acknowledged before"
+    );
+    ensure!(
+        numbers[0] <= after,
+        "{numbers:?}: from after the cut, {after}"
+    );
+    lab.story(format!("the cut holds {numbers:?}"));
+    Ok(())
 }
 
 fn number_in(device: &Path) -> Result<u64> {

@@ -110,7 +110,13 @@ fn edits(lab: &mut Lab, bench: &Bench, (first, second): (&str, &str)) -> Result<
     let other_pool = lab.pool_folder().with_extension("other");
     fs::create_dir_all(&other_pool)?;
     bench.introduce(lab, "other-san")?;
-    bench.start_san(lab, "other-san", &[&stranger], &other_pool, ":3261")?;
+    let portal = format!("{}:3261", Link(2).san_address(1));
+    let other = San {
+        name: "other-san",
+        pool: &other_pool,
+        portal: &portal,
+    };
+    bench.start_san(lab, &other, &[&stranger])?;
     bench.write_config(&[&stranger, second, first])?;
     let told = lab.wait_for("the stranger to be told", EDITED, || {
         let state = bench.address(lab, &stranger)?;
@@ -198,6 +204,14 @@ fn node_id() -> String {
     "node1/iqn.2026-01.dev.sanpath.lab:node1".to_owned()
 }
 
+/// One `sanpath san`.
+struct San<'a> {
+    /// Its name as a daemon.
+    name: &'a str,
+    pool: &'a std::path::Path,
+    portal: &'a str,
+}
+
 /// A SAN and a controller, without any node.
 struct Bench {
     folder: PathBuf,
@@ -226,28 +240,26 @@ impl Bench {
         let state = bench.state("san");
         certificates::ensure_of_san(lab, &state)?;
         certificates::ensure_of_caller(lab, &state, "controller", &bench.tls())?;
-        bench.start_san(lab, "san", addresses, &pool, "")?;
+        let san = San {
+            name: "san",
+            pool: &pool,
+            portal: &Link(2).san_address(1),
+        };
+        bench.start_san(lab, &san, addresses)?;
         bench.write_config(addresses)?;
         bench.start_controller(lab)?;
         Ok(bench)
     }
 
-    /// With a portal on the second path, at this port.
-    fn start_san(
-        &self,
-        lab: &mut Lab,
-        name: &str,
-        addresses: &[&str],
-        pool: &std::path::Path,
-        port: &str,
-    ) -> Result<()> {
+    /// Managed at these addresses.
+    fn start_san(&self, lab: &mut Lab, san: &San<'_>, addresses: &[&str]) -> Result<()> {
+        let San { name, pool, portal } = *san;
         let state = self.state(name);
-        let portal = format!("{}{port}", Link(2).san_address(1));
         let mut argv = vec![SANPATH.to_owned(), "san".to_owned()];
         let mut option = |name: &str, value: String| argv.extend([name.to_owned(), value]);
         option("--pool", pool.display().to_string());
         option("--state-dir", state.display().to_string());
-        option("--portal", portal);
+        option("--portal", portal.to_owned());
         for address in addresses {
             option("--listen", (*address).to_owned());
         }
