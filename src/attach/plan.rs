@@ -141,7 +141,7 @@ pub(super) fn plan(
         }
         actions.extend(mend(path, &look_at(seen, path), map_size));
     }
-    actions.extend(take_out(record, selection, seen));
+    actions.extend(take_out(record, selection, seen, map_size));
     let left_out = selection.left_out.iter().cloned();
     actions.extend(left_out.map(|it| Action::Report(Finding::LeftOut(it))));
     actions
@@ -174,7 +174,7 @@ fn mend(path: &WantedPath, seen: &Seen, map_size: u64) -> Option<Action> {
 }
 
 /// What becomes of the paths that the record names and the list does not: one at a time goes.
-fn take_out(record: &Record, selection: &Selection, seen: &Observed) -> Vec<Action> {
+fn take_out(record: &Record, selection: &Selection, seen: &Observed, map_size: u64) -> Vec<Action> {
     let mut actions = Vec::new();
     let mut is_pruning = false;
     for path in stale(record, selection) {
@@ -183,7 +183,7 @@ fn take_out(record: &Record, selection: &Selection, seen: &Observed) -> Vec<Acti
             _ if at.rests => {}
             None => actions.push(Action::Forget(path.clone())),
             Some(_) if is_pruning => {}
-            Some(disk) if !disk.member || another_serves(selection, seen) => {
+            Some(disk) if !disk.member || another_serves(selection, seen, map_size) => {
                 is_pruning = true;
                 actions.push(Action::Prune(path.clone()));
             }
@@ -209,11 +209,12 @@ pub(super) fn stale<'r>(
     })
 }
 
-/// Whether a path that stays carries the volume.
-fn another_serves(selection: &Selection, seen: &Observed) -> bool {
+/// Whether a path that stays carries the volume, to its last byte.
+fn another_serves(selection: &Selection, seen: &Observed, map_size: u64) -> bool {
+    let carries = |disk: DiskSeen| disk.proven && disk.size >= map_size;
     selection.wanted.iter().any(|path| {
         let at = look_at(seen, path);
-        at.serves() && at.disk.is_some_and(|disk| disk.proven)
+        at.serves() && at.disk.is_some_and(carries)
     })
 }
 

@@ -222,6 +222,7 @@ fn the_last_path_that_serves_stays_though_it_is_not_listed() {
         dead(&|disk| disk.proven = false),
         dead(&|disk| disk.runs = false),
         dead(&|disk| disk.member = false),
+        dead(&|disk| disk.size = SIZE / 2),
         Seen {
             session: SessionSeen::Down,
             ..serving()
@@ -284,7 +285,11 @@ impl Model {
     }
 
     fn serves(&self) -> bool {
-        let good = |seen: &Seen| *seen == serving();
+        // Whether somebody works on it says nothing of what it carries.
+        let good = |seen: &Seen| {
+            let rests = seen.rests;
+            *seen == Seen { rests, ..serving() }
+        };
         self.seen.paths.values().any(good)
     }
 }
