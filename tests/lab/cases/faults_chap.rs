@@ -15,6 +15,7 @@ use sanpath::fabric::{Chap, ChapUser};
 use tonic::Code;
 
 use super::attach::{Rig, TARGET};
+use super::san_chap::put;
 use crate::kit::case::{Case, Lab};
 use crate::kit::csi::{Access, Orchestrator, Volume, patiently};
 use crate::kit::daemons::log_of;
@@ -51,10 +52,11 @@ const OF_THE_SAN: &str = "hunter2-the-other";
 /// Longer than two rounds of the node's path keeper and the time after which a session is given up, on an emulated machine.
 const HEALED: Duration = Duration::from_secs(150);
 
-/// A stack whose partition has its logins proven with what is in [`credentials`].
+/// A stack whose partition has its logins proven with what is in [`credentials`], to a SAN that asks for the first secret.
 fn start(lab: &mut Lab, node_log: &'static str) -> Result<Stack> {
     let folder = credentials(lab);
     fs::create_dir_all(&folder)?;
+    put(&of_the_san(lab), FIRST)?;
     let plan = Plan {
         node_log,
         // A record that a refused login left stays for the administrator's hand in between.
@@ -63,9 +65,18 @@ fn start(lab: &mut Lab, node_log: &'static str) -> Result<Stack> {
             "chapuser: nodes".to_owned(),
             format!("credentials: {}", folder.display()),
         ],
+        san_arguments: vec![
+            "--credentials".to_owned(),
+            of_the_san(lab).display().to_string(),
+        ],
         ..Plan::default()
     };
     Stack::start(lab, plan)
+}
+
+/// What the SAN asks for.
+fn of_the_san(lab: &Lab) -> PathBuf {
+    lab.work_folder().join("of-the-san")
 }
 
 fn credentials(lab: &Lab) -> PathBuf {
@@ -104,7 +115,14 @@ impl Acl {
         })
     }
 
-    /// From now on logins must be proven.
+    /// Logins must be proven with this secret.
+    fn is_demanded(&self, secret: &str) -> Result<bool> {
+        let read = |path: PathBuf| fs::read_to_string(path).map(|text| text.trim().to_owned());
+        let asked = read(self.group.join("attrib/authentication"))? == "1";
+        Ok(asked && read(self.auth.join("password"))? == secret)
+    }
+
+    /// From now on logins at a target that was made by hand must be proven.
     fn demand(&self, secret: &str) -> Result<()> {
         fs::write(self.auth.join("userid"), "nodes")?;
         fs::write(self.auth.join("password"), secret)?;
@@ -137,7 +155,7 @@ fn guarded(lab: &Lab, orchestrator: &mut Orchestrator) -> Result<(Volume, Acl)> 
     })?;
     let iqn = super::faults_strangers::target_of(&volume)?;
     let acl = Acl::of(lab, &iqn, "tpgt_1")?;
-    acl.demand(FIRST)?;
+    ensure!(acl.is_demanded(FIRST)?, "nothing has to be proven");
     Ok((volume, acl))
 }
 
@@ -294,7 +312,10 @@ fn secret_changes(lab: &mut Lab) -> Result<()> {
     let writer = Writer::start(&volume.target.join("data"), 256)?;
     writer.wait_for_more(2, HEALED)?;
 
-    acl.demand(SECOND)?;
+    put(&of_the_san(lab), SECOND)?;
+    lab.wait_for("the new secret to be asked for", HEALED, || {
+        Ok(acl.is_demanded(SECOND)?.then_some(()))
+    })?;
     mount_secret(lab, SECOND)?;
     lab.wait_for("the new secret in the records", HEALED, || {
         Ok(check_records(&iqn, SECOND).ok())

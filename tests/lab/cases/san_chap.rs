@@ -99,7 +99,7 @@ fn folder(lab: &Lab, name: &str) -> PathBuf {
 }
 
 /// What an operator puts there, open to nobody else.
-fn put(folder: &Path, secret: &str) -> Result<()> {
+pub(super) fn put(folder: &Path, secret: &str) -> Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
