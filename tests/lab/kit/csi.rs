@@ -361,8 +361,17 @@ fn range(size: i64) -> Option<csi::CapacityRange> {
 }
 
 /// Repeats a call while its code leaves the outcome open, as every caller of CSI does.
-pub fn patiently<T>(what: &str, mut call: impl FnMut() -> Result<T, Status>) -> Result<T> {
-    let until = std::time::Instant::now() + PATIENCE;
+pub fn patiently<T>(what: &str, call: impl FnMut() -> Result<T, Status>) -> Result<T> {
+    patiently_for(PATIENCE, what, call)
+}
+
+/// The same, and begins no call any more after so long.
+pub fn patiently_for<T>(
+    patience: Duration,
+    what: &str,
+    mut call: impl FnMut() -> Result<T, Status>,
+) -> Result<T> {
+    let until = std::time::Instant::now() + patience;
     loop {
         match call() {
             Ok(value) => return Ok(value),
