@@ -393,12 +393,15 @@ mod tests {
                 "partitions PARTI00 and parti00 differ in case alone",
             ),
         ];
-        for (from, to, expected) in cases {
-            let text = ALL.replacen(from, to, 1);
-            assert_ne!(text, ALL, "{from}");
-            let refused = chain(&read(&text).unwrap_err());
-            assert!(refused.contains(expected), "{refused}");
-        }
+        cases.into_iter().for_each(assert_refused);
+    }
+
+    /// What `from` is changed to is refused in these words.
+    fn assert_refused((from, to, expected): (&str, &str, &str)) {
+        let text = ALL.replacen(from, to, 1);
+        assert_ne!(text, ALL, "{from}");
+        let refused = chain(&read(&text).unwrap_err());
+        assert!(refused.contains(expected), "{refused}");
     }
 
     #[test]
@@ -415,12 +418,7 @@ mod tests {
                 "PARTI00.sanUuid: \"6Ba7b810-9dad-41d1-80b4-00c04fd430c8\" is not a uuid as",
             ),
         ];
-        for (from, to, expected) in cases {
-            let text = ALL.replacen(from, to, 1);
-            assert_ne!(text, ALL, "{from}");
-            let refused = chain(&read(&text).unwrap_err());
-            assert!(refused.contains(expected), "{refused}");
-        }
+        cases.into_iter().for_each(assert_refused);
     }
 
     /// A host's name may lead to more paths than one, and so may the SAN's own portals.

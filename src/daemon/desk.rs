@@ -304,9 +304,8 @@ impl Watch {
 mod tests {
     use super::*;
     use crate::config::InterfaceSource;
-    use crate::node::StageCall;
-    use crate::node::rig::{Rig, STAGING};
-    use crate::volume::{AccessMode, AccessType, Capability, MkfsOptions};
+    use crate::node::rig::Rig;
+    use crate::volume::AccessType;
 
     fn shown(answer: Answer) -> PathsShown {
         match answer {
@@ -327,18 +326,7 @@ mod tests {
         };
         let ask = |volume: Option<String>, seen| desk.answer(Question::Paths { volume, seen });
         assert_eq!(shown(ask(None, None)).volumes, []);
-        let call = StageCall {
-            volume: rig.volume(),
-            staging_path: STAGING.into(),
-            capability: Capability {
-                access: AccessType::Block,
-                mode: AccessMode::SingleNodeWriter,
-            },
-            export: rig.export.clone(),
-            mkfs: MkfsOptions::default(),
-            no_path_retry: None,
-            encryption: None,
-        };
+        let call = rig.stage_call(AccessType::Block);
         desk.node.stage(&call).outcome.unwrap();
         let whole = shown(ask(Some(rig.volume().to_string()), None));
         assert_eq!((whole.volumes[0].active, whole.volumes[0].expected), (2, 2));

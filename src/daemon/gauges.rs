@@ -123,10 +123,9 @@ fn tell_address(board: &mut Board, san: &str, address: &AddressState) {
 mod tests {
     use super::*;
     use crate::host::fake::PortalState;
-    use crate::node::StageCall;
-    use crate::node::rig::{Rig, STAGING};
+    use crate::node::rig::Rig;
     use crate::san::{Rules, Settings};
-    use crate::volume::{AccessMode, AccessType, Capability, Family, MkfsOptions, SanName};
+    use crate::volume::{AccessType, Family, SanName};
 
     #[tokio::test]
     async fn every_management_address_shows() {
@@ -155,18 +154,7 @@ mod tests {
     fn a_lost_path_shows() {
         let rig = Rig::new();
         let node = rig.started();
-        let call = StageCall {
-            volume: rig.volume(),
-            staging_path: STAGING.into(),
-            capability: Capability {
-                access: AccessType::Block,
-                mode: AccessMode::SingleNodeWriter,
-            },
-            export: rig.export.clone(),
-            mkfs: MkfsOptions::default(),
-            no_path_retry: None,
-            encryption: None,
-        };
+        let call = rig.stage_call(AccessType::Block);
         node.stage(&call).outcome.unwrap();
         let gauges = NodeGauges(node);
         let told = || {

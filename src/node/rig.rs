@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Limits, Node, PathSettings};
+use super::{Limits, Node, PathSettings, StageCall};
 use crate::attach::{Dirs, Engine};
 use crate::fabric::{Export, Iqn, Lun, Portal, Wwid};
 use crate::host::Host;
 use crate::host::fake::{DiskId, FakeWorld, PortalState};
-use crate::volume::{Family, NodeId, VolumeId};
+use crate::volume::{AccessMode, AccessType, Capability, Family, MkfsOptions, NodeId, VolumeId};
 
 /// The size of the volume.
 pub const SIZE: u64 = 64 << 20;
@@ -99,5 +99,24 @@ impl Rig {
             key: "0f1e2d3c".to_owned(),
             wwid: self.wwid.clone(),
         }
+    }
+
+    pub fn stage_call(&self, access: AccessType) -> StageCall {
+        StageCall {
+            volume: self.volume(),
+            staging_path: STAGING.into(),
+            capability: writer(access),
+            export: self.export.clone(),
+            mkfs: MkfsOptions::default(),
+            encryption: None,
+            no_path_retry: None,
+        }
+    }
+}
+
+pub fn writer(access: AccessType) -> Capability {
+    Capability {
+        access,
+        mode: AccessMode::SingleNodeWriter,
     }
 }

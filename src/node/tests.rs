@@ -2,30 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use super::rig::{PODS, Rig, STAGING};
-use super::{NodeError, PublishCall, StageCall, UnpublishCall, UnstageCall};
+use super::rig::{PODS, Rig, STAGING, writer};
+use super::{NodeError, PublishCall, UnpublishCall, UnstageCall};
 use crate::fabric::{Lun, Wwid};
 use crate::fault::{Fault, Faulted, chain};
 use crate::host::fake::{Fault as Mishap, PortalState};
 use crate::host::{FileKind, Host};
 use crate::mount::MountTable;
-use crate::volume::{AccessMode, AccessType, Capability, FileSystemKind, MkfsOptions};
+use crate::volume::{AccessType, FileSystemKind};
 
 pub(super) const MIB: u64 = 1 << 20;
 
 impl Rig {
-    pub(super) fn stage_call(&self, access: AccessType) -> StageCall {
-        StageCall {
-            volume: self.volume(),
-            staging_path: STAGING.into(),
-            capability: writer(access),
-            export: self.export.clone(),
-            mkfs: MkfsOptions::default(),
-            encryption: None,
-            no_path_retry: None,
-        }
-    }
-
     pub(super) fn publish_call(&self, access: AccessType, pod: &str) -> PublishCall {
         PublishCall {
             volume: self.volume(),
@@ -80,13 +68,6 @@ pub(super) fn mounted(kind: FileSystemKind) -> AccessType {
     AccessType::Mount {
         kind,
         flags: Vec::new(),
-    }
-}
-
-fn writer(access: AccessType) -> Capability {
-    Capability {
-        access,
-        mode: AccessMode::SingleNodeWriter,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use tokio::task::JoinHandle;
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -14,7 +15,7 @@ struct Running {
     san: SanBox,
     addresses: Vec<SocketAddr>,
     shutdown: CancellationToken,
-    server: tokio::task::JoinHandle<Result<(), ServeError>>,
+    server: JoinHandle<Result<(), ServeError>>,
 }
 
 impl Running {
@@ -36,6 +37,24 @@ impl Running {
     async fn client(&self, at: usize) -> LinuxSanClient<Channel> {
         let url = format!("http://{}", self.addresses[at]);
         LinuxSanClient::connect(url).await.unwrap()
+    }
+
+    /// A volume, and the call that takes it from its node and waits for what is in flight.
+    async fn draining(
+        &self,
+        client: &mut LinuxSanClient<Channel>,
+    ) -> (
+        pb::Volume,
+        JoinHandle<Result<Response<pb::UnexportVolumeResponse>, Status>>,
+    ) {
+        let made = client.create_volume(new_volume("pvc-1", MIB)).await;
+        let volume = made.unwrap().into_inner();
+        client.export_volume(give(&volume, "n1")).await.unwrap();
+        self.san.lio.set_in_flight(true);
+        let mut caller = client.clone();
+        let request = take(&volume);
+        let taking = tokio::spawn(async move { caller.unexport_volume(request).await });
+        (volume, taking)
     }
 }
 
@@ -211,16 +230,7 @@ async fn bad_input_gets_the_code_that_it_deserves() {
 async fn an_unexport_that_is_not_drained_says_maybe_and_holds_the_volume() {
     let running = Running::start();
     let mut client = running.client(0).await;
-    let volume = client
-        .create_volume(new_volume("pvc-1", MIB))
-        .await
-        .unwrap()
-        .into_inner();
-    client.export_volume(give(&volume, "n1")).await.unwrap();
-    running.san.lio.set_in_flight(true);
-    let mut caller = client.clone();
-    let request = take(&volume);
-    let first = tokio::spawn(async move { caller.unexport_volume(request).await });
+    let (volume, first) = running.draining(&mut client).await;
     // While it waits, a second call for the volume is refused and another volume is served.
     let refused = loop {
         let refused = client.export_volume(give(&volume, "n2")).await.unwrap_err();
@@ -361,16 +371,7 @@ async fn what_is_made_of_nothing_is_refused() {
 async fn a_volume_that_is_being_changed_is_not_cut_meanwhile() {
     let running = Running::start();
     let mut client = running.client(0).await;
-    let volume = client
-        .create_volume(new_volume("pvc-1", MIB))
-        .await
-        .unwrap()
-        .into_inner();
-    client.export_volume(give(&volume, "n1")).await.unwrap();
-    running.san.lio.set_in_flight(true);
-    let mut caller = client.clone();
-    let request = take(&volume);
-    let first = tokio::spawn(async move { caller.unexport_volume(request).await });
+    let (volume, first) = running.draining(&mut client).await;
     while let Ok(early) = client.create_snapshot(cut(&volume, "early")).await {
         let key = early.into_inner().key;
         let early = pb::DeleteSnapshotRequest { key };
