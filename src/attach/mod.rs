@@ -12,6 +12,7 @@ mod detach;
 mod ensure;
 mod error;
 mod heal;
+mod held;
 mod ledger;
 mod no_path_retry;
 mod observe;

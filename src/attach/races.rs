@@ -449,6 +449,34 @@ fn a_map_that_gets_another_table_just_now_is_waited_for() {
     engine.verify(&volume.key).unwrap();
 }
 
+/// Seen on the real kernel: a disk was held once more when it was about to go.
+#[test]
+fn a_disk_that_a_mistaken_map_holds_goes_all_the_same() {
+    let rig = Rig::new();
+    let (engine, volume) = (rig.engine(), rig.volume(5));
+    rig.attach(&engine, &volume);
+    let other = rig.volume(6).wwid;
+    rig.fake.mistake_path("sdb", &other);
+    assert_eq!(rig.fake.paths_of(&other), Some(1), "multipathd's way");
+    rig.detach(&engine, &volume);
+    assert_eq!(rig.fake.paths_of(&other), None);
+    let left = rig.left();
+    assert_eq!((left.maps, left.disks), (vec![], vec![]));
+}
+
+#[test]
+fn a_holder_of_a_moment_does_not_fail_a_detach() {
+    let rig = Rig::new();
+    let (engine, volume) = (rig.engine(), rig.volume(5));
+    rig.attach(&engine, &volume);
+    rig.fake.build_on("sdb", "dm-7");
+    rig.fake.later(Duration::from_secs(3), |later| {
+        later.take_off("sdb", "dm-7");
+    });
+    rig.detach(&engine, &volume);
+    rig.assert_nothing_left("after a moment's holder");
+}
+
 /// The SAN gives A's number to B the moment A is off the host, or, in every third race, before; B must never be taken for A nor A for B.
 #[test]
 fn a_thousand_times_a_goes_and_b_comes_under_one_number() {

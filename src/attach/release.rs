@@ -71,9 +71,7 @@ impl Engine {
                 self.remove_map(wwid, &map, deadline, care)?;
             }
             match self.remove_disks(wwid, &disks, deadline) {
-                Err(error) if self.is_held_by_own_map(wwid, &error)? => {
-                    tracing::debug!(%wwid, "multipathd has made its map once more");
-                }
+                Err(error) if self.is_let_go(wwid, &disks, &error, deadline)? => {}
                 removed => removed?,
             }
         }
@@ -81,18 +79,6 @@ impl Engine {
             wwid: wwid.clone(),
             what: seen,
         })
-    }
-
-    /// Whether a disk could not go since multipathd, on some late word of udev's, has just made the map of it again. That one goes like the first.
-    fn is_held_by_own_map(&self, wwid: &Wwid, error: &DetachError) -> Result<bool, DetachError> {
-        let DetachError::Disk { source, .. } = error else {
-            return Ok(false);
-        };
-        let RemoveDiskError::Held { holders, .. } = &**source else {
-            return Ok(false);
-        };
-        let map = multipath::find_map(&self.host, wwid).map_err(DetachError::Read)?;
-        Ok(map.is_some_and(|map| holders.iter().all(|holder| *holder == map.dm)))
     }
 
     /// Flushes, then removes. Who uses the map is asked before anything is done to it.

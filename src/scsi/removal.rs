@@ -1,6 +1,7 @@
 //! Taking a disk away from the kernel.
 
 use std::io;
+use std::path::Path;
 
 use super::{Disk, DiskLife, DiskState};
 use crate::deadline::Deadline;
@@ -23,7 +24,7 @@ pub enum RemoveDiskError {
     Held {
         /// Which.
         disk: String,
-        /// By what.
+        /// By what: `dm-3 (mpath-…)`, with the dm uuid as far as it can be read.
         holders: Vec<String>,
     },
     /// Its session hangs; deleting it now would hang as well.
@@ -101,14 +102,16 @@ fn state_of(host: &Host, life: &DiskLife) -> io::Result<Option<DiskState>> {
 
 fn delete(host: &Host, disk: &Disk) -> Result<(), RemoveDiskError> {
     let name = || disk.name.clone();
-    let holders = disk.holders(host).map_err(|source| RemoveDiskError::Read {
+    let read = |source| RemoveDiskError::Read {
         disk: name(),
         source,
-    })?;
+    };
+    let holders = disk.holders(host).map_err(read)?;
     if !holders.is_empty() {
+        let holders = holders.iter().map(|holder| described(host, holder));
         return Err(RemoveDiskError::Held {
             disk: name(),
-            holders,
+            holders: holders.collect(),
         });
     }
     match host.write_attribute(&disk.attribute("device/delete"), b"1") {
@@ -117,5 +120,13 @@ fn delete(host: &Host, disk: &Disk) -> Result<(), RemoveDiskError> {
             disk: name(),
             source,
         }),
+    }
+}
+
+fn described(host: &Host, holder: &str) -> String {
+    let uuid = Path::new("/sys/block").join(holder).join("dm/uuid");
+    match host.find_attribute(&uuid) {
+        Ok(Some(uuid)) => format!("{holder} ({uuid})"),
+        _ => holder.to_owned(),
     }
 }

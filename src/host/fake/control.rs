@@ -400,6 +400,18 @@ impl FakeWorld {
         state.hold(node.expect("it is open"), holder);
     }
 
+    /// multipathd takes a disk for another WWID's, as it does when the name was another disk's until just now, and makes a map of that.
+    pub fn mistake_path(&self, disk: &str, wwid: &Wwid) {
+        self.state().mistake_path(disk, wwid);
+    }
+
+    /// Somebody builds a device on a disk, in nobody's tables.
+    pub fn build_on(&self, disk: &str, holder: &str) {
+        let mut state = self.state();
+        let holder = state.holder(disk, holder);
+        state.tree.put(holder, Node::Directory);
+    }
+
     /// A writer filled the page cache of a map.
     pub fn dirty_map(&self, wwid: &Wwid) {
         let mut state = self.state();
@@ -476,6 +488,14 @@ impl<'s> Later<'s> {
         self.0.borrow_mut().hold_map(wwid, holder);
     }
 
+    /// What was put on a disk with [`FakeWorld::build_on`] is taken off.
+    pub fn take_off(&self, disk: &str, holder: &str) {
+        let mut state = self.0.borrow_mut();
+        let holder = state.holder(disk, holder);
+        state.tree.clear(holder);
+        state.event();
+    }
+
     /// See [`FakeWorld::start_multipathd`].
     pub fn start_multipathd(&self) {
         self.0.borrow_mut().start_multipathd();
@@ -496,6 +516,12 @@ impl State {
             None => luns.remove(&lun),
         };
         self.maps_changed();
+    }
+
+    fn holder(&self, disk: &str, holder: &str) -> std::path::PathBuf {
+        let holders = format!("/sys/block/{disk}/holders");
+        let holders = self.tree.resolve(holders.as_ref(), true);
+        holders.expect("the disk is there").join(holder)
     }
 
     fn hold(&mut self, path: std::path::PathBuf, holder: Option<&str>) {

@@ -191,6 +191,15 @@ impl State {
         self.claim(wwid.as_str());
     }
 
+    pub(super) fn mistake_path(&mut self, disk: &str, wwid: &Wwid) {
+        let sd = self.sds.values().find(|sd| sd.name() == disk);
+        let id = sd.expect("the disk is there").id;
+        self.multipathd.paths.insert(id, wwid.clone());
+        self.create_map(wwid);
+        self.maps_changed();
+        self.event();
+    }
+
     /// The first number that no dm device has.
     pub(super) fn free_minor(&self) -> u32 {
         let maps = self.maps.values().map(|map| map.minor);
@@ -308,11 +317,9 @@ impl State {
             self.tree.clear(gone);
         }
         self.tree.clear(map.block());
-        for path in &map.paths {
-            if let Some(sd) = self.sds.get(path) {
-                let holder = format!("/sys/block/{}/holders/dm-{minor}", sd.name());
-                self.unlink(&holder);
-            }
+        let disks: Vec<String> = self.sds.values().map(Sd::name).collect();
+        for disk in disks {
+            self.unlink(&format!("/sys/block/{disk}/holders/dm-{minor}"));
         }
         self.event();
     }
