@@ -110,7 +110,9 @@ impl FakeLio {
     /// Whether a link in the tree points to `path`.
     fn is_linked(&self, path: &Path) -> bool {
         let links = self.links.lock().unwrap();
-        links.values().any(|target| target == path)
+        // As bytes: comparing paths part by part would be most of what a test with a thousand volumes does.
+        let path = path.as_os_str();
+        links.values().any(|target| target.as_os_str() == path)
     }
 
     fn set_attribute(&self, path: &Path, parts: &[&str], text: &str) -> io::Result<()> {

@@ -7,6 +7,7 @@
 //! | `format` | the versioned JSON forms: what we write we can read for ever |
 //! | `state` | the one truth: which volumes there are and who has them; changed durably, as a whole |
 //! | `pool/` | where the images are, and proof that it is the right place: files with reflink, or thin volumes of LVM |
+//! | `kept` | a record of it, shared by its copies, with its text |
 //! | `state_file` | that truth on disk: changes that come together are written together |
 //! | `refusal` | why it says no |
 //! | `places` | which target shows a volume: the node's, one for all, or the volume's |
@@ -37,6 +38,7 @@ mod fake_lio;
 #[cfg(test)]
 mod fake_lvm;
 mod format;
+mod kept;
 mod lio;
 mod names;
 mod options;

@@ -464,7 +464,7 @@ fn begin_cutting(
     };
     let records = wanted.iter().zip(volumes).map(record);
     let made: Vec<_> = records
-        .map(|record| (SnapshotKey::random(), record))
+        .map(|record| (SnapshotKey::random(), record.into()))
         .collect();
     state.snapshots.extend(made.iter().cloned());
     Ok(made.into_iter().map(|(key, _)| key).collect())

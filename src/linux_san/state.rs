@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::access::Access;
 use super::exports::ExportRequest;
 use super::format::VERSION;
+use super::kept::Kept;
 use super::names::{SanUuid, Serial, SnapshotKey, VolumeKey};
 use super::places::{Layout, Place, TargetRecord, next_in_round};
 use super::refusal::Refusal;
@@ -25,11 +26,11 @@ pub(super) struct State {
     pub(super) san_uuid: SanUuid,
     /// The pool that this state belongs to.
     pub(super) pool_id: String,
-    pub(super) volumes: BTreeMap<VolumeKey, VolumeRecord>,
+    pub(super) volumes: BTreeMap<VolumeKey, Kept<VolumeRecord>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) snapshots: BTreeMap<SnapshotKey, SnapshotRecord>,
+    pub(super) snapshots: BTreeMap<SnapshotKey, Kept<SnapshotRecord>>,
     /// By initiator.
-    pub(super) nodes: BTreeMap<Iqn, NodeRecord>,
+    pub(super) nodes: BTreeMap<Iqn, Kept<NodeRecord>>,
     /// Targets that are not one node's own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) targets: BTreeMap<Iqn, TargetRecord>,
@@ -148,7 +149,7 @@ impl State {
 
     /// The volume with this key, if it is there to be used.
     pub(super) fn find_ready(&self, key: &VolumeKey) -> Option<&VolumeRecord> {
-        let found = self.volumes.get(key);
+        let found = self.volumes.get(key).map(|volume| &**volume);
         found.filter(|volume| volume.phase == Phase::Ready)
     }
 
@@ -160,16 +161,14 @@ impl State {
 
     /// The volume with this name.
     pub(super) fn find_named(&self, name: &str) -> Option<(&VolumeKey, &VolumeRecord)> {
-        let mut ready = self
-            .volumes
-            .iter()
-            .filter(|(_, volume)| volume.phase == Phase::Ready);
+        let volumes = self.volumes.iter().map(|(key, volume)| (key, &**volume));
+        let mut ready = volumes.filter(|(_, volume)| volume.phase == Phase::Ready);
         ready.find(|(_, volume)| volume.name == name)
     }
 
     /// The snapshot with this key, if it is there to be used.
     pub(super) fn find_snapshot(&self, key: &SnapshotKey) -> Option<&SnapshotRecord> {
-        let found = self.snapshots.get(key);
+        let found = self.snapshots.get(key).map(|snapshot| &**snapshot);
         found.filter(|snapshot| snapshot.phase == Phase::Ready)
     }
 
@@ -178,10 +177,8 @@ impl State {
         &self,
         name: &str,
     ) -> Option<(&SnapshotKey, &SnapshotRecord)> {
-        let mut ready = self
-            .snapshots
-            .iter()
-            .filter(|(_, snapshot)| snapshot.phase == Phase::Ready);
+        let snapshots = self.snapshots.iter().map(|(key, cut)| (key, &**cut));
+        let mut ready = snapshots.filter(|(_, snapshot)| snapshot.phase == Phase::Ready);
         ready.find(|(_, snapshot)| snapshot.name == name)
     }
 
@@ -210,7 +207,7 @@ impl State {
     ) -> impl Iterator<Item = (&'a Iqn, &'a NodeRecord, &'a ExportRecord)> {
         self.nodes
             .iter()
-            .filter_map(move |(iqn, node)| Some((iqn, node, node.exports.get(key)?)))
+            .filter_map(move |(iqn, node)| Some((iqn, &**node, node.exports.get(key)?)))
     }
 
     /// One volume at one node.
@@ -236,11 +233,13 @@ impl State {
         let node = self
             .nodes
             .entry(wanted.initiator.clone())
-            .or_insert_with(|| NodeRecord {
-                name: wanted.node.clone(),
-                target: new_target(),
-                next_lun: *LUNS.start(),
-                exports: BTreeMap::new(),
+            .or_insert_with(|| {
+                Kept::from(NodeRecord {
+                    name: wanted.node.clone(),
+                    target: new_target(),
+                    next_lun: *LUNS.start(),
+                    exports: BTreeMap::new(),
+                })
             });
         node.check_name(wanted)?;
         if let Some(export) = node.exports.get(key) {

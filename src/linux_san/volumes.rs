@@ -383,7 +383,7 @@ fn begin_making(
         metadata: wanted.metadata.clone(),
         source: wanted.source.clone(),
     };
-    state.volumes.insert(key.clone(), record.clone());
+    state.volumes.insert(key.clone(), record.clone().into());
     Ok((key, record))
 }
 
