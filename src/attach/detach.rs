@@ -4,7 +4,7 @@ use super::error::DetachError;
 use super::release::Care;
 use super::{Engine, Record};
 use crate::deadline::Deadline;
-use crate::fabric::Wwid;
+use crate::fabric::{WantedPath, Wwid};
 use crate::host::LockGuard;
 
 /// Whether a call had anything to do.
@@ -40,7 +40,7 @@ impl Engine {
         };
         let (wwid, retry) = (record.export.wwid.clone(), record.no_path_retry);
         let own_target = record.export.own_target;
-        let sessions: Vec<_> = record.wanted.iter().map(|path| path.nexus()).collect();
+        let paths = record.wanted.clone();
         if !record.leaving {
             ledger.write(&Record {
                 leaving: true,
@@ -48,8 +48,10 @@ impl Engine {
             })?;
         }
         self.release(&wwid, deadline, care)?;
+        self.remove_strays(&paths, deadline);
         self.remove_record(key, retry, deadline)?;
         if own_target {
+            let sessions: Vec<_> = paths.iter().map(WantedPath::nexus).collect();
             self.end_sessions(&sessions, deadline);
         }
         Ok(Outcome::Changed)

@@ -179,7 +179,7 @@ impl Engine {
         work.claimed = Arc::clone(claimed);
         let flight = format!("{} {} {}", want.key, path.nexus(), path.lun);
         let (engine, key) = (self.clone(), want.key.clone());
-        let wwid = want.export.wwid.clone();
+        let (wwid, path) = (want.export.wwid.clone(), path.clone());
         let work = move || {
             let outcome = work.ensure_path();
             learn(&outcome);
@@ -187,7 +187,9 @@ impl Engine {
         };
         self.shared
             .paths
-            .join(&flight, work, move || engine.settle_late(&key, &wwid))
+            .join(&flight, work, move || {
+                engine.settle_late(&key, &wwid, &path)
+            })
             .map_err(AttachError::Thread)
     }
 

@@ -26,6 +26,7 @@ mod reap;
 mod release;
 mod resize;
 mod show;
+mod strays;
 #[cfg(test)]
 mod tests;
 mod verify;

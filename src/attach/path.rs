@@ -456,7 +456,7 @@ fn before(deadline: Deadline, now: Moment) -> Deadline {
 }
 
 /// Devices that are built on the disk, and mounts of it.
-fn users_of(host: &Host, disk: &Disk) -> io::Result<Vec<String>> {
+pub(super) fn users_of(host: &Host, disk: &Disk) -> io::Result<Vec<String>> {
     let mut users = disk.holders(host)?;
     let mounts = multipath::find_mounts(host, &disk.name)?;
     users.extend(mounts.iter().map(ToString::to_string));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Engine;
 use super::error::DetachError;
 use crate::deadline::Deadline;
-use crate::fabric::Wwid;
+use crate::fabric::{WantedPath, Wwid};
 use crate::flights::{Listener, Look};
 use crate::host::Host;
 use crate::multipath::{self, Map, RemoveMapError};
@@ -219,7 +219,7 @@ impl Engine {
     }
 
     /// For a thread that ended when nobody waited for it any more: what it made stays only if somebody wants it now.
-    pub(super) fn settle_late(&self, key: &str, wwid: &Wwid) {
+    pub(super) fn settle_late(&self, key: &str, wwid: &Wwid, path: &WantedPath) {
         // What we made is there by now: whoever takes the volume away after this look removes it with the rest.
         if self.ledger().is_wanted(key).unwrap_or(false) {
             return;
@@ -243,7 +243,9 @@ impl Engine {
                 return;
             }
         }
-        let released = self.release(wwid, self.host.deadline_in(LATE_PATIENCE), Care::Flush);
+        let deadline = self.host.deadline_in(LATE_PATIENCE);
+        let released = self.release(wwid, deadline, Care::Flush);
+        self.remove_strays(std::slice::from_ref(path), deadline);
         drop(locked);
         match released {
             Ok(true) => tracing::info!(key, %wwid, "removed what came too late"),

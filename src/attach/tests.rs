@@ -268,6 +268,29 @@ fn a_stale_disk_in_nobodys_use_is_replaced() {
     rig.assert_clean();
 }
 
+/// The SAN shows another volume under the number: that one's disk was refused, and would stay with nobody to take it away.
+#[test]
+fn a_refused_disk_goes_with_the_volume_that_was_looked_for() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let (wanted, shown) = (rig.volume(5), rig.fake.add_disk(&wwid(6), GIB));
+    let mut want = rig.want(&engine, wanted);
+    rig.fake.map_lun(&rig.iqn, Lun(5), shown);
+    let failed = engine.ensure(&want).unwrap_err();
+    assert_eq!(failed.fault(), Fault::Precondition, "{failed}");
+    rig.assert_clean();
+    // A volume of ours under the number is another matter.
+    let other = Want {
+        key: "other".to_owned(),
+        ..rig.want(&engine, shown)
+    };
+    engine.ensure(&other).unwrap();
+    want.deadline = engine.host.deadline_in(PATIENCE);
+    let failed = engine.ensure(&want).unwrap_err();
+    assert_eq!(failed.fault(), Fault::Precondition, "{failed}");
+    assert_eq!(engine.verify("other").unwrap().members.len(), 2);
+}
+
 #[test]
 fn a_stale_disk_in_use_is_not_touched() {
     let rig = Rig::new();
