@@ -12,7 +12,9 @@ use sanpath::mount::{MountOptions, MountTable};
 use sanpath::multipath::{PathView, Reply, find_configured_retry};
 use sanpath::node::Intent;
 use sanpath::scsi::{Identity, parse_serial};
-use sanpath::volume::{FileSystemKind, MkfsOptions, NodeId, PublishContext, VolumeId};
+use sanpath::volume::{
+    FileSystemKind, GroupId, MkfsOptions, NodeId, PublishContext, SnapshotId, VolumeId,
+};
 
 /// A parser under its target's name.
 pub type Target = (&'static str, fn(&[u8]) -> bool);
@@ -129,7 +131,7 @@ pub fn multipathd(bytes: &[u8]) -> bool {
     paths > 0 || retry.is_some() || !matches!(reply, Reply::Text(_))
 }
 
-/// Names, one to a line: volumes, nodes, portals, path lists, targets, WWIDs, waits for a path.
+/// Names, one to a line: volumes, snapshots and groups of them, nodes, portals, path lists, targets, WWIDs, waits for a path.
 pub fn names(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
     text.lines().filter(|line| is_name(line)).count() > 0
@@ -139,6 +141,14 @@ fn is_name(line: &str) -> bool {
     let mut known = false;
     if let Some(id) = VolumeId::find(line) {
         assert_eq!(VolumeId::find(&id.to_string()), Some(id));
+        known = true;
+    }
+    if let Some(id) = SnapshotId::find(line) {
+        assert_eq!(SnapshotId::find(&id.to_string()), Some(id));
+        known = true;
+    }
+    if let Some(id) = GroupId::find(line) {
+        assert_eq!(GroupId::find(&id.to_string()), Some(id));
         known = true;
     }
     if let Some(id) = NodeId::find(line) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::parameters::Parameters;
 use super::place::{Accessibility, Place};
-use super::{Controller, ControllerError, Volume, metadata};
+use super::{Controller, ControllerError, Origin, Volume, metadata};
 use crate::fault::{Fault, Faulted, chain};
 use crate::san::{NewVolume, Until};
 use crate::volume::{FileSystemKind, SizeRange};
@@ -22,6 +22,8 @@ pub struct Wanted {
     pub kinds: Vec<FileSystemKind>,
     /// From where it must be reachable.
     pub accessibility: Accessibility,
+    /// What it begins as a copy of; else it begins blank.
+    pub origin: Option<Origin>,
 }
 
 impl Controller {
@@ -33,7 +35,10 @@ impl Controller {
         let until = self.until();
         let parameters = Parameters::parse(&wanted.parameters)?;
         parameters.check_for(&wanted.kinds)?;
-        let mut places = self.places(&parameters, &wanted.accessibility)?;
+        let mut places = match &wanted.origin {
+            Some(origin) => vec![self.place_of(origin, &parameters, &wanted.accessibility)?],
+            None => self.places(&parameters, &wanted.accessibility)?,
+        };
         self.put_made_first(&mut places, wanted).await;
         loop {
             let place = places.remove(0);
@@ -78,14 +83,22 @@ impl Controller {
         (partition, san): &Place,
         until: Until,
     ) -> Result<Volume, ControllerError> {
-        let rules = self.fleet.rules(partition);
+        let name = self.fleet.rules(partition).name_on_san(&wanted.name);
+        let origin = wanted.origin.as_ref();
+        let size = match origin {
+            None => wanted.range.choose().map_err(ControllerError::Size)?,
+            Some(origin) => {
+                let asked = (&*name, wanted.range, parameters);
+                self.size_of_copy(origin, san, asked, until).await?
+            }
+        };
         let new = NewVolume {
-            name: rules.name_on_san(&wanted.name),
-            size: wanted.range.choose().map_err(ControllerError::Size)?,
+            name,
+            size,
             range: wanted.range,
-            metadata: metadata::notes(&wanted.name, partition, parameters),
+            metadata: metadata::notes(&wanted.name, partition, parameters, origin),
             decisive: metadata::DECISIVE,
-            source: None,
+            source: origin.map(Origin::on_san),
         };
         self.check_rules(partition, san, &new, until).await?;
         let made = san

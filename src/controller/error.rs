@@ -3,7 +3,11 @@
 use crate::fabric::NoPathRetryError;
 use crate::fault::{Fault, Faulted};
 use crate::san::SanError;
-use crate::volume::{EncryptionError, MkfsOptionError, SanName, SizeError, VolumeId};
+use crate::volume::{
+    EncryptionError, GroupId, MkfsOptionError, SanName, SizeError, SnapshotId, VolumeId,
+};
+
+use super::Origin;
 
 /// So many letters of a token that is not ours are told.
 const SHOWN: usize = 128;
@@ -79,7 +83,7 @@ pub enum ControllerError {
     },
     /// An id of ours whose SAN is not configured.
     #[error(
-        "the volume belongs to partition {0}, which the config file does not have (as that family)"
+        "what the id names belongs to partition {0}, which the config file does not have (as that family)"
     )]
     PartitionGone(SanName),
     /// Written down by hand.
@@ -93,6 +97,79 @@ pub enum ControllerError {
     /// The volume is not there.
     #[error("volume_id: there is no volume {0}")]
     NoVolume(VolumeId),
+    /// A parameter of a snapshot.
+    #[error("parameters: {0:?} is not a parameter of a snapshot; there are none")]
+    SnapshotParameter(String),
+    /// A copy is made where its origin is.
+    #[error(
+        "parameters.partition is {asked}, and {origin} is in {partition}: a copy is made beside what it is made of; leave the parameter out, or copy the data"
+    )]
+    OriginElsewhere {
+        /// What is to be copied.
+        origin: Origin,
+        /// Where that is.
+        partition: SanName,
+        /// What was asked for.
+        asked: SanName,
+    },
+    /// There is nothing to copy.
+    #[error("volume_content_source: there is no {0}")]
+    NoOrigin(Origin),
+    /// A copy is never smaller.
+    #[error("a copy of {origin} is never smaller than that")]
+    OriginSize {
+        /// What is to be copied.
+        origin: Origin,
+        #[source]
+        source: SizeError,
+    },
+    /// What is there is copied as it is.
+    #[error(
+        "parameters.encryption: {origin} was made {}, and a copy of it is no other; use a StorageClass with the same encryption",
+        sealed(encryption.as_deref())
+    )]
+    OriginSealed {
+        /// What is to be copied.
+        origin: Origin,
+        /// What that was made with.
+        encryption: Option<String>,
+    },
+    /// The snapshot is not there.
+    #[error("snapshot_id: there is no snapshot {0}")]
+    NoSnapshot(SnapshotId),
+    /// It goes with the others.
+    #[error(
+        "snapshot_id: {snapshot} was cut together with others as {group} and is deleted with them (DeleteVolumeGroupSnapshot)"
+    )]
+    Member {
+        /// Which.
+        snapshot: SnapshotId,
+        /// Its group.
+        group: GroupId,
+    },
+    /// The group is not there.
+    #[error("group_snapshot_id: there is no group of snapshots {0}")]
+    NoGroup(GroupId),
+    /// The caller and the SAN disagree.
+    #[error(
+        "snapshot_ids must be exactly the members of {group}; this is not so with: {}",
+        other.join(", ")
+    )]
+    OtherMembers {
+        /// The group.
+        group: GroupId,
+        /// Members that are not named, and what is named and is none.
+        other: Vec<String>,
+    },
+    /// No cut goes through several SANs.
+    #[error(
+        "source_volume_ids: the volumes are in several partitions ({}); a group is cut on one SAN",
+        names(.0)
+    )]
+    SeveralSans(Vec<SanName>),
+    /// The SAN gave back a snapshot without what was noted with it.
+    #[error("the SAN returned a snapshot without the notes that it was made with")]
+    Unnoted,
     /// Not a place in a listing.
     #[error(
         "starting_token: {0:?} is not a token of this driver, or its partition is gone; list from the start"
@@ -128,17 +205,31 @@ impl Faulted for ControllerError {
             | Self::Encryption(_)
             | Self::NoPathRetry(_)
             | Self::UnknownPartition { .. }
-            | Self::WhichPartition(_) => Fault::Invalid,
-            Self::PartitionGone(_) | Self::ByHand(_) => Fault::Precondition,
+            | Self::WhichPartition(_)
+            | Self::SnapshotParameter(_)
+            | Self::OriginElsewhere { .. }
+            | Self::OriginSealed { .. }
+            | Self::Member { .. }
+            | Self::OtherMembers { .. } => Fault::Invalid,
+            Self::PartitionGone(_) | Self::ByHand(_) | Self::SeveralSans(_) => Fault::Precondition,
             Self::AboveMaximum { .. } => Fault::OutOfRange,
+            Self::OriginSize { source, .. } => source.fault(),
             Self::NotThere { .. } | Self::AboveTotal { .. } => Fault::Exhausted,
             Self::Size(size) => size.fault(),
-            Self::NoVolume(_) => Fault::NotFound,
+            Self::NoVolume(_) | Self::NoOrigin(_) | Self::NoSnapshot(_) | Self::NoGroup(_) => {
+                Fault::NotFound
+            }
+            // It may be cut.
+            Self::Unnoted => Fault::MaybeDone,
             // CSI: ABORTED tells the caller to list again without a token.
             Self::Token(_) => Fault::Busy,
             Self::San { source, .. } => source.fault(),
         }
     }
+}
+
+fn sealed(encryption: Option<&str>) -> String {
+    encryption.map_or("without it".to_owned(), |word| format!("with {word}"))
 }
 
 /// As [`names`], for a list that may be empty.

@@ -1,52 +1,168 @@
-//! What is noted on the SAN with each volume, so that no controller has to remember anything.
+//! What is noted on the SAN with each volume and snapshot, so that no controller has to remember anything.
 
 use std::collections::BTreeMap;
 
+use super::origin::Origin;
 use super::parameters::{Kept, Parameters};
 use crate::san::SanVolume;
-use crate::volume::SanName;
+use crate::volume::{SanName, VolumeId};
+
+type Notes = BTreeMap<String, String>;
 
 const VERSION: &str = "sanpath/version";
 const PARTITION: &str = "sanpath/partition";
 const NAME: &str = "csi/name";
 const PARAMETERS: &str = "csi/parameters";
+/// With a copy: what it was made of. With a snapshot: the volume that was cut.
+const SOURCE: &str = "csi/source";
+/// With each of a group: what they have in common.
+const GROUP: &str = "csi/group";
+/// How many they are.
+const MEMBERS: &str = "csi/group-members";
 
 /// What must be the same for a repeated CreateVolume to mean the same volume.
-pub(super) const DECISIVE: &[&str] = &[PARTITION, NAME, PARAMETERS];
+pub(super) const DECISIVE: &[&str] = &[PARTITION, NAME, PARAMETERS, SOURCE];
+
+/// What must be the same for a repeated CreateSnapshot, or one of a group, to mean the same snapshot. A group's key is not among it: it is made anew for each
+/// attempt, and the one that was noted first is the group's.
+pub(super) const SNAPSHOT_DECISIVE: &[&str] = &[PARTITION, NAME, SOURCE, MEMBERS];
 
 /// The notes of a new volume.
 pub(super) fn notes(
     name: &str,
     partition: &SanName,
     parameters: &Parameters,
-) -> BTreeMap<String, String> {
-    [
+    origin: Option<&Origin>,
+) -> Notes {
+    let notes = [
         (VERSION, "1".to_owned()),
         (PARTITION, partition.to_string()),
         (NAME, name.to_owned()),
         (PARAMETERS, parameters.kept()),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_owned(), value))
-    .collect()
+    ];
+    let source = origin.map(|origin| (SOURCE, origin.to_string()));
+    written(notes.into_iter().chain(source))
 }
 
-/// What the volume was made with.
-pub(super) fn kept(volume: &SanVolume) -> Kept {
-    volume
-        .metadata
-        .get(PARAMETERS)
-        .map_or_else(Kept::default, |text| Kept::read(text))
+/// What is noted with a snapshot.
+pub(super) struct SnapshotNotes<'n> {
+    /// The caller's, of the snapshot or of the whole group.
+    pub(super) name: &'n str,
+    /// The volume that is cut.
+    pub(super) source: &'n VolumeId,
+    /// What that volume was made with: a copy of the snapshot has to fit it.
+    pub(super) made_with: Option<String>,
+    /// Of one that is cut together with others.
+    pub(super) group: Option<GroupNotes<'n>>,
 }
 
-/// Whether the volume was made through this partition. Two partitions may share a SAN, and a SAN may hold what is not ours.
+/// What the members of a group have in common.
+pub(super) struct GroupNotes<'n> {
+    /// Random.
+    pub(super) key: &'n str,
+    /// How many there are.
+    pub(super) members: usize,
+}
+
+impl SnapshotNotes<'_> {
+    /// In the form that the SAN keeps.
+    pub(super) fn write(self) -> Notes {
+        let notes = [
+            (VERSION, "1".to_owned()),
+            (PARTITION, self.source.san.to_string()),
+            (NAME, self.name.to_owned()),
+            (SOURCE, self.source.to_string()),
+        ];
+        let made_with = self.made_with.map(|text| (PARAMETERS, text));
+        let group = self.group.map(|group| {
+            let members = (MEMBERS, group.members.to_string());
+            [(GROUP, group.key.to_owned()), members]
+        });
+        let group = group.into_iter().flatten();
+        written(notes.into_iter().chain(made_with).chain(group))
+    }
+}
+
+fn written<'k>(notes: impl Iterator<Item = (&'k str, String)>) -> Notes {
+    notes.map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// What the volume was made with, or that of which the snapshot is.
+pub(super) fn kept(notes: &Notes) -> Kept {
+    let text = notes.get(PARAMETERS);
+    text.map_or_else(Kept::default, |text| Kept::read(text))
+}
+
+/// The same as it is written.
+pub(super) fn made_with(volume: &SanVolume) -> Option<String> {
+    volume.metadata.get(PARAMETERS).cloned()
+}
+
+/// What a volume is a copy of.
+pub(super) fn origin(notes: &Notes) -> Option<Origin> {
+    notes.get(SOURCE).and_then(|text| Origin::find(text))
+}
+
+/// The volume of which a snapshot is.
+pub(super) fn source(notes: &Notes) -> Option<VolumeId> {
+    notes.get(SOURCE).and_then(|text| VolumeId::find(text))
+}
+
+/// The key of the group of which a snapshot is.
+pub(super) fn group(notes: &Notes) -> Option<String> {
+    notes.get(GROUP).cloned()
+}
+
+/// Whether a volume or snapshot with these notes was made through this partition. Two partitions may share a SAN, and a SAN may hold what is not ours.
+pub(super) fn is_in(notes: &Notes, partition: &SanName) -> bool {
+    notes.get(PARTITION).map(String::as_str) == Some(partition.as_str())
+}
+
+/// The same of a volume.
 pub(super) fn is_of(volume: &SanVolume, partition: &SanName) -> bool {
-    volume.metadata.get(PARTITION).map(String::as_str) == Some(partition.as_str())
+    is_in(&volume.metadata, partition)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn version_1_of_a_snapshots_notes_is_read_for_ever() {
+        let volume = "sp1:linux:cluster-a:0f1e:360014050123456789abcdef012345678";
+        let volume = VolumeId::find(volume).unwrap();
+        let golden = [
+            ("sanpath/version", "1"),
+            ("sanpath/partition", "cluster-a"),
+            ("csi/name", "snapshot-1"),
+            (
+                "csi/source",
+                "sp1:linux:cluster-a:0f1e:360014050123456789abcdef012345678",
+            ),
+            ("csi/parameters", r#"{"encryption":"luks2"}"#),
+            ("csi/group", "c0ffee"),
+            ("csi/group-members", "3"),
+        ];
+        let golden = golden.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let golden = Notes::from(golden);
+        let notes = SnapshotNotes {
+            name: "snapshot-1",
+            source: &volume,
+            made_with: Some(r#"{"encryption":"luks2"}"#.to_owned()),
+            group: Some(GroupNotes {
+                key: "c0ffee",
+                members: 3,
+            }),
+        };
+        assert_eq!(notes.write(), golden);
+        for key in SNAPSHOT_DECISIVE {
+            assert!(golden.contains_key(*key), "{key}");
+        }
+        assert_eq!(source(&golden), Some(volume));
+        assert_eq!(group(&golden).as_deref(), Some("c0ffee"));
+        assert_eq!(kept(&golden).encryption.as_deref(), Some("luks2"));
+        assert!(is_in(&golden, &"cluster-a".parse().unwrap()));
+    }
 
     #[test]
     fn version_1_is_read_for_ever() {
@@ -58,10 +174,16 @@ mod tests {
             ("csi/parameters", "{}"),
         ]
         .map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let notes = notes("pvc-1", &partition, &Parameters::default());
-        assert_eq!(notes, golden.into());
+        let plain = notes("pvc-1", &partition, &Parameters::default(), None);
+        assert_eq!(plain, golden.into());
+        assert_eq!(origin(&plain), None);
+        let snapshot = "sps1:linux:cluster-a:0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+        let copied = Origin::find(snapshot).unwrap();
+        let copy = notes("pvc-1", &partition, &Parameters::default(), Some(&copied));
+        assert_eq!(copy["csi/source"], snapshot);
+        assert_eq!(origin(&copy), Some(copied));
         for key in DECISIVE {
-            assert!(notes.contains_key(*key), "{key}");
+            assert!(copy.contains_key(*key), "{key}");
         }
         let asked = [("mkfsOptions".to_owned(), " -i  8192 ".to_owned())].into();
         let text = Parameters::parse(&asked).unwrap().kept();

@@ -10,15 +10,21 @@ mod create;
 mod delete;
 mod error;
 mod expand;
+mod group;
 mod health;
 mod limits;
 mod list;
 mod metadata;
+mod origin;
 mod parameters;
 mod place;
 #[cfg(test)]
 mod place_tests;
 mod publish;
+mod snapshot;
+mod snapshot_list;
+#[cfg(test)]
+mod snapshot_tests;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -30,15 +36,19 @@ use std::time::Duration;
 pub use capacity::Room;
 pub use create::Wanted;
 pub use error::ControllerError;
+pub use group::{Group, WantedGroup};
 pub use health::{HealthListing, VolumeHealth};
 pub use list::Listing;
+pub use origin::Origin;
 pub use place::{Accessibility, Partitions};
+pub use snapshot::{Snapshot, WantedSnapshot};
+pub use snapshot_list::{SnapshotFilter, SnapshotListing};
 pub use validate::{Claim, Verdict};
 
 pub use crate::san::{Grade, Trouble};
 
 use crate::san::{Fleet, San, SanVolume, Until};
-use crate::volume::{ENCRYPTION, MKFS_OPTIONS, NO_PATH_RETRY, NodeId, SanName, VolumeId};
+use crate::volume::{ENCRYPTION, Family, MKFS_OPTIONS, NO_PATH_RETRY, NodeId, SanName, VolumeId};
 
 use parameters::{Kept, PARTITION};
 
@@ -58,6 +68,8 @@ pub struct Volume {
     pub size: u64,
     /// The nodes that have it.
     pub published_to: Vec<NodeId>,
+    /// What it is a copy of, if of anything; may be gone.
+    pub origin: Option<Origin>,
     /// What it was made with.
     kept: Kept,
 }
@@ -66,7 +78,8 @@ impl Volume {
     fn new(san: &San, name: &SanName, found: SanVolume) -> Self {
         let published_to = found.exported_to.iter();
         Self {
-            kept: metadata::kept(&found),
+            kept: metadata::kept(&found.metadata),
+            origin: metadata::origin(&found.metadata),
             published_to: published_to.filter_map(|to| to.node_id()).collect(),
             id: VolumeId {
                 family: san.kind(),
@@ -123,9 +136,13 @@ impl Controller {
         if id.is_by_hand() {
             return Err(ControllerError::ByHand(id.clone()));
         }
-        let found = self.fleet.find(&id.san);
+        self.san_named(id.family, &id.san)
+    }
+
+    fn san_named(&self, family: Family, name: &SanName) -> Result<Arc<San>, ControllerError> {
+        let found = self.fleet.find(name);
         found
-            .filter(|san| san.kind() == id.family)
-            .ok_or_else(|| ControllerError::PartitionGone(id.san.clone()))
+            .filter(|san| san.kind() == family)
+            .ok_or_else(|| ControllerError::PartitionGone(name.clone()))
     }
 }

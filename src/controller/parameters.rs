@@ -83,6 +83,11 @@ impl Parameters {
         self.kept == *kept
     }
 
+    /// Whether the volume is encrypted as one that was made with `kept`. What it holds is copied as it is.
+    pub(super) fn is_sealed_as(&self, kept: &Kept) -> bool {
+        self.kept.encryption == kept.encryption
+    }
+
     /// Refuses options that do not fit the file systems that the volume is for.
     pub(super) fn check_for(&self, kinds: &[FileSystemKind]) -> Result<(), ControllerError> {
         let Some(text) = &self.kept.mkfs_options else {
@@ -92,6 +97,14 @@ impl Parameters {
             MkfsOptions::parse(*kind, text).map_err(ControllerError::MkfsOptions)?;
         }
         Ok(())
+    }
+}
+
+/// Refuses parameters of a snapshot: there are none, and one that is given was meant to have an effect.
+pub(super) fn check_for_snapshot(map: &BTreeMap<String, String>) -> Result<(), ControllerError> {
+    match map.keys().find(|key| !key.starts_with(FOREIGN)) {
+        Some(key) => Err(ControllerError::SnapshotParameter(key.clone())),
+        None => Ok(()),
     }
 }
 

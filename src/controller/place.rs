@@ -32,6 +32,14 @@ impl Accessibility {
         self.requisite.is_empty() || self.requisite.iter().any(|it| it.contains(partition))
     }
 
+    /// Refuses a partition that is not where it must be.
+    pub(super) fn check(&self, partition: &SanName) -> Result<(), ControllerError> {
+        if self.allows(partition) {
+            return Ok(());
+        }
+        Err(not_there(self, vec![partition.clone()]))
+    }
+
     /// Every partition that will do, the preferred ones first and each once.
     fn in_order(&self) -> Vec<SanName> {
         let mut order: Vec<SanName> = Vec::new();
@@ -58,9 +66,7 @@ impl Controller {
         let names = match parameters.partition() {
             Some(text) => {
                 let named = named(text, &known)?;
-                if !accessibility.allows(&named) {
-                    return Err(not_there(accessibility, vec![named]));
-                }
+                accessibility.check(&named)?;
                 vec![named]
             }
             None if !accessibility.is_open() => accessibility.in_order(),

@@ -20,6 +20,7 @@ pub(super) fn wanted(name: &str, partition: &str) -> Wanted {
             .collect(),
         kinds: vec![FileSystemKind::Ext4],
         accessibility: Accessibility::default(),
+        origin: None,
     }
 }
 

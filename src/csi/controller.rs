@@ -12,6 +12,7 @@ use super::health::troubles_on_wire;
 use super::proto;
 use super::proto::controller_server;
 use super::proto::controller_service_capability::rpc::Type;
+use super::snapshots::{self, snapshot_on_wire};
 use super::topology::TopologyKeys;
 use crate::controller::{Controller, ControllerError, Room, Verdict, Volume};
 use crate::fault::{Faulted, status};
@@ -19,16 +20,20 @@ use crate::inflight::Inflight;
 use crate::volume::PublishContext;
 
 /// What is served, in the order of its numbers. The calls beyond these answer UNIMPLEMENTED.
-const CAPABILITIES: [Type; 11] = [
+const CAPABILITIES: [Type; 15] = [
     Type::CreateDeleteVolume,
     Type::PublishUnpublishVolume,
     Type::ListVolumes,
     Type::GetCapacity,
+    Type::CreateDeleteSnapshot,
+    Type::ListSnapshots,
+    Type::CloneVolume,
     Type::PublishReadonly,
     Type::ExpandVolume,
     Type::ListVolumesPublishedNodes,
     Type::GetVolume,
     Type::SingleNodeMultiWriter,
+    Type::GetSnapshot,
     Type::GetVolumeHealth,
     Type::ListVolumeHealth,
 ];
@@ -36,12 +41,12 @@ const CAPABILITIES: [Type; 11] = [
 /// The Controller service over the workflows.
 #[derive(Clone, Debug)]
 pub struct ControllerService {
-    controller: Controller,
-    keys: TopologyKeys,
+    pub(super) controller: Controller,
+    pub(super) keys: TopologyKeys,
     inflight: Inflight,
 }
 
-type Reply<T> = Result<Response<T>, Status>;
+pub(super) type Reply<T> = Result<Response<T>, Status>;
 
 impl ControllerService {
     /// Serves `controller`; `keys` are the driver's own.
@@ -55,7 +60,7 @@ impl ControllerService {
     }
 
     /// Does `work` to its end, whether or not the caller waits for it.
-    async fn own<T, W, F>(&self, key: &str, work: W) -> Result<T, Status>
+    pub(super) async fn own<T, W, F>(&self, key: &str, work: W) -> Result<T, Status>
     where
         T: Send + 'static,
         W: FnOnce(Controller) -> F,
@@ -71,7 +76,7 @@ impl ControllerService {
             capacity_bytes: bytes(volume.size),
             volume_id: volume.id.to_string(),
             volume_context: volume.context().into_iter().collect(),
-            content_source: None,
+            content_source: volume.origin.as_ref().map(snapshots::origin_on_wire),
             accessible_topology: vec![self.keys.on_wire([&volume.id.san])],
         }
     }
@@ -91,7 +96,7 @@ fn published(volume: &Volume) -> Vec<String> {
     nodes.map(ToString::to_string).collect()
 }
 
-fn refused<E: Faulted + 'static>(error: E) -> Status {
+pub(super) fn refused<E: Faulted + 'static>(error: E) -> Status {
     let status = status(&error);
     tracing::warn!(code = ?status.code(), message = status.message(), "call failed");
     status
@@ -257,30 +262,59 @@ impl controller_server::Controller for ControllerService {
 
     async fn create_snapshot(
         &self,
-        _: Request<proto::CreateSnapshotRequest>,
+        request: Request<proto::CreateSnapshotRequest>,
     ) -> Reply<proto::CreateSnapshotResponse> {
-        unimplemented("CreateSnapshot")
+        let wanted = snapshots::create(request.get_ref(), &self.keys).map_err(refused)?;
+        let key = format!("the snapshot named {:?}", wanted.name);
+        let work =
+            |controller: Controller| async move { controller.create_snapshot(&wanted).await };
+        let snapshot = self.own(&key, work).await?;
+        Ok(Response::new(proto::CreateSnapshotResponse {
+            snapshot: Some(snapshot_on_wire(&snapshot, &self.keys)),
+        }))
     }
 
     async fn delete_snapshot(
         &self,
-        _: Request<proto::DeleteSnapshotRequest>,
+        request: Request<proto::DeleteSnapshotRequest>,
     ) -> Reply<proto::DeleteSnapshotResponse> {
-        unimplemented("DeleteSnapshot")
+        if let Some(id) = snapshots::delete(request.get_ref()).map_err(refused)? {
+            let work =
+                |controller: Controller| async move { controller.delete_snapshot(&id).await };
+            self.own(&request.get_ref().snapshot_id, work).await?;
+        }
+        Ok(Response::new(proto::DeleteSnapshotResponse {}))
     }
 
     async fn list_snapshots(
         &self,
-        _: Request<proto::ListSnapshotsRequest>,
+        request: Request<proto::ListSnapshotsRequest>,
     ) -> Reply<proto::ListSnapshotsResponse> {
-        unimplemented("ListSnapshots")
+        let asked = snapshots::list(request.get_ref()).map_err(refused)?;
+        let Some((filter, most)) = asked else {
+            return Ok(Response::new(proto::ListSnapshotsResponse::default()));
+        };
+        let token = &request.get_ref().starting_token;
+        let listing = self.controller.list_snapshots(&filter, token, most).await;
+        let listing = listing.map_err(refused)?;
+        let entry = |snapshot| proto::list_snapshots_response::Entry {
+            snapshot: Some(snapshot_on_wire(snapshot, &self.keys)),
+        };
+        Ok(Response::new(proto::ListSnapshotsResponse {
+            entries: listing.snapshots.iter().map(entry).collect(),
+            next_token: listing.next.unwrap_or_default(),
+        }))
     }
 
     async fn get_snapshot(
         &self,
-        _: Request<proto::GetSnapshotRequest>,
+        request: Request<proto::GetSnapshotRequest>,
     ) -> Reply<proto::GetSnapshotResponse> {
-        unimplemented("GetSnapshot")
+        let id = snapshots::get(request.get_ref()).map_err(refused)?;
+        let snapshot = self.controller.get_snapshot(&id).await.map_err(refused)?;
+        Ok(Response::new(proto::GetSnapshotResponse {
+            snapshot: Some(snapshot_on_wire(&snapshot, &self.keys)),
+        }))
     }
 
     /// The node is always to follow: only it can let the file system or the raw device have the new size.

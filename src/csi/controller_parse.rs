@@ -7,6 +7,7 @@ use super::parse::{
     ParseError, accepted_capability, bounded, bounded_map, known_volume, parse_capability, required,
 };
 use super::proto;
+use super::snapshots;
 use super::topology::TopologyKeys;
 use crate::controller::{Claim, Partitions, Wanted};
 use crate::fabric::Export;
@@ -42,6 +43,15 @@ pub enum RequestError {
     /// A node id that no node plugin of this driver issued.
     #[error("node_id: there is no node {0:?}")]
     UnknownNode(String),
+    /// A snapshot's id that this driver never issued.
+    #[error("snapshot_id: there is no snapshot {0:?}")]
+    UnknownSnapshot(String),
+    /// The same of a group's.
+    #[error("group_snapshot_id: there is no group of snapshots {0:?}")]
+    UnknownGroup(String),
+    /// A volume is in a group once.
+    #[error("source_volume_ids names {0} twice")]
+    Twice(VolumeId),
 }
 
 impl Faulted for RequestError {
@@ -49,10 +59,14 @@ impl Faulted for RequestError {
         match self {
             Self::Common(error) => error.fault(),
             Self::Size(error) => error.fault(),
-            Self::UnknownNode(_) => Fault::NotFound,
-            Self::Name(_) | Self::NoBound | Self::NotOffered(_) | Self::MaxEntries(_) => {
-                Fault::Invalid
+            Self::UnknownNode(_) | Self::UnknownSnapshot(_) | Self::UnknownGroup(_) => {
+                Fault::NotFound
             }
+            Self::Name(_)
+            | Self::NoBound
+            | Self::NotOffered(_)
+            | Self::MaxEntries(_)
+            | Self::Twice(_) => Fault::Invalid,
         }
     }
 }
@@ -75,17 +89,18 @@ pub(super) fn create(
     let range = size_range(request.capacity_range.as_ref())?;
     let parameters = map("parameters", &request.parameters)?;
     refuse("mutable_parameters", !request.mutable_parameters.is_empty())?;
-    refuse(
-        "volume_content_source",
-        request.volume_content_source.is_some(),
-    )?;
     let accessibility = keys.requirement(request.accessibility_requirements.as_ref())?;
+    let origin = request
+        .volume_content_source
+        .as_ref()
+        .map(snapshots::origin);
     Ok(Wanted {
         name: request.name.clone(),
         range,
         parameters,
         kinds,
         accessibility,
+        origin: origin.transpose()?,
     })
 }
 
@@ -205,7 +220,11 @@ pub(super) fn validate(
 
 /// ListVolumes: how many entries at most, 0 for no bound. The token is the workflow's to judge.
 pub(super) fn list(request: &proto::ListVolumesRequest) -> Result<usize, RequestError> {
-    usize::try_from(request.max_entries).map_err(|_| RequestError::MaxEntries(request.max_entries))
+    max_entries(request.max_entries)
+}
+
+pub(super) fn max_entries(number: i32) -> Result<usize, RequestError> {
+    usize::try_from(number).map_err(|_| RequestError::MaxEntries(number))
 }
 
 /// ControllerListVolumeHealth: as ListVolumes.
@@ -213,7 +232,7 @@ pub(super) fn list_health(
     request: &proto::ControllerListVolumeHealthRequest,
 ) -> Result<usize, RequestError> {
     bounded_map("secrets", &request.secrets)?;
-    usize::try_from(request.max_entries).map_err(|_| RequestError::MaxEntries(request.max_entries))
+    max_entries(request.max_entries)
 }
 
 /// ControllerGetVolumeHealth.
@@ -247,7 +266,7 @@ pub(super) fn capacity(
     ))
 }
 
-fn some<T>(field: &'static str, list: &[T]) -> Result<(), ParseError> {
+pub(super) fn some<T>(field: &'static str, list: &[T]) -> Result<(), ParseError> {
     if list.is_empty() {
         Err(ParseError::Missing(field))
     } else {
@@ -263,7 +282,7 @@ fn refuse(field: &'static str, given: bool) -> Result<(), RequestError> {
     }
 }
 
-fn map(
+pub(super) fn map(
     field: &'static str,
     map: &HashMap<String, String>,
 ) -> Result<BTreeMap<String, String>, RequestError> {
@@ -275,7 +294,7 @@ fn map(
 }
 
 /// Any Unicode but the control characters that CSI lists: C0 and C1 without tab, line feed and carriage return.
-fn check_name(name: &str) -> Result<(), RequestError> {
+pub(super) fn check_name(name: &str) -> Result<(), RequestError> {
     bounded("name", name)?;
     let banned = |letter: &char| letter.is_control() && !matches!(letter, '\t' | '\n' | '\r');
     match name.chars().find(banned) {

@@ -6,6 +6,7 @@ mod controller_health_tests;
 mod controller_parse;
 #[cfg(test)]
 mod controller_tests;
+mod group;
 mod health;
 mod identity;
 mod node;
@@ -17,6 +18,9 @@ pub mod parse;
 mod promise_tests;
 pub mod proto;
 mod server;
+#[cfg(test)]
+mod snapshot_tests;
+mod snapshots;
 mod topology;
 mod usage;
 

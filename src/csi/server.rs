@@ -1,4 +1,4 @@
-//! The socket of a role: Identity and one more service on one Unix socket, until told to stop.
+//! The socket of a role: Identity and the services of the role on one Unix socket, until told to stop.
 //!
 //! `daemon` calls in here with what it built; it need not name a wire type. The listener comes from the host seam.
 
@@ -15,6 +15,7 @@ use tower::layer::util::{Identity as NoLayer, Stack};
 use super::controller::ControllerService;
 use super::identity::Identity;
 use super::proto::controller_server::ControllerServer;
+use super::proto::group_controller_server::GroupControllerServer;
 use super::proto::identity_server::IdentityServer;
 use super::proto::node_server::{Node, NodeServer};
 use crate::controller::Controller;
@@ -60,7 +61,7 @@ pub fn socket_path(endpoint: &str) -> Result<PathBuf, ServeError> {
     }
 }
 
-/// Serves Identity and Controller until `stop`, then ends the calls that run.
+/// Serves Identity, Controller and GroupController until `stop`, then ends the calls that run.
 ///
 /// # Errors
 /// See [`ServeError`].
@@ -72,8 +73,10 @@ pub async fn serve_controller(
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     let keys = identity.topology_keys();
-    let service = ControllerServer::new(ControllerService::new(controller, keys));
-    let router = with_identity(identity, calls).add_service(service);
+    let service = ControllerService::new(controller, keys);
+    let router = with_identity(identity, calls)
+        .add_service(GroupControllerServer::new(service.clone()))
+        .add_service(ControllerServer::new(service));
     serve(listener, router, stop).await
 }
 

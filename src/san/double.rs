@@ -140,6 +140,23 @@ impl Double {
         self.inner().snapshots.len()
     }
 
+    /// Puts a snapshot there that no controller cut.
+    pub(crate) fn put_foreign_snapshot(&self, key: &str, volume: &str) {
+        let snapshot = wire::Snapshot {
+            key: key.to_owned(),
+            name: format!("cut by hand: {key}"),
+            source_volume_key: volume.to_owned(),
+            size_bytes: 1 << 30,
+            ..wire::Snapshot::default()
+        };
+        self.inner().snapshots.insert(key.to_owned(), snapshot);
+    }
+
+    /// Takes a snapshot away behind everybody's back.
+    pub(crate) fn drop_snapshot(&self, key: &str) {
+        self.inner().snapshots.remove(key);
+    }
+
     /// What every snapshot consists of from now on.
     pub(crate) fn set_extents(&self, extents: &[(u64, u64)]) {
         let extent = |&(offset, length): &(u64, u64)| wire::Extent { offset, length };

@@ -17,7 +17,7 @@ mod sanhost;
 mod snapshots;
 
 #[cfg(test)]
-pub(crate) use double::{Double, Line};
+pub(crate) use double::{Double, Line, Mishap};
 pub use ensure::San;
 pub use error::SanError;
 pub use fleet::{Fleet, Settings};

@@ -1,4 +1,4 @@
-//! CSI's nouns: volume and node ids, sizes, capabilities, encryption, the publish context.
+//! CSI's nouns: volume, snapshot and node ids, sizes, capabilities, encryption, the publish context.
 //!
 //! Pure values; `csi/` parses requests into them, `controller/` and `node/` work with them. The persisted and wire forms
 //! carry a version and have a golden test.
@@ -11,6 +11,7 @@ mod id;
 mod mkfs;
 mod node_id;
 mod size;
+mod snapshot_id;
 
 pub use by_hand::{ByHandError, export_by_hand};
 pub use capability::{AccessMode, AccessType, Capability, FileSystemKind};
@@ -22,6 +23,7 @@ pub use id::{Family, SanName, SanNameError, VolumeId};
 pub use mkfs::{MKFS_OPTIONS, MkfsOptionError, MkfsOptions};
 pub use node_id::{NodeId, NodeIdError};
 pub use size::{GRANULE, SizeError, SizeRange};
+pub use snapshot_id::{GroupId, SnapshotId};
 
 /// The StorageClass parameter that says how long I/O waits while no path works (a [`crate::fabric::NoPathRetry`]), and the key in the volume context
 /// under which it reaches the node.

@@ -116,7 +116,7 @@ impl Inner {
             wwid: volume.wwid.clone(),
             size_bytes: volume.size_bytes,
             offers: vec![offer("10.101.1.1:3260"), offer("10.102.1.1:3260")],
-            blank: true,
+            blank: volume.source.is_none(),
             read_only: request.read_only,
             own_target: false,
         })
@@ -339,7 +339,7 @@ impl LinuxSan for Service {
         request: Request<wire::ListSnapshotsRequest>,
     ) -> Reply<wire::ListSnapshotsResponse> {
         let request = request.into_inner();
-        self.serve("ListSnapshots", |inner| Ok(inner.list_snapshots(&request)))
+        self.serve("ListSnapshots", |inner| inner.list_snapshots(&request))
             .await
     }
 

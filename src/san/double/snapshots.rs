@@ -74,7 +74,10 @@ impl Inner {
     pub(super) fn list_snapshots(
         &self,
         request: &wire::ListSnapshotsRequest,
-    ) -> wire::ListSnapshotsResponse {
+    ) -> Result<wire::ListSnapshotsResponse, Status> {
+        if !request.after_key.is_empty() && !request.after_key.starts_with("key-") {
+            return Err(Status::invalid_argument("after_key is no key"));
+        }
         let of = &request.source_volume_key;
         let fitting = self.snapshots.values().filter(|one| {
             one.key > request.after_key && (of.is_empty() || one.source_volume_key == *of)
@@ -85,7 +88,7 @@ impl Inner {
         if more {
             snapshots.truncate(most);
         }
-        wire::ListSnapshotsResponse { snapshots, more }
+        Ok(wire::ListSnapshotsResponse { snapshots, more })
     }
 
     pub(super) fn list_extents(
