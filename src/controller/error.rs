@@ -102,13 +102,12 @@ pub enum ControllerError {
     SnapshotParameter(String),
     /// A copy is made where its origin is.
     #[error(
-        "parameters.partition is {asked}, and {origin} is in {partition}: a copy is made beside what it is made of; leave the parameter out, or copy the data"
+        "parameters.partition is {asked}, and {origin} is in {}: a copy is made beside what it is made of; leave the parameter out, or copy the data",
+        origin.partition()
     )]
     OriginElsewhere {
         /// What is to be copied.
         origin: Origin,
-        /// Where that is.
-        partition: SanName,
         /// What was asked for.
         asked: SanName,
     },
@@ -123,17 +122,16 @@ pub enum ControllerError {
         #[source]
         source: SizeError,
     },
-    /// What is there is copied as it is.
+    /// What is in the clear is copied as it is.
     #[error(
-        "parameters.encryption: {origin} was made {}, and a copy of it is no other; use a StorageClass with the same encryption",
-        sealed(encryption.as_deref())
+        "parameters.encryption: {0} is in the clear, and so is a copy of it; use a StorageClass without encryption"
     )]
-    OriginSealed {
-        /// What is to be copied.
-        origin: Origin,
-        /// What that was made with.
-        encryption: Option<String>,
-    },
+    ClearOrigin(Origin),
+    /// The header of a copy bears its origin's identity, which no node takes for the copy's own.
+    #[error(
+        "volume_content_source: {0} is encrypted, and copies of encrypted volumes are not offered; copy the data"
+    )]
+    SealedOrigin(Origin),
     /// The snapshot is not there.
     #[error("snapshot_id: there is no snapshot {0}")]
     NoSnapshot(SnapshotId),
@@ -208,7 +206,8 @@ impl Faulted for ControllerError {
             | Self::WhichPartition(_)
             | Self::SnapshotParameter(_)
             | Self::OriginElsewhere { .. }
-            | Self::OriginSealed { .. }
+            | Self::ClearOrigin(_)
+            | Self::SealedOrigin(_)
             | Self::Member { .. }
             | Self::OtherMembers { .. } => Fault::Invalid,
             Self::PartitionGone(_) | Self::ByHand(_) | Self::SeveralSans(_) => Fault::Precondition,
@@ -226,10 +225,6 @@ impl Faulted for ControllerError {
             Self::San { source, .. } => source.fault(),
         }
     }
-}
-
-fn sealed(encryption: Option<&str>) -> String {
-    encryption.map_or("without it".to_owned(), |word| format!("with {word}"))
 }
 
 /// As [`names`], for a list that may be empty.

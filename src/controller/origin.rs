@@ -25,7 +25,7 @@ impl Origin {
     }
 
     /// The partition that it is in; its copies are there, too.
-    fn partition(&self) -> &SanName {
+    pub(super) fn partition(&self) -> &SanName {
         match self {
             Self::Snapshot(id) => &id.san,
             Self::Volume(id) => &id.san,
@@ -66,11 +66,11 @@ impl Found {
         range: SizeRange,
         parameters: &Parameters,
     ) -> Result<u64, ControllerError> {
-        if !parameters.is_sealed_as(&self.kept) {
-            return Err(ControllerError::OriginSealed {
-                origin: origin.clone(),
-                encryption: self.kept.encryption,
-            });
+        if self.kept.encryption.is_some() {
+            return Err(ControllerError::SealedOrigin(origin.clone()));
+        }
+        if parameters.is_encrypted() {
+            return Err(ControllerError::ClearOrigin(origin.clone()));
         }
         let chosen = range.choose_at_least(self.size);
         chosen.map_err(|source| ControllerError::OriginSize {
@@ -94,7 +94,6 @@ impl Controller {
             if asked != *partition {
                 return Err(ControllerError::OriginElsewhere {
                     origin: origin.clone(),
-                    partition: partition.clone(),
                     asked,
                 });
             }

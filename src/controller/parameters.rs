@@ -83,9 +83,9 @@ impl Parameters {
         self.kept == *kept
     }
 
-    /// Whether the volume is encrypted as one that was made with `kept`. What it holds is copied as it is.
-    pub(super) fn is_sealed_as(&self, kept: &Kept) -> bool {
-        self.kept.encryption == kept.encryption
+    /// Whether the volume is to be encrypted.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.kept.encryption.is_some()
     }
 
     /// Refuses options that do not fit the file systems that the volume is for.

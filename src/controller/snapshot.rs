@@ -6,7 +6,6 @@ use std::time::SystemTime;
 
 use super::metadata::{self, SnapshotNotes};
 use super::parameters;
-use super::place::Accessibility;
 use super::{Controller, ControllerError};
 use crate::san::{NewSnapshot, San, SanSnapshot, Until};
 use crate::volume::{GroupId, SanName, SnapshotId, VolumeId};
@@ -20,8 +19,6 @@ pub struct WantedSnapshot {
     pub source: VolumeId,
     /// VolumeSnapshotClass parameters.
     pub parameters: BTreeMap<String, String>,
-    /// From where volumes made of it must be reachable.
-    pub accessibility: Accessibility,
 }
 
 /// A snapshot as the orchestrator is told of it. It is ready as soon as it is there.
@@ -75,7 +72,6 @@ impl Controller {
         parameters::check_for_snapshot(&wanted.parameters)?;
         let partition = &wanted.source.san;
         let san = self.san_of(&wanted.source)?;
-        wanted.accessibility.check(partition)?;
         let name = self.fleet.rules(partition).name_on_san(&wanted.name);
         let made_with = self.made_with(&san, &wanted.source, &name, until).await?;
         let notes = SnapshotNotes {

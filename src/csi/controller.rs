@@ -42,7 +42,7 @@ const CAPABILITIES: [Type; 15] = [
 #[derive(Clone, Debug)]
 pub struct ControllerService {
     pub(super) controller: Controller,
-    pub(super) keys: TopologyKeys,
+    keys: TopologyKeys,
     inflight: Inflight,
 }
 
@@ -264,13 +264,13 @@ impl controller_server::Controller for ControllerService {
         &self,
         request: Request<proto::CreateSnapshotRequest>,
     ) -> Reply<proto::CreateSnapshotResponse> {
-        let wanted = snapshots::create(request.get_ref(), &self.keys).map_err(refused)?;
+        let wanted = snapshots::create(request.get_ref()).map_err(refused)?;
         let key = format!("the snapshot named {:?}", wanted.name);
         let work =
             |controller: Controller| async move { controller.create_snapshot(&wanted).await };
         let snapshot = self.own(&key, work).await?;
         Ok(Response::new(proto::CreateSnapshotResponse {
-            snapshot: Some(snapshot_on_wire(&snapshot, &self.keys)),
+            snapshot: Some(snapshot_on_wire(&snapshot)),
         }))
     }
 
@@ -298,7 +298,7 @@ impl controller_server::Controller for ControllerService {
         let listing = self.controller.list_snapshots(&filter, token, most).await;
         let listing = listing.map_err(refused)?;
         let entry = |snapshot| proto::list_snapshots_response::Entry {
-            snapshot: Some(snapshot_on_wire(snapshot, &self.keys)),
+            snapshot: Some(snapshot_on_wire(snapshot)),
         };
         Ok(Response::new(proto::ListSnapshotsResponse {
             entries: listing.snapshots.iter().map(entry).collect(),
@@ -313,7 +313,7 @@ impl controller_server::Controller for ControllerService {
         let id = snapshots::get(request.get_ref()).map_err(refused)?;
         let snapshot = self.controller.get_snapshot(&id).await.map_err(refused)?;
         Ok(Response::new(proto::GetSnapshotResponse {
-            snapshot: Some(snapshot_on_wire(&snapshot, &self.keys)),
+            snapshot: Some(snapshot_on_wire(&snapshot)),
         }))
     }
 

@@ -274,7 +274,7 @@ pub(super) fn some<T>(field: &'static str, list: &[T]) -> Result<(), ParseError>
     }
 }
 
-fn refuse(field: &'static str, given: bool) -> Result<(), RequestError> {
+pub(super) fn refuse(field: &'static str, given: bool) -> Result<(), RequestError> {
     if given {
         Err(RequestError::NotOffered(field))
     } else {

@@ -41,7 +41,7 @@ impl GroupController for ControllerService {
         let work = |controller: Controller| async move { controller.create_group(&wanted).await };
         let group = self.own(&key, work).await?;
         Ok(Response::new(proto::CreateVolumeGroupSnapshotResponse {
-            group_snapshot: Some(group_on_wire(&group, &self.keys)),
+            group_snapshot: Some(group_on_wire(&group)),
         }))
     }
 
@@ -64,7 +64,7 @@ impl GroupController for ControllerService {
         let (id, named) = parse::get_group(request.get_ref()).map_err(refused)?;
         let group = self.controller.get_group(&id, &named).await;
         Ok(Response::new(proto::GetVolumeGroupSnapshotResponse {
-            group_snapshot: Some(group_on_wire(&group.map_err(refused)?, &self.keys)),
+            group_snapshot: Some(group_on_wire(&group.map_err(refused)?)),
         }))
     }
 }

@@ -64,6 +64,11 @@ const SNAPSHOT_RULES: &[Rule<proto::CreateSnapshotRequest>] = &[
         "secrets has 4097",
     ),
     (
+        |r| r.accessibility_requirements = Some(proto::TopologyRequirement::default()),
+        BAD,
+        "accessibility_requirements",
+    ),
+    (
         |r| r.source_volume_id = "fake-vol-id".to_owned(),
         Code::NotFound,
         "fake-vol-id",
@@ -96,7 +101,6 @@ async fn a_snapshot_says_all_that_csi_asks_for() {
     assert_eq!(snapshot.size_bytes, volume.capacity_bytes);
     assert_eq!(snapshot.source_volume_id, volume.volume_id);
     assert!(snapshot.creation_time.unwrap().seconds > 0);
-    assert_eq!(snapshot.accessible_topology, volume.accessible_topology);
     assert_eq!(snapshot.group_snapshot_id, "");
     let get = proto::GetSnapshotRequest {
         snapshot_id: snapshot.snapshot_id.clone(),
@@ -230,55 +234,64 @@ async fn the_second_cut_of_a_name_waits_and_a_caller_that_goes_away_cuts_nothing
     assert_eq!(bench.san().snapshots(), 1);
 }
 
-#[tokio::test]
-async fn groups_are_told_as_csi_wants_them() {
-    let (service, bench) = service().await;
-    let one = made(&service).await.volume_id;
+fn pair(name: &str, ids: &[&str]) -> Request<proto::CreateVolumeGroupSnapshotRequest> {
+    Request::new(proto::CreateVolumeGroupSnapshotRequest {
+        name: name.to_owned(),
+        source_volume_ids: ids.iter().map(|&id| id.to_owned()).collect(),
+        ..Default::default()
+    })
+}
+
+async fn two_volumes(service: &ControllerService) -> (String, String) {
+    let one = made(service).await.volume_id;
     let request = proto::CreateVolumeRequest {
         name: "w".to_owned(),
         ..create()
     };
     let two = service.create_volume(Request::new(request)).await.unwrap();
-    let two = two.into_inner().volume.unwrap().volume_id;
-    let asked = |name: &str, ids: &[&str]| {
-        Request::new(proto::CreateVolumeGroupSnapshotRequest {
-            name: name.to_owned(),
-            source_volume_ids: ids.iter().map(|&id| id.to_owned()).collect(),
-            ..Default::default()
-        })
-    };
+    (one, two.into_inner().volume.unwrap().volume_id)
+}
+
+#[tokio::test]
+async fn create_group_refuses_what_csi_says() {
+    let (service, bench) = service().await;
+    let (one, two) = two_volumes(&service).await;
     for (name, ids, code) in [
         ("", &[&*one][..], BAD),
         ("g", &[], BAD),
         ("g", &[&one, &one], BAD),
         ("g", &["fake-vol-id"], Code::NotFound),
     ] {
-        let refusal = service.create_volume_group_snapshot(asked(name, ids)).await;
+        let refusal = service.create_volume_group_snapshot(pair(name, ids)).await;
         assert_eq!(refused(refusal).0, code, "{ids:?}");
     }
+    let mut parameters = pair("g", &[&one]);
+    parameters.get_mut().parameters = map(&[("k", "v")]);
+    let refusal = service.create_volume_group_snapshot(parameters).await;
+    assert_eq!(refused(refusal).0, BAD);
     bench.san().suffer(crate::san::Mishap::Refuses(
         "CreateGroupSnapshot",
         Code::FailedPrecondition,
     ));
-    let pair = asked("g", &[&one, &two]);
-    let refusal = service.create_volume_group_snapshot(pair).await;
-    assert_eq!(refused(refusal).0, Code::FailedPrecondition);
-    let pair = asked("g", &[&one, &two]);
-    let made = service.create_volume_group_snapshot(pair).await.unwrap();
-    let group = made.into_inner().group_snapshot.unwrap();
+    let both = service.create_volume_group_snapshot(pair("g", &[&one, &two]));
+    assert_eq!(refused(both.await).0, Code::FailedPrecondition);
+    assert_eq!(bench.san().snapshots(), 0);
+}
+
+#[tokio::test]
+async fn a_group_says_all_that_csi_asks_for() {
+    let (service, _bench) = service().await;
+    let (one, two) = two_volumes(&service).await;
+    let made = service.create_volume_group_snapshot(pair("g", &[&one, &two]));
+    let group = made.await.unwrap().into_inner().group_snapshot.unwrap();
     assert!(group.ready_to_use && group.creation_time.is_some());
+    assert!(group.group_snapshot_id.len() <= 128);
     assert_eq!(group.snapshots.len(), 2);
     let mut ids = Vec::new();
     for snapshot in &group.snapshots {
         assert_eq!(snapshot.group_snapshot_id, group.group_snapshot_id);
         ids.push(snapshot.snapshot_id.clone());
     }
-    let member = proto::DeleteSnapshotRequest {
-        snapshot_id: ids[0].clone(),
-        ..Default::default()
-    };
-    let (code, _) = refused(service.delete_snapshot(Request::new(member)).await);
-    assert_eq!(code, BAD);
     let get = |group: &str, ids: &[String]| {
         Request::new(proto::GetVolumeGroupSnapshotRequest {
             group_snapshot_id: group.to_owned(),
@@ -287,10 +300,8 @@ async fn groups_are_told_as_csi_wants_them() {
         })
     };
     let got = service.get_volume_group_snapshot(get(&group.group_snapshot_id, &ids));
-    assert_eq!(
-        got.await.unwrap().into_inner().group_snapshot,
-        Some(group.clone())
-    );
+    let got = got.await.unwrap().into_inner().group_snapshot;
+    assert_eq!(got, Some(group.clone()));
     for (name, ids, code) in [
         ("", &ids[..], BAD),
         ("fake-group", &[], Code::NotFound),
@@ -300,21 +311,40 @@ async fn groups_are_told_as_csi_wants_them() {
         let got = service.get_volume_group_snapshot(get(name, ids)).await;
         assert_eq!(refused(got).0, code, "{name} {ids:?}");
     }
-    for group in [
-        "fake-group",
-        &group.group_snapshot_id,
-        &group.group_snapshot_id,
-    ] {
+}
+
+#[tokio::test]
+async fn a_group_is_deleted_whole_and_a_member_not_alone() {
+    let (service, bench) = service().await;
+    let (one, two) = two_volumes(&service).await;
+    let made = service.create_volume_group_snapshot(pair("g", &[&one, &two]));
+    let group = made.await.unwrap().into_inner().group_snapshot.unwrap();
+    let ids = group.snapshots.iter().map(|it| it.snapshot_id.clone());
+    let ids: Vec<String> = ids.collect();
+    let member = proto::DeleteSnapshotRequest {
+        snapshot_id: ids[0].clone(),
+        ..Default::default()
+    };
+    let (code, _) = refused(service.delete_snapshot(Request::new(member)).await);
+    assert_eq!(code, BAD);
+    assert_eq!(bench.san().snapshots(), 2);
+    let delete = async |group: &str, ids: &[String]| {
         let request = proto::DeleteVolumeGroupSnapshotRequest {
             group_snapshot_id: group.to_owned(),
-            snapshot_ids: ids.clone(),
+            snapshot_ids: ids.to_vec(),
             ..Default::default()
         };
-        let gone = service.delete_volume_group_snapshot(Request::new(request));
-        gone.await.unwrap();
+        service
+            .delete_volume_group_snapshot(Request::new(request))
+            .await
+    };
+    let id = &*group.group_snapshot_id;
+    assert_eq!(refused(delete("", &ids).await).0, BAD);
+    assert_eq!(refused(delete(id, &ids[..1]).await).0, BAD);
+    delete("fake-group", &[]).await.unwrap();
+    assert_eq!(bench.san().snapshots(), 2);
+    for _ in 0..2 {
+        delete(id, &ids).await.unwrap();
     }
     assert_eq!(bench.san().snapshots(), 0);
-    let none = Request::new(proto::DeleteVolumeGroupSnapshotRequest::default());
-    let (code, _) = refused(service.delete_volume_group_snapshot(none).await);
-    assert_eq!(code, BAD);
 }

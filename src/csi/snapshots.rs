@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::controller_parse::{RequestError, check_name, map, max_entries, some};
+use super::controller_parse::{RequestError, check_name, map, max_entries, refuse, some};
 use super::parse::{ParseError, bounded_map, known_volume, required};
 use super::proto;
 use super::proto::volume_content_source::{SnapshotSource, Type, VolumeSource};
-use super::topology::TopologyKeys;
 use crate::controller::{Group, Origin, Snapshot, SnapshotFilter, WantedGroup, WantedSnapshot};
 use crate::volume::{GroupId, SnapshotId, VolumeId};
 
@@ -49,19 +48,20 @@ pub(super) fn origin_on_wire(origin: &Origin) -> proto::VolumeContentSource {
 /// CreateSnapshot.
 pub(super) fn create(
     request: &proto::CreateSnapshotRequest,
-    keys: &TopologyKeys,
 ) -> Result<WantedSnapshot, RequestError> {
     required("name", &request.name)?;
     required("source_volume_id", &request.source_volume_id)?;
     check_name(&request.name)?;
     bounded_map("secrets", &request.secrets)?;
     let parameters = map("parameters", &request.parameters)?;
-    let accessibility = keys.requirement(request.accessibility_requirements.as_ref())?;
+    refuse(
+        "accessibility_requirements",
+        request.accessibility_requirements.is_some(),
+    )?;
     Ok(WantedSnapshot {
         name: request.name.clone(),
         source: known_volume(&request.source_volume_id)?,
         parameters,
-        accessibility,
     })
 }
 
@@ -158,8 +158,8 @@ fn shown(text: &str) -> String {
     text.chars().take(SHOWN).collect()
 }
 
-/// A snapshot is ready as soon as it is there, and volumes of it can be made where it is.
-pub(super) fn snapshot_on_wire(snapshot: &Snapshot, keys: &TopologyKeys) -> proto::Snapshot {
+/// A snapshot is ready as soon as it is there.
+pub(super) fn snapshot_on_wire(snapshot: &Snapshot) -> proto::Snapshot {
     let group = snapshot.group.as_ref();
     proto::Snapshot {
         // CSI counts bytes in signed numbers; no volume comes near the bound.
@@ -169,15 +169,16 @@ pub(super) fn snapshot_on_wire(snapshot: &Snapshot, keys: &TopologyKeys) -> prot
         creation_time: Some(snapshot.created_at.into()),
         ready_to_use: true,
         group_snapshot_id: group.map(GroupId::to_string).unwrap_or_default(),
-        accessible_topology: vec![keys.on_wire([&snapshot.id.san])],
+        // Goes with a capability that is not advertised.
+        accessible_topology: Vec::new(),
     }
 }
 
-pub(super) fn group_on_wire(group: &Group, keys: &TopologyKeys) -> proto::VolumeGroupSnapshot {
+pub(super) fn group_on_wire(group: &Group) -> proto::VolumeGroupSnapshot {
     let members = group.snapshots.iter();
     proto::VolumeGroupSnapshot {
         group_snapshot_id: group.id.to_string(),
-        snapshots: members.map(|it| snapshot_on_wire(it, keys)).collect(),
+        snapshots: members.map(snapshot_on_wire).collect(),
         creation_time: Some(group.created_at().into()),
         ready_to_use: true,
     }

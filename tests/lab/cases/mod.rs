@@ -38,6 +38,7 @@ mod san_lvm;
 mod san_mtls;
 mod san_snapshots;
 mod sanhost;
+mod snapshots;
 mod static_volumes;
 mod trim;
 mod upgrades;
@@ -54,6 +55,7 @@ pub fn everyday() -> Vec<Case> {
         san_chap::CASES,
         san_mtls::CASES,
         san_snapshots::CASES,
+        snapshots::CASES,
         attach::CASES,
         detach_attach_races::CASES,
         demo::CASES,
@@ -108,6 +110,7 @@ pub fn long() -> Vec<Case> {
         upgrades::LONG,
         sanhost::LONG,
         san_lvm::LONG,
+        snapshots::LONG,
     ]
     .concat()
 }

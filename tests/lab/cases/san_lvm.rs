@@ -9,10 +9,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use sanpath::linux_san_wire::Snapshot;
+use sanpath::csi::proto::{Snapshot, VolumeGroupSnapshot};
 
 use crate::kit::case::{Case, Lab};
-use crate::kit::csi::{Access, Orchestrator, Volume, patiently};
+use crate::kit::csi::{Access, Orchestrator, Origin, Volume, patiently};
 use crate::kit::san_calls::{SanCalls, key_of};
 use crate::kit::stack::{Plan, Stack};
 use crate::kit::writer::{self, Writer};
@@ -193,17 +193,16 @@ impl Counting {
     }
 }
 
+/// Over CSI, as an orchestrator cuts and restores them.
 fn group(lab: &mut Lab) -> Result<()> {
     let pool = ThinPool::make(lab, 400)?;
     let (stack, mut orchestrator) = start(lab)?;
-    let mut san = SanCalls::connect(&stack)?;
     let mut volumes = Vec::new();
     for name in ["one", "two", "three"] {
         let mut volume = orchestrator.create_attached(name, SIZE, Access::Block)?;
         orchestrator.bring_up(&mut volume)?;
         volumes.push(volume);
     }
-    let keys: Vec<String> = volumes.iter().map(key_of).collect::<Result<_>>()?;
     let counting = Counting::start(&volumes)?;
     let mut cuts = Vec::new();
     for round in 0..3 {
@@ -213,7 +212,9 @@ fn group(lab: &mut Lab) -> Result<()> {
         })?;
         let before = counting.done();
         let begun = Instant::now();
-        let cut = san.cut(&format!("round-{round}"), &keys)?;
+        let cut = patiently("CreateVolumeGroupSnapshot", || {
+            orchestrator.cut_together(&format!("round-{round}"), &volumes)
+        })?;
         let took = begun.elapsed();
         let after = counting.done() + 1;
         lab.story(format!(
@@ -224,24 +225,68 @@ fn group(lab: &mut Lab) -> Result<()> {
     }
     counting.finish()?;
     for (cut, before, after) in &cuts {
-        ensure_of_one_moment(lab, cut, *before, *after)?;
+        let mut numbers = Vec::new();
+        for key in keys_in_order(cut, &volumes)? {
+            numbers.push(number_in(&ThinPool::look_at(lab, &key)?)?);
+        }
+        ensure_of_one_moment(lab, &numbers, *before, *after)?;
     }
-    for snapshot in cuts.iter().flat_map(|(cut, ..)| cut) {
-        san.delete(snapshot)?;
+    let (cut, before, after) = &cuts[1];
+    let restored = restore(&mut orchestrator, cut, &volumes)?;
+    ensure_of_one_moment(lab, &restored, *before, *after)?;
+    for (cut, ..) in &cuts {
+        patiently("DeleteVolumeGroupSnapshot", || {
+            orchestrator.delete_together(cut)
+        })?;
     }
     for volume in &volumes {
         orchestrator.bring_down(volume)?;
     }
     stack.stop(lab)?;
+    let left = ThinPool::volumes(lab)?;
+    ensure!(left.is_empty(), "{left:?} are left");
     pool.remove(lab)
 }
 
-/// What a writer that goes from volume to volume had written lies in its order in a cut, between what was acknowledged `before` it and `after` it.
-fn ensure_of_one_moment(lab: &Lab, cut: &[Snapshot], before: u64, after: u64) -> Result<()> {
+/// The group's members in the order of `volumes`.
+fn in_order<'g>(group: &'g VolumeGroupSnapshot, volumes: &[Volume]) -> Result<Vec<&'g Snapshot>> {
+    let member = |volume: &Volume| {
+        let mut members = group.snapshots.iter();
+        let found = members.find(|it| it.source_volume_id == volume.id);
+        found.with_context(|| format!("{group:?} lacks {}", volume.id))
+    };
+    volumes.iter().map(member).collect()
+}
+
+fn keys_in_order(group: &VolumeGroupSnapshot, volumes: &[Volume]) -> Result<Vec<String>> {
+    let key = |snapshot: &Snapshot| {
+        let key = snapshot.snapshot_id.rsplit(':').next();
+        key.map(str::to_owned).context("an id has a key")
+    };
+    in_order(group, volumes)?.into_iter().map(key).collect()
+}
+
+/// The numbers in volumes that are made of the members, as a pod reads them.
+fn restore(
+    orchestrator: &mut Orchestrator,
+    group: &VolumeGroupSnapshot,
+    volumes: &[Volume],
+) -> Result<Vec<u64>> {
     let mut numbers = Vec::new();
-    for snapshot in cut {
-        numbers.push(number_in(&ThinPool::look_at(lab, &snapshot.key)?)?);
+    for (number, member) in in_order(group, volumes)?.into_iter().enumerate() {
+        let name = format!("restored-{number}");
+        let mut copy = patiently("CreateVolume", || {
+            orchestrator.copy(&name, SIZE, Access::Block, Origin::Snapshot(member))
+        })?;
+        orchestrator.bring_up(&mut copy)?;
+        numbers.push(number_in(&copy.target)?);
+        orchestrator.bring_down(&copy)?;
     }
+    Ok(numbers)
+}
+
+/// What a writer that goes from volume to volume had written lies in its order in a cut, between what was acknowledged `before` it and `after` it.
+fn ensure_of_one_moment(lab: &Lab, numbers: &[u64], before: u64, after: u64) -> Result<()> {
     let in_order = numbers.is_sorted_by(|first, second| first >= second);
     ensure!(
         in_order,

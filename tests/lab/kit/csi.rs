@@ -1,6 +1,7 @@
 //! Plays the orchestrator: calls controller and node over their sockets in the order and with the patience of kubelet and sidecars.
 
 mod looks;
+mod snapshots;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
+
+pub use snapshots::Origin;
 
 /// The kubelet's deadline for a node call.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -77,6 +80,7 @@ impl Volume {
 /// The orchestrator's side of both sockets.
 pub struct Orchestrator {
     runtime: Runtime,
+    controller_channel: Channel,
     controller: ControllerClient<Channel>,
     node: NodeClient<Channel>,
     folder: PathBuf,
@@ -98,7 +102,8 @@ impl Orchestrator {
         };
         let (controller, node) = (channel(controller)?, channel(node)?);
         let mut orchestrator = Orchestrator {
-            controller: ControllerClient::new(controller),
+            controller: ControllerClient::new(controller.clone()),
+            controller_channel: controller,
             node: NodeClient::new(node),
             runtime,
             folder: folder.to_owned(),
@@ -136,15 +141,20 @@ impl Orchestrator {
                 .collect(),
             ..csi::CreateVolumeRequest::default()
         };
-        let reply = self
-            .runtime
-            .block_on(self.controller.create_volume(patient(request)))?
-            .into_inner();
-        let made = reply
-            .volume
-            .ok_or_else(|| Status::internal("CreateVolume answered without a volume"))?;
+        let made = self.create_volume(request)?;
+        Ok(self.on_its_way(name, made, access))
+    }
+
+    fn create_volume(&mut self, request: csi::CreateVolumeRequest) -> Result<csi::Volume, Status> {
+        let call = self.controller.create_volume(patient(request));
+        let reply = self.runtime.block_on(call)?.into_inner();
+        let none = || Status::internal("CreateVolume answered without a volume");
+        reply.volume.ok_or_else(none)
+    }
+
+    fn on_its_way(&self, name: &str, made: csi::Volume, access: Access) -> Volume {
         let folder = self.folder.join(name);
-        Ok(Volume {
+        Volume {
             id: made.volume_id,
             size: made.capacity_bytes,
             access,
@@ -153,7 +163,7 @@ impl Orchestrator {
             secrets: HashMap::new(),
             staging: folder.join("staging"),
             target: folder.join("target"),
-        })
+        }
     }
 
     /// A new volume, published to this node and not yet staged there.

@@ -194,6 +194,20 @@ pub fn verify(path: &Path, blocks: u64, limit: u64) -> Result<Checksums> {
     Ok(sums)
 }
 
+/// How many blocks from the first on are what was written. A cut of the file at one moment has all that were acknowledged before it and no later one without
+/// those before it: what comes after the first that is not whole must be no block of ours.
+pub fn count_whole(path: &Path) -> Result<u64> {
+    std::fs::write("/proc/sys/vm/drop_caches", "3").context("dropping caches")?;
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let is_whole = |(number, found): (usize, &[u8])| found == block(number as u64);
+    let whole: Vec<bool> = bytes.chunks(BLOCK).enumerate().map(is_whole).collect();
+    let count = whole.iter().take_while(|it| **it).count();
+    if let Some(late) = whole.iter().skip(count).position(|it| *it) {
+        bail!("block {} is there, block {count} is not", count + late);
+    }
+    Ok(count as u64)
+}
+
 const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
 
 fn fnv(sum: u64, bytes: &[u8]) -> u64 {
