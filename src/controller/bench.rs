@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Controller;
-use crate::san::{Double, Fleet, Line, Rules, Settings};
+use crate::san::{Double, Fleet, Line, Mishap, Rules, Settings};
 use crate::volume::{Family, SanName};
 
 /// A controller and the SANs of its partitions.
@@ -44,6 +44,11 @@ impl Bench {
             controller: Controller::new(fleet, Duration::from_secs(5)),
             sans,
         }
+    }
+
+    /// Lets the first SAN refuse the next call of this name.
+    pub(crate) fn refuse(&self, call: &'static str, code: tonic::Code) {
+        self.san().suffer(Mishap::Refuses(call, code));
     }
 
     /// The first SAN.

@@ -269,10 +269,7 @@ async fn create_group_refuses_what_csi_says() {
     parameters.get_mut().parameters = map(&[("k", "v")]);
     let refusal = service.create_volume_group_snapshot(parameters).await;
     assert_eq!(refused(refusal).0, BAD);
-    bench.san().suffer(crate::san::Mishap::Refuses(
-        "CreateGroupSnapshot",
-        Code::FailedPrecondition,
-    ));
+    bench.refuse("CreateGroupSnapshot", Code::FailedPrecondition);
     let both = service.create_volume_group_snapshot(pair("g", &[&one, &two]));
     assert_eq!(refused(both.await).0, Code::FailedPrecondition);
     assert_eq!(bench.san().snapshots(), 0);
