@@ -203,6 +203,7 @@ fn group(lab: &mut Lab) -> Result<()> {
         orchestrator.bring_up(&mut volume)?;
         volumes.push(volume);
     }
+    let all: Vec<&Volume> = volumes.iter().collect();
     let counting = Counting::start(&volumes)?;
     let mut cuts = Vec::new();
     for round in 0..3 {
@@ -213,7 +214,7 @@ fn group(lab: &mut Lab) -> Result<()> {
         let before = counting.done();
         let begun = Instant::now();
         let cut = patiently("CreateVolumeGroupSnapshot", || {
-            orchestrator.cut_together(&format!("round-{round}"), &volumes)
+            orchestrator.cut_together(&format!("round-{round}"), &all)
         })?;
         let took = begun.elapsed();
         let after = counting.done() + 1;

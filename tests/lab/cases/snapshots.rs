@@ -17,7 +17,7 @@ pub const CASES: &[Case] = &[Case {
 }];
 
 pub const LONG: &[Case] = &[Case {
-    name: "snapshot_under_load_again_and_again",
+    name: "snapshots_again_and_again",
     deadline: Duration::from_secs(1200),
     run: again_and_again,
 }];
@@ -29,9 +29,9 @@ const LARGER: i64 = 384 << 20;
 const NEVER: u64 = 3000;
 const SOON: Duration = Duration::from_secs(90);
 
-/// One round with each of the file systems that are most used; both restores are mounted beside their sources.
+/// With xfs, whose copy bears its source's id; ext4 is cut under a writer in `san_snapshots`.
 fn everyday(lab: &mut Lab) -> Result<()> {
-    rounds(lab, &[(Access::Ext4, 1), (Access::Xfs, 1)])
+    rounds(lab, &[(Access::Xfs, 1)])
 }
 
 fn again_and_again(lab: &mut Lab) -> Result<()> {
@@ -41,7 +41,6 @@ fn again_and_again(lab: &mut Lab) -> Result<()> {
 fn rounds(lab: &mut Lab, plan: &[(Access, u32)]) -> Result<()> {
     let stack = Stack::start(lab, Plan::default())?;
     let mut orchestrator = stack.orchestrator()?;
-    let mut sources = Vec::new();
     for (access, rounds) in plan {
         let name = format!("{access:?}").to_lowercase();
         let mut source = orchestrator.create_attached(&name, SIZE, *access)?;
@@ -49,11 +48,7 @@ fn rounds(lab: &mut Lab, plan: &[(Access, u32)]) -> Result<()> {
         for number in 0..*rounds {
             round(lab, &mut orchestrator, &source, number)?;
         }
-        sources.push(source);
-    }
-    groups_of_files(&mut orchestrator, &sources)?;
-    for source in &sources {
-        orchestrator.bring_down(source)?;
+        orchestrator.bring_down(&source)?;
     }
     for folder in ["volumes", "snapshots"] {
         let left = std::fs::read_dir(lab.pool_folder().join(folder))?.count();
@@ -98,20 +93,25 @@ fn round(lab: &Lab, orchestrator: &mut Orchestrator, source: &Volume, number: u3
         "{before} were acknowledged, {whole} are there"
     );
     ensure!(whole <= after, "{whole} are there, from after the cut");
-    let room = nix::sys::statvfs::statvfs(&restored.target)?;
-    let bytes = room.blocks() * room.fragment_size();
-    ensure!(
-        bytes > SIZE.cast_unsigned(),
-        "{bytes} bytes: it did not grow"
-    );
+    let (room, before) = (room_in(&restored)?, room_in(source)?);
+    ensure!(room > before, "{room} bytes of {before}: it did not grow");
     // The source goes on as if nothing had been.
     writer::verify(&source.target.join(&file), written, NEVER)?;
     patiently("DeleteSnapshot", || orchestrator.delete_snapshot(&snapshot))?;
+    if number == 0 {
+        groups_of_files(orchestrator, &[source, &restored])?;
+    }
     orchestrator.bring_down(&restored)
 }
 
+/// What the volume's file system has for files.
+fn room_in(volume: &Volume) -> Result<u64> {
+    let room = nix::sys::statvfs::statvfs(&volume.target)?;
+    Ok(room.blocks() * room.fragment_size())
+}
+
 /// A pool of files cuts one volume at a moment: a group of more is refused, and leaves nothing.
-fn groups_of_files(orchestrator: &mut Orchestrator, sources: &[Volume]) -> Result<()> {
+fn groups_of_files(orchestrator: &mut Orchestrator, sources: &[&Volume]) -> Result<()> {
     let refused = orchestrator.cut_together("both", sources);
     let refused = refused.map(drop).map_err(|status| status.code());
     ensure!(refused == Err(Code::FailedPrecondition), "{refused:?}");

@@ -84,7 +84,7 @@ impl Orchestrator {
     pub fn cut_together(
         &mut self,
         name: &str,
-        volumes: &[Volume],
+        volumes: &[&Volume],
     ) -> Result<csi::VolumeGroupSnapshot, Status> {
         let request = csi::CreateVolumeGroupSnapshotRequest {
             name: name.to_owned(),
