@@ -14,6 +14,7 @@
 //! daemon -> *: the composition root builds every part and hands it to those above
 //! cli -> admin, doctor, config, fabric, volume: asks a running daemon, edits properties, prints
 //! cli -> linux_san, tls: a SAN's certificates are made by a command, beside its state
+//! cli -> linux_san_wire: an operator's command calls a SAN's management, with his certificate
 //! cli -> host: an operator's files are read and edited through the seam
 //! doctor -> admin, config, fabric, host, iscsi, multipath, scsi: probes that only look
 //! admin -> config, fabric, volume: shows what the daemon put there, in our own nouns

@@ -4,6 +4,7 @@
 mod answer;
 mod node;
 mod paths;
+mod portal_groups;
 mod properties;
 mod san;
 mod sanhosts;
@@ -11,6 +12,7 @@ mod table;
 
 pub use node::NodeCommand;
 pub use paths::PathsArguments;
+pub use portal_groups::PortalGroupsArguments;
 pub use properties::PropertiesArguments;
 pub use san::SanCommand;
 pub use sanhosts::SanhostsArguments;
@@ -174,11 +176,11 @@ pub struct NodeArguments {
     pub storage_interfaces_file: Option<PathBuf>,
 }
 
-/// Arguments of `sanpath san`: the daemon's, or a command that makes its certificates.
+/// Arguments of `sanpath san`: the daemon's, or a command that makes its certificates or asks one that runs.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct SanArguments {
-    /// Make certificates, instead of being a SAN.
+    /// Make certificates or ask a SAN, instead of being one.
     #[command(subcommand)]
     pub command: Option<SanCommand>,
     /// The pool: a directory on XFS (reflink) or btrfs that holds nothing else; or a thin pool of LVM, `lvm:VG/THINPOOL`.
@@ -208,6 +210,9 @@ pub struct SanArguments {
     /// CHAP .username_in, .password_in), mode 600. A folder in it that is named as an initiator is for that one alone. Read anew when it changes.
     #[arg(long)]
     pub credentials: Option<PathBuf>,
+    /// Where to serve numbers for Prometheus, at /metrics, for example `127.0.0.1:9811`. Whoever reaches it can read them. Without it, nowhere.
+    #[arg(long)]
+    pub metrics: Option<SocketAddr>,
     /// Serve management in clear, on loopback addresses only. Every process of this machine can then delete volumes.
     #[arg(long)]
     pub insecure_plaintext: bool,

@@ -1,4 +1,5 @@
 //! `sanpath san init`, `issue`, `renew`, `rotate` and `retire`: the certificates of a SAN, made on its machine. The daemon needs no restart for any.
+//! `portal-groups` asks one that runs.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,11 +8,12 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::SAN_STATE;
 use super::answer::print;
+use super::portal_groups::{self, PortalGroupsArguments};
 use crate::host::Host;
 use crate::linux_san::{Certificates, Issued};
 use crate::tls::{Bearer, CA_FILE, CERTIFICATE_FILE, Caller, KEY_FILE, Lifetime, Role};
 
-/// What can be done for the certificates of a SAN.
+/// What can be done for the certificates of a SAN, and asked of one that runs.
 #[derive(Debug, Subcommand)]
 pub enum SanCommand {
     /// Make the SAN's authority and its own certificate. Done once, before the first start.
@@ -24,6 +26,8 @@ pub enum SanCommand {
     Rotate(StateArguments),
     /// Trust the authority that signs and no older one. Ends a rotation.
     Retire(StateArguments),
+    /// Show how a running SAN's two groups of portals answer, or set one; with an operator's certificate.
+    PortalGroups(PortalGroupsArguments),
 }
 
 /// Which SAN.
@@ -67,7 +71,7 @@ enum RoleArgument {
     Controller,
     /// Finds the volumes that it is to carry away.
     Archiver,
-    /// Looks at everything and changes nothing.
+    /// Looks at everything and sets how portal groups answer; changes no volume.
     Operator,
 }
 
@@ -115,6 +119,7 @@ pub(super) fn run(command: SanCommand) -> anyhow::Result<ExitCode> {
                 state_option(&asked.state_dir)
             )
         }
+        SanCommand::PortalGroups(asked) => return portal_groups::run(&asked),
         SanCommand::Retire(asked) => {
             let before = of(&asked).retire()?;
             format!(

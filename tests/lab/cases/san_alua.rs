@@ -1,18 +1,12 @@
 //! Two groups of portals whose states are changed under I/O: hosts are told by the disks, leave a group before its link goes, and the writer sees nothing of it.
 
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use sanpath::host::Host;
-use sanpath::linux_san_wire::linux_san_client::LinuxSanClient;
-use sanpath::linux_san_wire::{self as pb, PortalAccess};
-use sanpath::tls::{Papers, dial};
-use tokio::runtime::Runtime;
-use tonic::transport::{Channel, Endpoint};
 
-use crate::kit::case::{Case, Lab};
+use crate::kit::case::{Case, Lab, SANPATH};
 use crate::kit::certificates;
 use crate::kit::csi::Access;
 use crate::kit::paths;
@@ -27,9 +21,11 @@ pub const LONG: &[Case] = &[Case {
 }];
 
 const SIZE: i64 = 64 << 20;
-const SOON: Duration = Duration::from_secs(40);
 /// multipathd looks at each path's priority every few seconds.
 const SEEN: Duration = Duration::from_secs(90);
+/// What the two states are called at the command line.
+const OPTIMIZED_WORD: &str = "optimized";
+const NON_OPTIMIZED_WORD: &str = "non-optimized";
 /// What the two states are to multipathd (`alua` of libmultipath).
 const OPTIMIZED: u32 = 50;
 const NON_OPTIMIZED: u32 = 10;
@@ -42,13 +38,13 @@ fn under_io(lab: &mut Lab) -> Result<()> {
         ..Plan::default()
     };
     let stack = Stack::start(lab, plan)?;
-    let mut operator = Operator::connect(lab, &stack)?;
+    let mut operator = Operator::new(lab, &stack)?;
     let mut orchestrator = stack.orchestrator()?;
     let mut volume = orchestrator.create_attached("announced", SIZE, Access::Ext4)?;
     orchestrator.bring_up(&mut volume)?;
     let writer = Writer::start(&volume.target.join("data"), 256)?;
     wait_for(lab, OPTIMIZED, OPTIMIZED)?;
-    operator.set(2, PortalAccess::NonOptimized)?;
+    operator.set(lab, 2, NON_OPTIMIZED_WORD)?;
     wait_for(lab, OPTIMIZED, NON_OPTIMIZED)?;
     writer.wait_for_more(2, SEEN)?;
     ensure!(
@@ -64,8 +60,8 @@ fn under_io(lab: &mut Lab) -> Result<()> {
     // The other one, and back and forth.
     for round in 0..4 * lab.scale {
         let (away, there) = if round % 2 == 0 { (1, 2) } else { (2, 1) };
-        operator.set(there, PortalAccess::Optimized)?;
-        operator.set(away, PortalAccess::NonOptimized)?;
+        operator.set(lab, there, OPTIMIZED_WORD)?;
+        operator.set(lab, away, NON_OPTIMIZED_WORD)?;
         let expected = if away == 1 {
             (NON_OPTIMIZED, OPTIMIZED)
         } else {
@@ -74,8 +70,8 @@ fn under_io(lab: &mut Lab) -> Result<()> {
         wait_for(lab, expected.0, expected.1)?;
         writer.wait_for_more(2, SEEN)?;
     }
-    operator.set(1, PortalAccess::Optimized)?;
-    operator.set(2, PortalAccess::Optimized)?;
+    operator.set(lab, 1, OPTIMIZED_WORD)?;
+    operator.set(lab, 2, OPTIMIZED_WORD)?;
     wait_for(lab, OPTIMIZED, OPTIMIZED)?;
     writer.wait_for_more(2, SEEN)?;
     let blocks = writer.finish().context("an error reached the writer")?;
@@ -84,8 +80,6 @@ fn under_io(lab: &mut Lab) -> Result<()> {
         operator.changes
     ));
     orchestrator.bring_down(&volume)?;
-    // A connection whose client does not listen would keep the SAN from stopping.
-    drop(operator);
     stack.stop(lab)
 }
 
@@ -164,43 +158,32 @@ fn written_over(lab: &Lab, link: Link, writer: &Writer) -> Result<u64> {
     Ok(written)
 }
 
-/// The operator's connection to the SAN.
+/// The operator at his command line.
 struct Operator {
-    runtime: Runtime,
-    client: LinuxSanClient<Channel>,
+    folder: PathBuf,
     changes: u32,
 }
 
 impl Operator {
-    fn connect(lab: &Lab, stack: &Stack) -> Result<Self> {
+    fn new(lab: &Lab, stack: &Stack) -> Result<Self> {
         let folder = lab.work_folder().join("operator");
         certificates::ensure_of_caller(lab, &stack.san_state(), "operator", &folder)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let papers = Papers::of_caller(&Host::real(Path::new("/")), &folder);
-        let address = format!("{}:7420", Link::MANAGEMENT.san_address(1));
-        let soon = tokio::time::Instant::now() + SOON;
-        let endpoint = Endpoint::from_static("http://san").timeout(SOON);
-        let channel = async {
-            let dialled = dial(&address, Some(&papers), soon).await?;
-            dialled.into_channel(&endpoint).await
-        };
-        let client = LinuxSanClient::new(runtime.block_on(channel)?);
-        Ok(Operator {
-            runtime,
-            client,
-            changes: 0,
-        })
+        Ok(Operator { folder, changes: 0 })
     }
 
-    fn set(&mut self, number: u32, access: PortalAccess) -> Result<()> {
-        let request = pb::SetPortalGroupRequest {
-            number,
-            access: access.into(),
-        };
-        self.runtime
-            .block_on(self.client.set_portal_group(request))?;
+    /// What the command shows.
+    fn run(&self, lab: &Lab, more: &[&str]) -> Result<String> {
+        let (address, tls) = (Stack::san_address(), self.folder.display().to_string());
+        let command = [SANPATH, "san", "portal-groups"];
+        let options = ["--address", &address, "--tls", &tls];
+        lab.execute(&[&command[..], more, &options].concat())
+    }
+
+    fn set(&mut self, lab: &Lab, number: u32, access: &str) -> Result<()> {
+        let shown = self.run(lab, &[&number.to_string(), access])?;
+        let line = shown.lines().nth(usize::try_from(number)?);
+        let found = line.and_then(|line| line.split_whitespace().nth(1));
+        ensure!(found == Some(access), "it shows {shown}");
         self.changes += 1;
         Ok(())
     }
