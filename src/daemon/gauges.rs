@@ -1,6 +1,9 @@
 //! How things stand, for the page of numbers.
 
+use std::sync::{Arc, OnceLock};
+
 use crate::fault::chain;
+use crate::linux_san::{Engine, Standing};
 use crate::metrics::{Board, Gauges};
 use crate::node::{Grade, Health, Node, Stage, VolumePaths};
 use crate::san::{AddressStanding, AddressState, Fleet};
@@ -119,6 +122,66 @@ fn tell_address(board: &mut Board, san: &str, address: &AddressState) {
     board.gauge("sanhost_address_in_use", help, &labels, in_use);
 }
 
+/// A SAN, once it is open.
+pub(super) struct SanGauges(pub(super) Arc<OnceLock<Arc<Engine>>>);
+
+impl Gauges for SanGauges {
+    fn tell(&self, board: &mut Board) {
+        let open = self.0.get();
+        let help = "Whether the SAN has made its volumes ready and answers";
+        board.gauge("san_open", help, &[], u64::from(open.is_some()));
+        if let Some(engine) = open {
+            tell_standing(board, &engine.standing());
+        }
+    }
+}
+
+fn tell_standing(board: &mut Board, san: &Standing) {
+    let mut tell = |name, help, value| board.gauge(name, help, &[], value);
+    let help = "Whether the pool can be looked at";
+    tell("san_pool_good", help, u64::from(san.pool.is_some()));
+    if let Some(pool) = san.pool {
+        let help = "Size of the pool";
+        tell("san_pool_size_bytes", help, pool.total);
+        let help = "What of the pool is used";
+        let used = pool.total.saturating_sub(pool.available);
+        tell("san_pool_used_bytes", help, used);
+        let help = "What of the pool is kept for the volumes that are there";
+        tell("san_pool_reserved_bytes", help, pool.reserved);
+    }
+    let help = "What all volumes were promised together";
+    tell("san_promised_bytes", help, san.promised);
+    for (name, help, count) in [
+        ("san_volumes", "Volumes", san.volumes),
+        ("san_snapshots", "Snapshots", san.snapshots),
+        (
+            "san_exports",
+            "Volumes at nodes, one for each pair",
+            san.exports,
+        ),
+        (
+            "san_leaving",
+            "Volumes that are being taken from nodes, one for each pair",
+            san.leaving,
+        ),
+        (
+            "san_drains",
+            "Removals under way, which wait until nothing is in flight",
+            san.drains,
+        ),
+        (
+            "san_writes_refused",
+            "Volumes to which writes are refused, since the pool is full",
+            san.refused,
+        ),
+    ] {
+        tell(name, help, count as u64);
+    }
+    if let Some(sessions) = san.sessions {
+        tell("san_sessions", "Sessions of initiators", sessions);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +211,64 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }
+    }
+
+    #[test]
+    fn a_san_shows_when_it_is_open_and_its_pool_when_it_can_be_looked_at() {
+        use crate::linux_san::PoolStanding;
+        let mut board = Board::default();
+        SanGauges(Arc::default()).tell(&mut board);
+        let closed = board.text().unwrap();
+        assert!(closed.contains("sanpath_san_open{} 0\n") && !closed.contains("san_volumes"));
+        let pool = PoolStanding {
+            total: 100,
+            available: 30,
+            reserved: 2,
+        };
+        let san = Standing {
+            pool: Some(pool),
+            promised: 500,
+            volumes: 7,
+            snapshots: 3,
+            exports: 5,
+            leaving: 2,
+            drains: 1,
+            refused: 4,
+            sessions: Some(8),
+        };
+        let told = |san: &Standing| {
+            let mut board = Board::default();
+            tell_standing(&mut board, san);
+            board.text().unwrap()
+        };
+        let text = told(&san);
+        for line in [
+            "pool_good{} 1",
+            "pool_size_bytes{} 100",
+            "pool_used_bytes{} 70",
+            "pool_reserved_bytes{} 2",
+            "promised_bytes{} 500",
+            "volumes{} 7",
+            "snapshots{} 3",
+            "exports{} 5",
+            "leaving{} 2",
+            "drains{} 1",
+            "writes_refused{} 4",
+            "sessions{} 8",
+        ] {
+            let line = format!("sanpath_san_{line}\n");
+            assert!(text.contains(&line), "{line} in {text}");
+        }
+        let text = told(&Standing {
+            pool: None,
+            sessions: None,
+            ..san
+        });
+        assert!(text.contains("sanpath_san_pool_good{} 0\n"), "{text}");
+        assert!(
+            !text.contains("pool_used") && !text.contains("san_sessions"),
+            "{text}"
+        );
     }
 
     #[test]

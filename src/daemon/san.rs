@@ -1,15 +1,18 @@
 //! `sanpath san`, put together.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
 use super::crash;
+use super::gauges::SanGauges;
 use crate::cli::SanArguments;
 use crate::config::read_san_chap;
 use crate::host::Host;
 use crate::linux_san::{Management, SanOptions, Secrets, serve};
+use crate::metrics::Calls;
 
 pub(super) async fn run(arguments: SanArguments, stop: CancellationToken) -> anyhow::Result<()> {
     let host = crash::armed(Host::real(Path::new("/")))?;
@@ -27,7 +30,11 @@ pub(super) async fn run(arguments: SanArguments, stop: CancellationToken) -> any
         },
         ..SanOptions::new(&pool, arguments.portal)
     };
-    serve(options, host, arguments.listen, stop).await?;
+    let engine = Arc::new(OnceLock::new());
+    let gauges = SanGauges(Arc::clone(&engine));
+    super::serve_metrics(arguments.metrics, &Calls::default(), gauges, &stop).await?;
+    let opened = |opened: &Arc<_>| drop(engine.set(Arc::clone(opened)));
+    serve(options, host, arguments.listen, stop, opened).await?;
     Ok(())
 }
 

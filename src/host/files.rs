@@ -54,6 +54,8 @@ pub struct FileExtent {
     pub length: u64,
     /// Where it lies below, `None` when the file system does not say it exactly. Two files with one place hold the same bytes there.
     pub place: Option<u64>,
+    /// Another file has these blocks too, so that writing here needs new ones.
+    pub is_shared: bool,
 }
 
 impl FileExtent {

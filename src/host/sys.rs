@@ -167,6 +167,7 @@ const EXTENT_LAST: u32 = 0x1;
 const EXTENT_NO_PLACE: u32 = 0x2 | 0x4 | 0x8 | 0x80 | 0x100 | 0x200 | 0x400;
 /// Allocated, never written: reads as zeros.
 const EXTENT_UNWRITTEN: u32 = 0x800;
+const EXTENT_SHARED: u32 = 0x2000;
 
 /// At most `most` extents of `file` that may hold data, from the one that holds `from` or comes after it.
 pub(super) fn file_extents(file: &File, from: u64, most: usize) -> io::Result<Vec<FileExtent>> {
@@ -185,6 +186,7 @@ pub(super) fn file_extents(file: &File, from: u64, most: usize) -> io::Result<Ve
             offset: extent.logical,
             length: extent.length,
             place: (extent.flags & EXTENT_NO_PLACE == 0).then_some(extent.physical),
+            is_shared: extent.flags & EXTENT_SHARED != 0,
         }));
         if found.len() >= most {
             found.truncate(most);

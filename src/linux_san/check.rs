@@ -103,7 +103,13 @@ impl Engine {
             troubles.extend(self.image_trouble(&volume.key, &promised.record));
             troubles.extend(self.kernel_troubles(&volume.key, &promised));
         }
-        if full && volume.allocated < volume.size {
+        if self.refuses_writes(&volume.key) {
+            troubles.push(Trouble {
+                grade: Grade::Degraded,
+                reason: "PoolFull",
+                message: "the pool is full: writes are refused until it has room".to_owned(),
+            });
+        } else if full && volume.allocated < volume.size {
             troubles.push(Trouble {
                 grade: Grade::Degraded,
                 reason: "PoolFull",

@@ -77,12 +77,16 @@ type Pair = (VolumeKey, Iqn);
 #[derive(Default)]
 pub(super) struct Drains(Mutex<BTreeMap<Pair, Arc<Drain>>>);
 
-#[cfg(test)]
 impl Drains {
+    /// How many are under way.
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Whether no removal is under way.
+    #[cfg(test)]
     pub(super) fn is_quiet(&self) -> bool {
-        let drains = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        drains.is_empty()
+        self.count() == 0
     }
 }
 

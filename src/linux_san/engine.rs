@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::brim::Brim;
 use super::certificates::Certificates;
 use super::chap::Complaints;
 use super::drain::Drains;
@@ -74,6 +75,8 @@ pub struct Engine {
     pub(super) complaints: Complaints,
     /// What the log was told of the pool's room.
     pub(super) room: Mutex<Room>,
+    /// What is known of a full pool.
+    brim: Mutex<Brim>,
     /// Held while objects that several volumes or nodes share are made or removed. Never while waiting for I/O to land.
     kernel: Mutex<()>,
     _alone: Mutex<(LockGuard, Option<LockGuard>)>,
@@ -102,6 +105,7 @@ impl Engine {
             drains: Drains::default(),
             complaints: Complaints::default(),
             room: Mutex::default(),
+            brim: Mutex::default(),
             kernel: Mutex::new(()),
             _alone: Mutex::new((alone, sole)),
         }))
@@ -129,6 +133,11 @@ impl Engine {
     #[must_use]
     pub fn portals(&self) -> Vec<Portal> {
         self.options.groups().concat()
+    }
+
+    /// Held for moments, inside the kernel's lock or without it.
+    pub(super) fn lock_brim(&self) -> MutexGuard<'_, Brim> {
+        self.brim.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn lock_kernel(&self) -> MutexGuard<'_, ()> {

@@ -117,7 +117,12 @@ impl Engine {
                 source: Box::new(source),
             })?;
         let volume = self.find_wanted(wanted)?;
-        let allocated = self.pool.check(&Image::of_volume(&wanted.key, &volume));
+        let image = Image::of_volume(&wanted.key, &volume);
+        let allocated = self.pool.check(&image);
+        let allocated = allocated.and_then(|allocated| {
+            self.check_writable(wanted, &image)?;
+            Ok(allocated)
+        });
         let allocated = allocated.map_err(|source| ExportError::Image {
             key: wanted.key.clone(),
             source,
@@ -132,6 +137,18 @@ impl Engine {
             key = %wanted.key, node = node.name, lun = %record.lun, read_only = record.read_only, "volume exported"
         );
         Ok(self.offer(&volume, &node, &record))
+    }
+
+    /// Whether it can be written to, if that is wanted. Who has it already keeps it.
+    fn check_writable(&self, wanted: &ExportRequest, image: &Image) -> Result<(), PoolError> {
+        let found = self.state.read(|state| {
+            let found = state.find_export(&wanted.key, &wanted.initiator);
+            found.is_some()
+        });
+        if wanted.read_only || found {
+            return Ok(());
+        }
+        self.check_brim(image, &wanted.key)
     }
 
     fn find_wanted(&self, wanted: &ExportRequest) -> Result<VolumeRecord, ExportError> {
@@ -214,8 +231,8 @@ impl Engine {
             lun: record.lun,
             slot: record.slot(),
         };
-        self.lio
-            .ensure_lun(&at, &self.backstore_of(key), record.read_only)
+        let read_only = record.read_only || self.refuses_writes(key);
+        self.lio.ensure_lun(&at, &self.backstore_of(key), read_only)
     }
 
     pub(super) fn backstore_of(&self, key: &VolumeKey) -> String {

@@ -363,6 +363,7 @@ impl World for FakeLio {
                     offset,
                     length: BLOCK as u64,
                     place: Some(*places.entry(block.to_vec()).or_insert(next)),
+                    is_shared: false,
                 });
             }
         }

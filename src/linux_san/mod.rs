@@ -20,12 +20,15 @@
 //! | `restore` | making the kernel agree with the state at start, and clearing targets that nobody uses |
 //! | `certificates` | the SAN's authority, its own certificate and those of its callers: made and exchanged |
 //! | `room` | what of the pool is kept back, and the warning before it is needed |
+//! | `brim` | a full pool: writes that need new blocks are refused |
+//! | `standing` | how it stands, in numbers |
 //! | `server` | the gRPC face: parse, call, reply |
 //!
 //! Everything but `server` is synchronous and knows no gRPC. The daemon calls [`serve`]. The invariant: the state file runs ahead of
 //! the kernel when something is given (so a crash is completed) and behind it when something is taken away (so a crash is repeated).
 
 mod access;
+mod brim;
 mod certificates;
 mod chap;
 mod check;
@@ -49,6 +52,7 @@ mod restore;
 mod room;
 mod server;
 mod snapshots;
+mod standing;
 mod state;
 mod state_file;
 #[cfg(test)]
@@ -71,5 +75,6 @@ pub use refusal::Refusal;
 pub use restore::Restored;
 pub use server::{ServeError, serve};
 pub use snapshots::{ExtentsRequest, NewSnapshot, SnapshotError, SnapshotPage, SnapshotView};
+pub use standing::{PoolStanding, Standing};
 pub use state::Source;
 pub use volumes::{Capacity, NewVolume, VolumeError, VolumePage, VolumeView};

@@ -310,6 +310,11 @@ pub(super) trait Pool: Send + Sync {
     fn check(&self, image: &Image) -> Result<u64, PoolError>;
     /// The bytes that each image has allocated; 0 when there is none. For people and reports, never for deciding.
     fn allocated(&self, owners: &[Owner]) -> Result<Vec<u64>, PoolError>;
+    /// Whether some write to the image may need blocks that it does not have yet: it has holes, or blocks that others have too. `has_relatives` says whether, by what the state
+    /// knows, others may have some.
+    fn needs_room(&self, image: &Image, has_relatives: bool) -> Result<bool, PoolError>;
+    /// Whether a look at the space costs a process.
+    fn is_dear_to_look_at(&self) -> bool;
     /// What the kernel serves of a volume.
     fn backing(&self, key: &VolumeKey) -> Backing;
     /// The bytes of `image` that may be other than zero, or than those of `base`.

@@ -63,7 +63,7 @@ impl Engine {
             Room::Low => tracing::warn!(%pool, available, total, "THE POOL GETS LOW ON ROOM"),
             Room::Reserved => tracing::error!(
                 %pool, available, total,
-                "THE POOL IS NEARLY FULL: nothing new is made, and writers will fail or wait when it is full"
+                "THE POOL IS NEARLY FULL: nothing new is made, and writes that need new blocks are refused when it is full"
             ),
         }
     }

@@ -65,7 +65,7 @@ pub enum ServeError {
     },
 }
 
-/// Serves the SAN on every address of `listen` until `shutdown`: first the volumes are there again, then calls are answered.
+/// Serves the SAN on every address of `listen` until `shutdown`: first the volumes are there again, which `opened` is told, then calls are answered.
 ///
 /// # Errors
 /// See [`ServeError`].
@@ -74,10 +74,11 @@ pub async fn serve(
     host: Host,
     listen: Vec<SocketAddr>,
     shutdown: CancellationToken,
+    opened: impl FnOnce(&Arc<Engine>),
 ) -> Result<(), ServeError> {
     // Taken first: a wrong address is to be seen at once, and callers wait in the backlog instead of being refused.
     let listeners = listen::bind_all(&listen, options.management)?;
-    serve_bound(options, host, listeners, shutdown).await
+    serve_bound(options, host, listeners, shutdown, opened).await
 }
 
 async fn serve_bound(
@@ -85,11 +86,13 @@ async fn serve_bound(
     host: Host,
     listeners: Vec<TcpListener>,
     shutdown: CancellationToken,
+    opened: impl FnOnce(&Arc<Engine>),
 ) -> Result<(), ServeError> {
     let inflight = Inflight::default();
     let seam = host.clone();
     let engine = inflight.run_blocking("start", move || open(&seam, options));
     let engine = engine.await??;
+    opened(&engine);
     let door = Door::new(&engine, &host);
     let service = Service {
         san_uuid: engine.san_uuid().to_string(),
@@ -98,11 +101,17 @@ async fn serve_bound(
         reads: Arc::default(),
     };
     let stopped = CancellationToken::new();
+    let guard = tokio::spawn(guard_until(
+        Arc::clone(&engine),
+        inflight.clone(),
+        stopped.clone(),
+    ));
     let sweeper = tokio::spawn(sweep_until(engine, inflight, stopped.clone()));
     let served = serve_on(listeners, &door, &service, &shutdown).await;
     stopped.cancel();
-    // It ends by itself; its own panics are its only failure.
+    // They end by themselves; their own panics are their only failure.
     let _ = sweeper.await;
+    let _ = guard.await;
     served
 }
 
@@ -206,6 +215,23 @@ async fn sweep_until(engine: Arc<Engine>, inflight: Inflight, stopped: Cancellat
         if let Err(error) = inflight.run_blocking("sweep", move || engine.sweep()).await {
             tracing::warn!(reason = %error, "the sweep did not run");
         }
+    }
+}
+
+/// Has the pool looked at before it is full, as often as it wants.
+async fn guard_until(engine: Arc<Engine>, inflight: Inflight, stopped: CancellationToken) {
+    let mut pause = Duration::ZERO;
+    while stopped
+        .run_until_cancelled(tokio::time::sleep(pause))
+        .await
+        .is_some()
+    {
+        let engine = Arc::clone(&engine);
+        let looked = inflight.run_blocking("brim", move || engine.guard_brim());
+        pause = looked.await.unwrap_or_else(|error| {
+            tracing::warn!(reason = %error, "the pool was not looked at");
+            SWEEP_EVERY
+        });
     }
 }
 

@@ -92,6 +92,22 @@ impl Lio {
         Ok(true)
     }
 
+    /// Has the kernel refuse writes of this initiator, or take them, from the next command on; nothing where the LUN is gone.
+    pub(in crate::linux_san) fn protect_lun(
+        &self,
+        at: &MappedLun<'_>,
+        protect: bool,
+    ) -> Result<(), LioError> {
+        let value = if protect { "1" } else { "0" };
+        for tag in self.tags_of(at.target)? {
+            let path = self.mapped_dir(at, tag).join("write_protect");
+            if self.find(&path)?.is_some() {
+                self.ensure_attribute(&path, value)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the LUN from the initiator and returns when nothing of it is in flight any more; absent is fine. May block for as long
     /// as the disk below does.
     pub(in crate::linux_san) fn remove_lun(&self, at: &MappedLun<'_>) -> Result<(), LioError> {

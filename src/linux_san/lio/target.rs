@@ -207,6 +207,18 @@ impl Lio {
         Ok(false)
     }
 
+    /// How many sessions there are at the target, whoever's; `None` when the kernel does not count them (`iscsi_stat_instance_sessions_show`).
+    pub(in crate::linux_san) fn sessions_at(&self, target: &Iqn) -> Result<Option<u64>, LioError> {
+        let dir = self.target_dir(target);
+        if self.find(&dir)?.is_none() {
+            return Ok(Some(0));
+        }
+        let path = dir.join("fabric_statistics/iscsi_instance/sessions");
+        let found = self.host.find_attribute(&path);
+        let found = found.map_err(|source| super::failed("reading", &path, source))?;
+        Ok(found.and_then(|text| text.trim().parse().ok()))
+    }
+
     /// The initiators in the target's access list; none when there is no target.
     pub(in crate::linux_san) fn entries(&self, target: &Iqn) -> Result<BTreeSet<Iqn>, LioError> {
         let mut found = BTreeSet::new();

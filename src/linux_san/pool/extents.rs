@@ -130,6 +130,27 @@ pub(super) fn difference<E>(
     })
 }
 
+/// Whether a file of `size` bytes has blocks of its own for each of them, which no other file has too.
+pub(super) fn is_whole_and_own<E>(
+    size: u64,
+    look: impl Fn(u64) -> Result<Vec<FileExtent>, E>,
+) -> Result<bool, E> {
+    let mut known = 0;
+    while known < size {
+        let found = look(known)?;
+        if found.is_empty() {
+            return Ok(false);
+        }
+        for extent in found {
+            if extent.offset > known || extent.is_shared {
+                return Ok(false);
+            }
+            known = known.max(extent.end());
+        }
+    }
+    Ok(true)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -155,6 +176,7 @@ mod tests {
                 offset: number as u64 * 10,
                 length: 10,
                 place: (*block)?,
+                is_shared: false,
             })
         };
         let all = blocks.iter().enumerate().filter_map(extent);
@@ -166,6 +188,30 @@ mod tests {
         let wanted = Look { from, most };
         let page = difference(size, wanted, |at| ok(look(new, at)), |at| ok(look(old, at)));
         page.unwrap()
+    }
+
+    #[test]
+    fn a_hole_or_a_shared_block_at_any_place_is_found() {
+        let ok = Ok::<_, std::convert::Infallible>;
+        let whole: Blocks = vec![Some(Some(1)); 9];
+        let is_whole = |size, blocks: &Blocks, shared: Option<usize>| {
+            let looked = |from| {
+                let mut found = look(blocks, from);
+                for extent in &mut found {
+                    extent.is_shared = shared.is_some_and(|at| extent.offset == at as u64 * 10);
+                }
+                ok(found)
+            };
+            is_whole_and_own(size, looked).unwrap()
+        };
+        assert!(is_whole(90, &whole, None) && is_whole(85, &whole, None));
+        assert!(!is_whole(91, &whole, None), "its end has no block");
+        for at in 0..9 {
+            assert!(!is_whole(90, &whole, Some(at)), "{at} is shared");
+            let mut holed = whole.clone();
+            holed[at] = None;
+            assert!(!is_whole(90, &holed, None), "{at} is a hole");
+        }
     }
 
     proptest! {

@@ -48,7 +48,7 @@ impl LvmThin {
         };
         let found = opened.prove()?;
         if !found.errors_when_full {
-            // Else a writer would wait for ever, and with it everything behind it.
+            // Else the pool would hold writes back, and with them everything behind it.
             opened.lvm.set_errors_when_full(pool)?;
         }
         opened.resume_all()?;
@@ -336,6 +336,17 @@ impl Pool for LvmThin {
         let mapped = self.lvm.mapped()?;
         let of = |owner| mapped.get(&name_of(owner)).copied().unwrap_or(0);
         Ok(owners.iter().map(of).collect())
+    }
+
+    /// LVM does not say which blocks are shared.
+    fn needs_room(&self, image: &Image, has_relatives: bool) -> Result<bool, PoolError> {
+        let mapped = self.lvm.mapped()?;
+        let mapped = mapped.get(&name_of(&image.owner)).copied();
+        Ok(has_relatives || mapped.unwrap_or(0) < image.size)
+    }
+
+    fn is_dear_to_look_at(&self) -> bool {
+        true
     }
 
     fn backing(&self, key: &VolumeKey) -> Backing {

@@ -319,6 +319,17 @@ impl Pool for Reflink {
         owners.iter().map(of).collect()
     }
 
+    fn needs_room(&self, image: &Image, _: bool) -> Result<bool, PoolError> {
+        self.prove()?;
+        let whole =
+            extents::is_whole_and_own(image.size, |from| self.look_at_extents(&image.owner, from));
+        Ok(!whole?)
+    }
+
+    fn is_dear_to_look_at(&self) -> bool {
+        false
+    }
+
     fn backing(&self, key: &VolumeKey) -> Backing {
         Backing::File(self.image(&Owner::Volume(key.clone())))
     }

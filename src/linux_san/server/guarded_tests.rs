@@ -45,7 +45,13 @@ impl Guarded {
         let listeners = listen::bind_all(&[home], Management::Certificates).unwrap();
         let address = listeners[0].local_addr().unwrap().to_string();
         let shutdown = CancellationToken::new();
-        let serving = serve_bound(options(&san), san.host.clone(), listeners, shutdown.clone());
+        let serving = serve_bound(
+            options(&san),
+            san.host.clone(),
+            listeners,
+            shutdown.clone(),
+            |_| {},
+        );
         Self {
             san,
             address,
@@ -168,6 +174,7 @@ async fn a_first_start_without_certificates_is_refused_with_the_mend() {
         san.host.clone(),
         vec![home],
         CancellationToken::new(),
+        |_| {},
     );
     let text = chain(&started.await.unwrap_err());
     assert!(text.contains("make one with sanpath san init"), "{text}");

@@ -25,7 +25,13 @@ impl Running {
         let listeners = listen::bind_all(&[home, home], Management::Plaintext).unwrap();
         let addresses = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
         let shutdown = CancellationToken::new();
-        let serving = serve_bound(san.options(), san.host.clone(), listeners, shutdown.clone());
+        let serving = serve_bound(
+            san.options(),
+            san.host.clone(),
+            listeners,
+            shutdown.clone(),
+            |_| {},
+        );
         Self {
             san,
             addresses,
@@ -259,6 +265,7 @@ async fn a_san_that_cannot_start_says_why() {
         san.host.clone(),
         vec![home],
         CancellationToken::new(),
+        |_| {},
     );
     let error = started.await.unwrap_err();
     let text = crate::fault::chain(&error);

@@ -26,7 +26,7 @@ fn found(san: &SanBox, name: &str) -> FakeVolume {
     san.lio.lvm.lock().unwrap().volumes[name].clone()
 }
 
-fn write(san: &SanBox, volume: &VolumeView, number: u64) {
+pub(super) fn write(san: &SanBox, volume: &VolumeView, number: u64) {
     let mut lvm = san.lio.lvm.lock().unwrap();
     let volume = lvm.volumes.get_mut(&of(volume)).unwrap();
     assert!(!volume.is_suspended, "its writer would wait");

@@ -280,6 +280,7 @@ pub(super) struct Start {
     pub(super) portals: Vec<String>,
     pub(super) pool: PathBuf,
     pub(super) more: Vec<String>,
+    pub(super) environment: Vec<(String, String)>,
 }
 
 impl Start {
@@ -288,6 +289,7 @@ impl Start {
             portals: topology::paths().map(|path| path.san_address(1)).collect(),
             pool: lab.pool_folder(),
             more: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -302,7 +304,11 @@ impl Start {
             option("--portal", portal.clone());
         }
         argv.extend(self.more.iter().cloned());
-        Daemon::new(name, argv).in_network(SAN_NAMESPACE)
+        let daemon = Daemon::new(name, argv).in_network(SAN_NAMESPACE);
+        let environment = self.environment.iter();
+        environment.fold(daemon, |daemon, (key, value)| {
+            daemon.with_environment(key, value)
+        })
     }
 }
 
@@ -370,7 +376,11 @@ impl San {
         self.call_export(request)
     }
 
-    fn request(volume: &pb::Volume, node: &str, initiator: &str) -> pb::ExportVolumeRequest {
+    pub(super) fn request(
+        volume: &pb::Volume,
+        node: &str,
+        initiator: &str,
+    ) -> pb::ExportVolumeRequest {
         pb::ExportVolumeRequest {
             key: volume.key.clone(),
             wwid: volume.wwid.clone(),

@@ -33,9 +33,11 @@ mod process_budget;
 mod recovery;
 mod san_alua;
 mod san_chap;
+mod san_crashes;
 mod san_layouts;
 mod san_lvm;
 mod san_mtls;
+mod san_pool_full;
 mod san_snapshots;
 mod sanhost;
 mod snapshots;
@@ -111,6 +113,8 @@ pub fn long() -> Vec<Case> {
         sanhost::LONG,
         san_lvm::LONG,
         snapshots::LONG,
+        san_pool_full::LONG,
+        san_crashes::LONG,
     ]
     .concat()
 }

@@ -36,12 +36,12 @@ const SOON: Duration = Duration::from_secs(60);
 const GROUP: &str = "lab-san";
 
 /// A volume group with a thin pool on a loop device; gone when dropped.
-struct ThinPool {
+pub(super) struct ThinPool {
     loop_device: String,
 }
 
 impl ThinPool {
-    fn make(lab: &Lab, megabytes: u32) -> Result<Self> {
+    pub(super) fn make(lab: &Lab, megabytes: u32) -> Result<Self> {
         lab.execute(&["modprobe", "-a", "loop", "dm-thin-pool"])?;
         let disk = lab.pool_folder().join("disk");
         File::create(&disk)?.set_len(1 << 30)?;
@@ -56,8 +56,12 @@ impl ThinPool {
         Ok(made)
     }
 
-    fn place() -> String {
+    pub(super) fn place() -> String {
         format!("lvm:{GROUP}/thin")
+    }
+
+    pub(super) fn group() -> &'static str {
+        GROUP
     }
 
     /// The device of a snapshot, made active for a look.
@@ -78,7 +82,7 @@ impl ThinPool {
         Ok(names.map(str::to_owned).collect())
     }
 
-    fn remove(self, lab: &Lab) -> Result<()> {
+    pub(super) fn remove(self, lab: &Lab) -> Result<()> {
         lab.execute(&["vgremove", "-q", "-f", "-y", GROUP])?;
         lab.execute(&["losetup", "-d", &self.loop_device])?;
         Ok(())

@@ -112,6 +112,29 @@ impl Writer {
         }
     }
 
+    /// Waits until an error has ended the writing.
+    pub fn wait_until_failed(&self, deadline: Duration) -> Result<()> {
+        let until = Instant::now() + deadline;
+        while !self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+            ensure!(
+                Instant::now() < until,
+                "no error reached the writer within {} s",
+                deadline.as_secs()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// The blocks that were written before the error that ended the writing, and that error.
+    pub fn fail(mut self) -> Result<(u64, anyhow::Error)> {
+        let thread = self.thread.take().context("finished twice")?;
+        let ended = thread.join();
+        let ended = ended.map_err(|_| anyhow::anyhow!("the writer panicked"))?;
+        let error = ended.err().context("no error reached the writer")?;
+        Ok((self.progress().blocks, error))
+    }
+
     /// Stops writing. An error that the writer met on its way is this call's error.
     pub fn finish(mut self) -> Result<u64> {
         self.stop.store(true, Ordering::Relaxed);
