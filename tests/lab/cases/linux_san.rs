@@ -479,7 +479,7 @@ impl Disk {
         Ok(disk)
     }
 
-    fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         format!("/dev/{}", self.name)
     }
 

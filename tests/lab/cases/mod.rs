@@ -38,6 +38,7 @@ mod san_layouts;
 mod san_lvm;
 mod san_mtls;
 mod san_pool_full;
+mod san_power_cut;
 mod san_snapshots;
 mod sanhost;
 mod snapshots;
@@ -115,6 +116,7 @@ pub fn long() -> Vec<Case> {
         snapshots::LONG,
         san_pool_full::LONG,
         san_crashes::LONG,
+        san_power_cut::LONG,
     ]
     .concat()
 }

@@ -2,6 +2,8 @@
 //! the pool is all that is needed.
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -12,6 +14,7 @@ use super::san_lvm::ThinPool;
 use crate::kit::case::{Case, Lab};
 use crate::kit::csi::{Access, Orchestrator, Volume};
 use crate::kit::stack::{Plan, Stack};
+use crate::kit::topology::Link;
 use crate::kit::writer::{self, Writer};
 
 pub const LONG: &[Case] = &[
@@ -158,6 +161,7 @@ fn thin(lab: &mut Lab) -> Result<()> {
 fn fills(lab: &mut Lab, pool: impl FullPool) -> Result<()> {
     let plan = Plan {
         pool: Some(pool.place()),
+        san_arguments: vec!["--metrics".to_owned(), metrics_address()],
         ..Plan::default()
     };
     let stack = Stack::start(lab, plan)?;
@@ -185,6 +189,7 @@ fn fills(lab: &mut Lab, pool: impl FullPool) -> Result<()> {
     let refused = orchestrator.create("another", SIZE, Access::Block);
     let refused = refused.err().context("a volume of a full pool")?;
     ensure!(refused.code() == Code::ResourceExhausted, "{refused:?}");
+    check_numbers()?;
 
     pool.grow(lab)?;
     let grown = Instant::now();
@@ -206,6 +211,32 @@ fn fills(lab: &mut Lab, pool: impl FullPool) -> Result<()> {
     }
     stack.stop(lab)?;
     pool.remove(lab)
+}
+
+fn metrics_address() -> String {
+    format!("{}:9811", Link::MANAGEMENT.san_address(1))
+}
+
+/// What the page of numbers tells while the pool is full: two volumes at one node, over two paths.
+fn check_numbers() -> Result<()> {
+    let mut stream = TcpStream::connect(metrics_address())?;
+    stream.set_read_timeout(Some(SOON))?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page)?;
+    for line in [
+        "san_open{} 1",
+        "san_pool_good{} 1",
+        "san_volumes{} 2",
+        "san_exports{} 2",
+        "san_drains{} 0",
+        "san_writes_refused{} 1",
+        "san_sessions{} 2",
+    ] {
+        let line = format!("sanpath_{line}\n");
+        ensure!(page.contains(&line), "no {line:?} in {page}");
+    }
+    Ok(())
 }
 
 /// A volume whose every block is there.

@@ -1,6 +1,6 @@
 //! The lab's machinery. On the host: `tools`, `image`, `initramfs`, `cpio`, `accel`, `qemu`, `guest`, `switch`, `bench`, `runner`,
 //! `lanes`, `shell`, `results`, `folders`, and csi-sanity's making in `sanity`. In the guest: `agent`, `guest_setup`, `services`, `running_job`, `job`,
-//! `leftovers`, `evidence`. For the writers of cases: `case`, `certificates`, `stack`, `csi`, `writer`, `daemons`, `paths`, `slow_disk`, `topology`, `fleet`. Both sides
+//! `leftovers`, `evidence`. For the writers of cases: `case`, `certificates`, `stack`, `csi`, `writer`, `daemons`, `paths`, `slow_disk`, `write_log`, `topology`, `fleet`. Both sides
 //! speak `wire` and start programs through `command`.
 
 pub mod accel;
@@ -39,4 +39,5 @@ pub mod switch;
 pub mod tools;
 pub mod topology;
 pub mod wire;
+pub mod write_log;
 pub mod writer;
