@@ -20,9 +20,11 @@ use crate::host::Space;
 const PART: u64 = 4;
 /// Writes are taken again when there is so much more than the brim.
 const CLEAR: u64 = 2;
-/// Until the next look when there is no cause for worry and a look costs a process.
+/// Until the next look where a look costs a process, and there is no cause for worry.
 const SELDOM: Duration = Duration::from_secs(10);
-/// Otherwise.
+/// The same when there is.
+const SOMETIMES: Duration = Duration::from_secs(5);
+/// Where it costs nothing.
 const OFTEN: Duration = Duration::from_secs(1);
 
 /// What is known since the brim was reached.
@@ -65,11 +67,10 @@ impl Engine {
             ),
             _ => {}
         }
-        let is_dear = self.pool.is_dear_to_look_at();
-        if is_dear && room::room(space) != room::Room::Reserved {
-            SELDOM
-        } else {
-            OFTEN
+        match self.pool.is_dear_to_look_at() {
+            false => OFTEN,
+            true if room::room(space) == room::Room::Reserved => SOMETIMES,
+            true => SELDOM,
         }
     }
 
