@@ -156,6 +156,62 @@ async fn a_snapshot_never_issued_is_gone_unknown_or_not_in_the_list() {
     assert_eq!(refusal.0, Code::Aborted);
 }
 
+/// Snapshots come and go between the pages; those that stay are each told once.
+#[tokio::test]
+async fn pages_miss_no_snapshot_that_stays_while_others_come_and_go() {
+    let (service, _bench) = service().await;
+    let volume = made(&service).await.volume_id;
+    for most in 1..4 {
+        let (mut staying, mut leaving) = (Vec::new(), Vec::new());
+        for number in 0..6 {
+            let id = cut(&service, &format!("{most}-{number}"), &volume).await;
+            let kept = if number % 2 == 0 {
+                &mut leaving
+            } else {
+                &mut staying
+            };
+            kept.push(id.snapshot_id);
+        }
+        let (mut seen, mut token) = (Vec::new(), String::new());
+        loop {
+            let request = proto::ListSnapshotsRequest {
+                max_entries: most,
+                starting_token: token,
+                ..Default::default()
+            };
+            let page = service.list_snapshots(Request::new(request)).await.unwrap();
+            let page = page.into_inner();
+            let told = page.entries.into_iter();
+            seen.extend(told.map(|it| it.snapshot.unwrap().snapshot_id));
+            // The last one of the page may be gone when the next is asked for.
+            for snapshot_id in std::mem::take(&mut leaving) {
+                remove(&service, &snapshot_id).await;
+            }
+            token = page.next_token;
+            if token.is_empty() {
+                break;
+            }
+            if seen.len() < 5 {
+                cut(&service, &format!("{most}-new-{}", seen.len()), &volume).await;
+            }
+        }
+        for id in &staying {
+            let times = seen.iter().filter(|it| *it == id).count();
+            assert_eq!(times, 1, "{id} by {most}");
+            remove(&service, id).await;
+        }
+    }
+}
+
+async fn remove(service: &ControllerService, id: &str) {
+    let request = proto::DeleteSnapshotRequest {
+        snapshot_id: id.to_owned(),
+        ..Default::default()
+    };
+    let gone = service.delete_snapshot(Request::new(request)).await;
+    gone.unwrap();
+}
+
 async fn listed(service: &ControllerService, id: &str, source: &str) -> Vec<String> {
     let request = proto::ListSnapshotsRequest {
         snapshot_id: id.to_owned(),
