@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use sanpath::host::Host;
@@ -200,6 +200,7 @@ fn without_pool(lab: &mut Lab) -> Result<()> {
         let log = fs::read_to_string(daemons::log_of("san"))?;
         Ok(log.contains("may not be mounted").then_some(()))
     })?;
+    ensure!(has_ended(lab), "it goes on without its pool");
     ensure!(fs::read_dir(&pool)?.next().is_none(), "something was made");
     fs::remove_dir(&pool)?;
     fs::rename(&away, &pool)?;
@@ -207,6 +208,15 @@ fn without_pool(lab: &mut Lab) -> Result<()> {
     ensure!(san.find(&volume)? == volume, "the volume is another");
     san.delete(&volume)?;
     lab.daemons.stop("san")
+}
+
+/// Whether the SAN ends by itself. Its last word is in the log a moment before.
+pub(super) fn has_ended(lab: &mut Lab) -> bool {
+    let until = Instant::now() + SOON;
+    while lab.daemons.is_running("san") && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    !lab.daemons.is_running("san")
 }
 
 pub(super) fn image(lab: &Lab, volume: &pb::Volume) -> PathBuf {

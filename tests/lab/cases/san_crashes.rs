@@ -2,12 +2,12 @@
 //! each life nothing is left in the pool, in the kernel's target or in the state.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use sanpath::linux_san_wire as pb;
 
-use super::linux_san::{San, Start, tree};
+use super::linux_san::{San, Start, has_ended, tree};
 use crate::kit::case::{Case, Lab};
 use crate::kit::csi::patiently;
 
@@ -17,7 +17,6 @@ pub const LONG: &[Case] = &[Case {
     run: every_step,
 }];
 
-const SOON: Duration = Duration::from_secs(40);
 const INITIATOR: &str = "iqn.2026-01.dev.sanpath.lab:crash";
 
 /// What the answers have told so far in one life.
@@ -98,11 +97,7 @@ fn crash(lab: &mut Lab, point: &mut Point, step: u64, call: Call, life: &mut Lif
         point.is_over = true;
         return lab.daemons.stop("san");
     }
-    let until = Instant::now() + SOON;
-    while lab.daemons.is_running("san") && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let died = !lab.daemons.is_running("san");
+    let died = has_ended(lab);
     // It ended by itself; this only takes it off the list.
     let _ = lab.daemons.stop("san");
     outcome.or_else(|error| if died { Ok(()) } else { Err(error) })?;
