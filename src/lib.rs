@@ -17,6 +17,7 @@
 //! cli -> linux_san_wire: an operator's command calls a SAN's management, with his certificate
 //! cli -> host: an operator's files are read and edited through the seam
 //! doctor -> admin, config, fabric, host, iscsi, multipath, scsi: probes that only look
+//! doctor -> node: its advice about interfaces that share a subnet
 //! admin -> config, fabric, volume: shows what the daemon put there, in our own nouns
 //! csi -> controller, node: parses and answers; the workflow decides
 //! csi -> metrics: calls are counted where they come in
@@ -50,6 +51,7 @@ pub mod controller;
 pub mod csi;
 pub mod daemon;
 pub mod deadline;
+pub mod doctor;
 pub mod fabric;
 pub mod fault;
 pub mod filesystem;

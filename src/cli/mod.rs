@@ -2,6 +2,7 @@
 //! daemon that answers them, ask it and print. Nothing else prints.
 
 mod answer;
+mod doctor;
 mod node;
 mod paths;
 mod portal_groups;
@@ -10,6 +11,7 @@ mod san;
 mod sanhosts;
 mod table;
 
+pub use doctor::DoctorArguments;
 pub use node::NodeCommand;
 pub use paths::PathsArguments;
 pub use portal_groups::PortalGroupsArguments;
@@ -63,6 +65,8 @@ pub enum Role {
     Node(Box<NodeArguments>),
     /// Be a SAN: serve volumes of a pool directory through this machine's kernel target (LIO). Its certificates are made by commands below.
     San(Box<SanArguments>),
+    /// Look for what is wrong with this machine, and say what mends it.
+    Doctor(DoctorArguments),
     /// Show the paths of the volumes of this machine, as its node daemon sees them.
     Paths(PathsArguments),
     /// Show the management addresses of the SANs, as the controller daemon of this machine or container sees them.
@@ -76,6 +80,8 @@ pub enum Role {
 pub enum Command {
     /// `sanpath node …`, to the daemon that runs.
     Node(NodeCommand),
+    /// `sanpath doctor`.
+    Doctor(DoctorArguments),
     /// `sanpath paths`.
     Paths(PathsArguments),
     /// `sanpath sanhosts`.
@@ -101,6 +107,7 @@ impl Role {
                 Some(command) => Ok(Command::San(command)),
                 None => Err(Box::new(Self::San(san))),
             },
+            Self::Doctor(asked) => Ok(Command::Doctor(asked)),
             Self::Paths(asked) => Ok(Command::Paths(asked)),
             Self::Sanhosts(asked) => Ok(Command::Sanhosts(asked)),
             Self::Properties(asked) => Ok(Command::Properties(asked)),
@@ -225,6 +232,7 @@ pub struct SanArguments {
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     answer::unless_unread(match command {
         Command::Node(command) => node::run(command),
+        Command::Doctor(asked) => doctor::run(asked),
         Command::Paths(asked) => paths::run(&asked),
         Command::Sanhosts(asked) => sanhosts::run(&asked),
         Command::Properties(asked) => properties::run(asked),

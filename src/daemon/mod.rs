@@ -38,7 +38,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             Role::Controller(arguments) => controller::run(&arguments, stop).await,
             Role::Node(arguments) => node::run(&arguments, stop).await,
             Role::San(arguments) => san::run(*arguments, stop).await,
-            Role::Paths(_) | Role::Sanhosts(_) | Role::Properties(_) => {
+            Role::Doctor(_) | Role::Paths(_) | Role::Sanhosts(_) | Role::Properties(_) => {
                 Err(anyhow::anyhow!("a command is no daemon"))
             }
         }

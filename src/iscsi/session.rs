@@ -19,7 +19,7 @@ pub enum SessionState {
     LoggedIn,
     /// Its connection is lost; iscsid tries to bring it back.
     Failed,
-    /// Being made or taken away.
+    /// Being made or taken away; or its connection is lost and its recovery time over.
     Free,
 }
 

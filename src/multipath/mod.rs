@@ -10,6 +10,7 @@ mod no_path_retry;
 mod openers;
 mod reach;
 mod removal;
+mod settings;
 mod unwritten;
 
 pub use claim::{ClaimError, claim, unclaim};
@@ -23,4 +24,5 @@ pub use no_path_retry::{
 pub use openers::{Opener, find_mounts, openers_of, processes_on};
 pub use reach::{QueueingError, Reach, Reaches, disable_queueing, reach};
 pub use removal::{RemoveMapError, remove_map};
+pub use settings::{Settings, read_settings};
 pub use unwritten::{Unwritten, unwritten};

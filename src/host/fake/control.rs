@@ -348,6 +348,16 @@ impl FakeWorld {
         self.state().multipathd.blacklist.insert(wwid.clone());
     }
 
+    /// multipathd's configuration tells of this expression in its blacklist, or no longer.
+    pub fn set_ban(&self, expression: &'static str, is_there: bool) {
+        let mut state = self.state();
+        if is_there {
+            state.multipathd.bans.insert(expression);
+        } else {
+            state.multipathd.bans.remove(expression);
+        }
+    }
+
     /// An administrator's own session, with every LUN of its target.
     pub fn add_foreign_session(&self, iqn: &Iqn, portal: Portal) {
         self.add_foreign_session_on(iqn, portal, None);

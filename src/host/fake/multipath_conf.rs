@@ -53,7 +53,16 @@ impl State {
 
     /// Tabs, and quotes around words (`libmultipath/print.c`, `snprint_mpentry`).
     pub(super) fn show_config(&self) -> String {
-        let mut text = "defaults {\n\tno_path_retry \"fail\"\n}\nmultipaths {\n".to_owned();
+        let retry = match self.multipathd.no_path_retry {
+            None => "\"queue\"".to_owned(),
+            Some(Duration::ZERO) => "\"fail\"".to_owned(),
+            Some(span) => (span.as_secs() / POLLING_INTERVAL.as_secs()).to_string(),
+        };
+        let mut text = format!("defaults {{\n\tno_path_retry {retry}\n}}\nblacklist {{\n");
+        for ban in &self.multipathd.bans {
+            text.push_str(&format!("\tdevnode \"{ban}\"\n"));
+        }
+        text.push_str("}\nmultipaths {\n");
         for (wwid, retry) in &self.multipathd.retries {
             let word = match retry {
                 NoPathRetry::Checks(checks) => checks.to_string(),

@@ -38,6 +38,8 @@ pub(super) struct Multipathd {
     /// The same for single maps, as it last read it.
     pub(super) retries: BTreeMap<Wwid, NoPathRetry>,
     pub(super) blacklist: BTreeSet<Wwid>,
+    /// Expressions of its blacklist that it only tells of.
+    pub(super) bans: BTreeSet<&'static str>,
     /// The disks that somebody failed by hand.
     pub(super) failed: BTreeSet<u64>,
     /// The disks it knows, with the WWID that udev told it.
@@ -53,6 +55,7 @@ impl Default for Multipathd {
             no_path_retry: Some(Duration::from_secs(60)),
             retries: BTreeMap::new(),
             blacklist: BTreeSet::new(),
+            bans: BTreeSet::new(),
             failed: BTreeSet::new(),
             paths: BTreeMap::new(),
         }

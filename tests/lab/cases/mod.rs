@@ -8,6 +8,7 @@ mod csi_health;
 mod csi_sanity;
 mod demo;
 mod detach_attach_races;
+mod doctor;
 mod expand;
 mod faults_chap;
 mod faults_detach;
@@ -109,6 +110,7 @@ pub fn long() -> Vec<Case> {
         crash_loop::LONG,
         detach_attach_races::LONG,
         many_volumes::LONG,
+        doctor::LONG,
         pile_up::LONG,
         upgrades::LONG,
         sanhost::LONG,

@@ -1,0 +1,157 @@
+//! The config file, the interfaces that it names, and whether its addresses answer.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Finding, Grade};
+use crate::config::{self, InterfaceSource, Probed, Property, Read};
+use crate::fabric::Interfaces;
+use crate::fault::chain;
+use crate::host::Host;
+use crate::node::Surroundings;
+
+const NETDEVS: &str = "/sys/class/net";
+
+/// The file as it was read, or why it was not.
+pub(super) fn check_config(host: &Host, path: &Path) -> (Finding, Option<Read>) {
+    const CHECK: &str = "config";
+    const REASON: &str =
+        "without a good file no volume is created or staged; those that are there can leave";
+    let text = match host.read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) => {
+            let found = format!("{} cannot be read: {error}", path.display());
+            let fix =
+                "write it, or say with --config where it is; deploy/config.yaml is an example";
+            return (Finding::problem(CHECK, found, REASON, fix), None);
+        }
+    };
+    match config::read(&text) {
+        Ok(read) => {
+            let found = format!("{} partitions", read.config.partitions.len());
+            (Finding::good(CHECK, found), Some(read))
+        }
+        Err(error) => {
+            let found = format!("{}: {}", path.display(), chain(&error));
+            let fix = "mend that place; `sanpath properties check` looks again";
+            (Finding::problem(CHECK, found, REASON, fix), None)
+        }
+    }
+}
+
+/// What `STORAGE_INTERFACES` says, whether that is there, and whether it is all that the path lists name.
+pub(super) fn check_interfaces(
+    host: &Host,
+    source: &InterfaceSource,
+    read: Option<&Read>,
+) -> (Vec<Finding>, Interfaces) {
+    const CHECK: &str = "storage-interfaces";
+    const REASON: &str = "paths bound to it are not used; the others are";
+    let interfaces = match source.read(host) {
+        Ok(interfaces) => interfaces,
+        Err(error) => {
+            let fix = "write STORAGE_INTERFACES=\"iface0=br0,iface1=eth1\"";
+            let finding = Finding::problem(CHECK, chain(&error), REASON, fix);
+            return (vec![finding], Interfaces::default());
+        }
+    };
+    let mut findings = Vec::new();
+    for (key, netdev) in interfaces.iter() {
+        let there = host.find_stat(&Path::new(NETDEVS).join(netdev.as_str()));
+        findings.push(match there {
+            Ok(None) => Finding::problem(
+                CHECK,
+                format!("{key} is {netdev}, and there is no such interface"),
+                REASON,
+                format!("make {netdev}, or name another interface for {key}; `ip link` shows what there is"),
+            ),
+            _ => Finding::good(CHECK, format!("{key} is {netdev}")),
+        });
+    }
+    let told = read.map(|read| config::check(read, Some(&interfaces)));
+    for told in told.into_iter().flatten().filter(|it| it.is_problem) {
+        let fix = "add the key to STORAGE_INTERFACES of this node, or take it out of the list";
+        findings.push(Finding::problem(CHECK, told.text, REASON, fix));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::good(CHECK, "no path list needs one"));
+    }
+    (findings, interfaces)
+}
+
+/// Interfaces that share a subnet and answer for each other.
+pub(super) fn check_subnets(host: &Host, source: &InterfaceSource) -> Vec<Finding> {
+    const CHECK: &str = "subnet";
+    let advice = Surroundings::new(host.clone(), source.clone()).advice();
+    let told = advice.into_iter().map(|advice| {
+        Finding::warning(
+            CHECK,
+            advice.text,
+            "what leaves through one interface may come back through another, or be dropped: two paths that share one cable",
+            "set that now and in /etc/sysctl.d",
+        )
+    });
+    let findings: Vec<Finding> = told.collect();
+    if findings.is_empty() {
+        return vec![Finding::good(
+            CHECK,
+            "no two storage interfaces get in each other's way",
+        )];
+    }
+    findings
+}
+
+/// Each address of the lists `wanted`, tried through its interface.
+pub(super) fn check_addresses(
+    host: &Host,
+    read: &Read,
+    interfaces: &Interfaces,
+    wanted: &[Property],
+    patience: Duration,
+) -> Vec<Finding> {
+    let probed = config::probe(host, &read.config, interfaces, patience);
+    let wanted: Vec<&Probed> = probed
+        .iter()
+        .filter(|probed| wanted.contains(&probed.name.property))
+        .collect();
+    let is_any_good = |like: &Probed| {
+        wanted
+            .iter()
+            .any(|other| other.name == like.name && other.outcome.is_ok())
+    };
+    wanted
+        .iter()
+        .map(|probed| address_finding(probed, is_any_good(probed)))
+        .collect()
+}
+
+fn address_finding(probed: &Probed, is_another_good: bool) -> Finding {
+    const CHECK: &str = "address";
+    let through = probed.through.as_ref();
+    let through = through.map_or_else(String::new, |netdev| format!(" through {netdev}"));
+    let place = format!("{} {}{through}", probed.name, probed.element);
+    let why = match &probed.outcome {
+        Ok(after) => {
+            let found = format!("{place} answered after {} ms", after.as_millis());
+            return Finding::good(CHECK, found);
+        }
+        Err(why) => why,
+    };
+    let (grade, reason) = if is_another_good {
+        (
+            Grade::Warning,
+            "others of its list answer, so volumes are served; one failure more may be one too many",
+        )
+    } else {
+        (Grade::Problem, "no address of its list answers")
+    };
+    Finding {
+        grade,
+        ..Finding::warning(
+            CHECK,
+            format!("{place}: {why}"),
+            reason,
+            "see cable, VLAN, route and firewall on the way there; if it is gone for good, take it out of the list",
+        )
+    }
+}
