@@ -12,6 +12,7 @@
 //! ```text,arrows
 //! main -> cli, daemon: arguments in, exit code out
 //! daemon -> *: the composition root builds every part and hands it to those above
+//! daemon -> csi::proto: the player of its tests calls as the sidecars and the kubelet do
 //! cli -> admin, doctor, config, fabric, volume: asks a running daemon, edits properties, prints
 //! cli -> linux_san, tls: a SAN's certificates are made by a command, beside its state
 //! cli -> linux_san_wire: an operator's command calls a SAN's management, with his certificate

@@ -8,6 +8,8 @@ mod crash;
 mod desk;
 mod gauges;
 mod node;
+#[cfg(test)]
+mod player;
 mod san;
 mod signals;
 mod socket;

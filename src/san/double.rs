@@ -20,6 +20,10 @@ use crate::linux_san_wire as wire;
 use crate::linux_san_wire::linux_san_server::LinuxSanServer;
 use crate::tls::Papers;
 
+/// The target that all nodes log in to, and where it listens.
+pub(crate) const TARGET: &str = "iqn.2026-11.dev.sanpath:double";
+pub(crate) const PORTALS: [&str; 2] = ["10.101.1.1:3260", "10.102.1.1:3260"];
+
 /// What the SAN does wrong, once, at the next call of that name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mishap {
@@ -80,6 +84,33 @@ struct Inner {
     held: Option<(&'static str, Gate)>,
     calls: Vec<&'static str>,
     made: u32,
+    /// What each node was given, by the volume's key and the initiator.
+    given: BTreeMap<(String, String), Given>,
+    onlooker: Option<Arc<dyn Onlooker>>,
+}
+
+/// The number of a volume on a node's target, and whether it was blank when it was given.
+#[derive(Clone, Copy)]
+struct Given {
+    lun: u32,
+    blank: bool,
+}
+
+/// A volume as a node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Seen {
+    pub(crate) initiator: String,
+    pub(crate) lun: u32,
+    pub(crate) wwid: String,
+    pub(crate) size: u64,
+}
+
+/// The nodes, who write to what they see.
+pub(crate) trait Onlooker: Send + Sync {
+    /// Is told after each call, before its answer is out, what all of them see.
+    fn see(&self, seen: &[Seen]);
+    /// Whether nobody has written to the volume yet.
+    fn is_blank(&self, wwid: &str) -> bool;
 }
 
 impl Double {
@@ -96,6 +127,8 @@ impl Double {
                 held: None,
                 calls: Vec::new(),
                 made: 0,
+                given: BTreeMap::new(),
+                onlooker: None,
             })),
             breaks: Arc::default(),
             changes: Arc::default(),
@@ -123,6 +156,26 @@ impl Double {
     /// Lets something go wrong once.
     pub(crate) fn suffer(&self, mishap: Mishap) {
         self.inner().mishaps.push_back(mishap);
+    }
+
+    /// Has nodes that use what is exported; without, every volume is blank.
+    pub(crate) fn show_to(&self, onlooker: Arc<dyn Onlooker>) {
+        self.inner().onlooker = Some(onlooker);
+    }
+
+    fn show(&self) {
+        let (onlooker, seen) = {
+            let inner = self.inner();
+            (inner.onlooker.clone(), inner.seen())
+        };
+        if let Some(onlooker) = onlooker {
+            onlooker.see(&seen);
+        }
+    }
+
+    /// Nothing goes wrong any more.
+    pub(crate) fn forgive(&self) {
+        self.inner().mishaps.clear();
     }
 
     /// The calls that arrived so far, without those that ask who it is.

@@ -56,6 +56,20 @@ impl Fleet {
         fleet
     }
 
+    /// One SAN of the test's making.
+    #[cfg(test)]
+    pub(super) fn of(name: SanName, san: San) -> Self {
+        let settings = Settings {
+            family: san.kind(),
+            sanhost: Vec::new(),
+            papers: None,
+            san_uuid: None,
+            rules: Rules::default(),
+        };
+        let berths = BTreeMap::from([(name, (settings, Arc::new(san)))]);
+        Self(Arc::new(RwLock::new(berths)))
+    }
+
     /// Takes over changed settings. A SAN that keeps one of its addresses keeps what it knows of those that stay; calls under way go on
     /// with the one they have.
     ///

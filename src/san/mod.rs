@@ -17,10 +17,12 @@ mod sanhost;
 mod snapshots;
 
 #[cfg(test)]
-pub(crate) use double::{Double, Line, Mishap};
+pub(crate) use double::{Double, Line, Mishap, Onlooker, PORTALS, Seen, TARGET};
 pub use ensure::San;
 pub use error::SanError;
 pub use fleet::{Fleet, Settings};
+#[cfg(test)]
+pub(crate) use linux::{Dice, Net, Trouble as NetTrouble, fleet_over};
 pub use nouns::{
     Access, Capacity, Checked, CheckedPage, Exported, ExtentPage, Grade, NewSnapshot, NewVolume,
     Others, Page, SanSnapshot, SanVolume, SnapshotPage, Source, Trouble,

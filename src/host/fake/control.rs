@@ -248,6 +248,17 @@ impl FakeWorld {
         self.state().san.disk_mut(disk).write(offset, bytes);
     }
 
+    /// Lets a disk be as another host sees its own: it is one disk of one SAN. Its size stays.
+    pub fn take_disk(&self, disk: DiskId, theirs: (&Self, DiskId)) {
+        let other = theirs.0.state().san.disk(theirs.1).clone();
+        let mut state = self.state();
+        let ours = state.san.disk_mut(disk);
+        *ours = Disk {
+            size: ours.size,
+            ..other
+        };
+    }
+
     /// Freezes the file system that is mounted at `target`, as a backup does before it dies.
     pub fn freeze(&self, target: &Path) {
         self.state().frozen.insert(target.to_owned());

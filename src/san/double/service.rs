@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{Double, Inner, Mishap};
+use super::{Double, Given, Inner, Mishap, PORTALS, Seen, TARGET};
 use crate::linux_san_wire as wire;
 use crate::linux_san_wire::linux_san_server::LinuxSan;
 
@@ -36,6 +36,7 @@ impl Service {
             };
             (outcome, mishap)
         };
+        self.0.show();
         self.0.changes.send_modify(|count| *count += 1);
         if let Some(Mishap::LosesReply(_) | Mishap::LosesRequest(_)) = mishap {
             self.0.break_all();
@@ -85,6 +86,7 @@ impl Inner {
     }
 
     fn export(&mut self, request: wire::ExportVolumeRequest) -> Result<wire::Export, Status> {
+        let place = (request.key.clone(), request.initiator_iqn.clone());
         let volume = self.volume(&request.key, &request.wwid)?;
         let (here, others): (Vec<_>, Vec<_>) = volume
             .exported_to
@@ -107,19 +109,54 @@ impl Inner {
                 read_only: request.read_only,
             }),
         }
+        let (wwid, size_bytes) = (volume.wwid.clone(), volume.size_bytes);
+        let is_copy = volume.source.is_some();
+        let Given { lun, blank } = self.give(place, &wwid);
         let offer = |portal: &str| wire::Offer {
             portal: portal.to_owned(),
-            target_iqn: "iqn.2026-11.dev.sanpath:double".to_owned(),
-            lun: 1,
+            target_iqn: TARGET.to_owned(),
+            lun,
         };
         Ok(wire::Export {
-            wwid: volume.wwid.clone(),
-            size_bytes: volume.size_bytes,
-            offers: vec![offer("10.101.1.1:3260"), offer("10.102.1.1:3260")],
-            blank: volume.source.is_none(),
+            wwid,
+            size_bytes,
+            offers: PORTALS.map(offer).into(),
+            blank: blank && !is_copy,
             read_only: request.read_only,
             own_target: false,
         })
+    }
+
+    /// The lowest number that is free on the node's target; the same again to one that has it.
+    fn give(&mut self, place: (String, String), wwid: &str) -> Given {
+        if let Some(given) = self.given.get(&place) {
+            return *given;
+        }
+        let is_taken = |lun: u32| {
+            let mut given = self.given.iter();
+            given.any(|((_, initiator), it)| *initiator == place.1 && it.lun == lun)
+        };
+        let nodes = self.onlooker.as_ref();
+        let given = Given {
+            lun: (1..).find(|lun| !is_taken(*lun)).unwrap(),
+            blank: nodes.is_none_or(|nodes| nodes.is_blank(wwid)),
+        };
+        self.given.insert(place, given);
+        given
+    }
+
+    /// What all nodes see.
+    pub(super) fn seen(&self) -> Vec<Seen> {
+        let seen = |((key, initiator), given): (&(String, String), &Given)| {
+            let volume = self.volumes.get(key)?;
+            Some(Seen {
+                initiator: initiator.clone(),
+                lun: given.lun,
+                wwid: volume.wwid.clone(),
+                size: volume.size_bytes,
+            })
+        };
+        self.given.iter().filter_map(seen).collect()
     }
 }
 
@@ -383,6 +420,9 @@ impl LinuxSan for Service {
                 volume
                     .exported_to
                     .retain(|to| !iqn.is_empty() && to.initiator_iqn != *iqn);
+                inner.given.retain(|(key, initiator), _| {
+                    *key != request.key || (!iqn.is_empty() && initiator != iqn)
+                });
             }
             Ok(wire::UnexportVolumeResponse {})
         })

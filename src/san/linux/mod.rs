@@ -22,6 +22,8 @@ use tonic::{Response, Status};
 pub(super) use self::connect::Way;
 use self::connect::{Client, Dial};
 use self::pool::Pool;
+#[cfg(test)]
+pub(crate) use self::simulation::{Dice, Net, Trouble, fleet_over};
 use super::Until;
 use super::error::SanError;
 use super::family::Family;

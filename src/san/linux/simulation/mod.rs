@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use self::net::{Dice, FATES, Fate, Net, Trouble, WORKER};
+pub(crate) use self::net::{Dice, Net, Trouble};
+use self::net::{FATES, Fate, WORKER};
 use super::LinuxSan;
 use crate::fabric::Wwid;
 use crate::fault::{Fault, Faulted};
 use crate::san::double::Double;
-use crate::san::{Access, NewSnapshot, NewVolume, Others, San, SanError, Until};
-use crate::volume::{Family, NodeId, SizeRange};
+use crate::san::{Access, Fleet, NewSnapshot, NewVolume, Others, San, SanError, Until};
+use crate::volume::{Family, NodeId, SanName, SizeRange};
 
 const GIB: u64 = 1 << 30;
 /// A sidecar's patience with one call.
@@ -169,6 +170,15 @@ fn snapshot(name: &str, volume: String) -> NewSnapshot {
         metadata: [("csi/name".to_owned(), name.to_owned())].into(),
         decisive: &["csi/name"],
     }
+}
+
+/// The SAN of this name behind so many addresses of the network, as one process sees it: for those above that are to live through the same.
+pub(crate) fn fleet_over(net: &Net, name: SanName, addresses: usize, seed: u64) -> Fleet {
+    let addresses: Vec<String> = (0..addresses)
+        .map(|number| format!("a{number}:1"))
+        .collect();
+    let family = LinuxSan::dialled(&addresses, seed, net.clone());
+    Fleet::of(name, San::new(Family::Linux, family))
 }
 
 /// A world that may be troubled, and those who live in it.

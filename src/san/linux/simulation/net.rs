@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ tokio::task_local! {
 
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     /// It arrives, and so does the answer.
     Arrives,
     /// It is lost, and the connection breaks.
@@ -75,18 +76,18 @@ pub(super) const FATES: [Fate; 14] = [
 
 /// Chance that follows from a seed.
 #[derive(Clone, Debug)]
-pub(super) struct Dice {
+pub(crate) struct Dice {
     seed: u64,
     throws: u64,
 }
 
 impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { seed, throws: 0 }
     }
 
     /// From 0 to below `sides`.
-    pub(super) fn throw(&mut self, sides: usize) -> usize {
+    pub(crate) fn throw(&mut self, sides: usize) -> usize {
         self.throws += 1;
         let mut hasher = DefaultHasher::new();
         (self.seed, self.throws).hash(&mut hasher);
@@ -96,7 +97,7 @@ impl Dice {
 
 /// When things go wrong.
 #[derive(Clone, Debug)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// At one message in so many, until this moment.
     OneIn(usize, Until),
     /// At the message of this number alone.
@@ -114,9 +115,11 @@ pub(super) struct Sent {
 
 /// The network. Clones are the same one.
 #[derive(Clone)]
-pub(super) struct Net {
+pub(crate) struct Net {
     double: Double,
     inner: Arc<Mutex<Inner>>,
+    /// Whether the process that sends over it is dead.
+    dead: Arc<AtomicBool>,
 }
 
 struct Inner {
@@ -134,7 +137,7 @@ struct Inner {
 }
 
 impl Net {
-    pub(super) fn new(double: Double, trouble: Trouble, seed: u64) -> Self {
+    pub(crate) fn new(double: Double, trouble: Trouble, seed: u64) -> Self {
         let inner = Inner {
             trouble,
             dice: Dice::new(seed),
@@ -148,6 +151,27 @@ impl Net {
         Self {
             double,
             inner: Arc::new(Mutex::new(inner)),
+            dead: Arc::default(),
+        }
+    }
+
+    /// The same network as another process has it.
+    pub(crate) fn of_new_process(&self) -> Self {
+        Self {
+            dead: Arc::default(),
+            ..self.clone()
+        }
+    }
+
+    /// Nothing of this process is sent or heard any more; what it has sent is on its way.
+    pub(crate) fn kill_process(&self) {
+        self.dead.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns once nothing at all is under way any more.
+    pub(crate) async fn wait_until_all_landed(&self) {
+        while self.inner().held.values().any(|&count| count > 0) {
+            sleep(Duration::from_millis(100)).await;
         }
     }
 
@@ -173,6 +197,10 @@ impl Net {
         }
     }
 
+    fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -183,6 +211,9 @@ impl Net {
         (address, since): (String, u64),
         request: Request<Body>,
     ) -> Result<Response<Body>, StdError> {
+        if self.is_dead() {
+            std::future::pending::<()>().await;
+        }
         let call = request.uri().path().rsplit('/').next().unwrap().to_owned();
         let worker = WORKER.try_with(|worker| *worker).ok();
         let (ticket, fate, deaths) = self.inner().draw(&address, worker, call);
@@ -208,6 +239,9 @@ impl Net {
         // What is on its way arrives, whatever becomes of its sender.
         let response = tokio::spawn(self.clone().arrive(request, late, worker, deaths));
         let response = response.await??;
+        if self.is_dead() {
+            std::future::pending::<()>().await;
+        }
         match fate {
             Fate::CrashAfter(seconds) => {
                 self.inner().die(seconds);
@@ -329,6 +363,9 @@ impl Drop for Ticket {
 #[tonic::async_trait]
 impl Dial for Net {
     async fn open(&self, attempt: &Attempt) -> Result<Wire, Cause> {
+        if self.is_dead() {
+            std::future::pending::<()>().await;
+        }
         let (is_cut, down_until, deaths) = {
             let mut inner = self.inner();
             let now = Until::now();

@@ -1,0 +1,413 @@
+//! The life of one claim: made, used on one node after another, grown, deleted or kept, as external-provisioner, -attacher and -resizer do it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tonic::Request;
+
+use super::host::Host;
+use super::kubelet::{Place, Seat, Wanted};
+use super::world::{GIB, World, is_open};
+use crate::csi::proto;
+use crate::csi::proto::controller_server::Controller as _;
+use crate::csi::proto::volume_capability::access_mode::Mode;
+use crate::csi::proto::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
+use crate::san::Dice;
+
+const PROVISIONER: Duration = Duration::from_secs(10);
+const ATTACHER: Duration = Duration::from_secs(15);
+const RESIZER: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// Where a pod writes: past everything that mkfs does.
+const PAST_MKFS: u64 = 64 << 20;
+/// More than the SAN makes.
+const TOO_LARGE: i64 = 32 << 40;
+
+/// 1 s, 2 s, … as the work queues of all sidecars wait.
+struct Pause(Duration);
+
+impl Pause {
+    fn new() -> Self {
+        Self(Duration::from_secs(1))
+    }
+
+    async fn pass(&mut self) {
+        sleep(self.0).await;
+        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// See the module.
+pub(super) struct Claim {
+    world: Arc<World>,
+    name: String,
+    dice: Dice,
+    access: AccessType,
+    volume: proto::Volume,
+    has_been_written: bool,
+    /// Lost nodes that are still to be cleared, by the host's number.
+    leavings: Vec<(usize, JoinHandle<()>)>,
+}
+
+/// What is left of a claim that was not deleted.
+pub(super) struct Owned {
+    claim: Claim,
+    seat: Option<Seat>,
+}
+
+impl Claim {
+    pub(super) fn new(world: &Arc<World>, number: usize) -> Self {
+        let mut dice = Dice::new((world.throw(1 << 30) + number) as u64);
+        let kind = |name: &str| {
+            AccessType::Mount(MountVolume {
+                fs_type: name.to_owned(),
+                ..Default::default()
+            })
+        };
+        let access = match dice.throw(3) {
+            0 => AccessType::Block(BlockVolume {}),
+            1 => kind("xfs"),
+            _ => kind("ext4"),
+        };
+        Self {
+            world: Arc::clone(world),
+            name: format!("pvc-{number}"),
+            dice,
+            access,
+            volume: proto::Volume::default(),
+            has_been_written: false,
+            leavings: Vec::new(),
+        }
+    }
+
+    fn capability(&self) -> proto::VolumeCapability {
+        proto::VolumeCapability {
+            access_type: Some(self.access.clone()),
+            access_mode: Some(AccessMode {
+                mode: Mode::SingleNodeMultiWriter.into(),
+            }),
+        }
+    }
+
+    /// To its end; what is still owned then.
+    pub(super) async fn live(mut self) -> Option<Owned> {
+        sleep(Duration::from_secs(self.dice.throw(60) as u64)).await;
+        if !self.provision().await {
+            return None;
+        }
+        for _ in 0..self.dice.throw(4) {
+            self.use_somewhere().await;
+        }
+        match self.dice.throw(3) {
+            0 => Some(Owned {
+                claim: self,
+                seat: None,
+            }),
+            1 => {
+                let number = self.dice.throw(self.world.hosts.len());
+                let seat = self.attach_and_mount(number).await;
+                self.clear_lost_nodes(None).await;
+                Some(Owned { claim: self, seat })
+            }
+            _ => {
+                self.clear_lost_nodes(None).await;
+                self.delete().await;
+                None
+            }
+        }
+    }
+
+    /// external-provisioner: forgets after a final code; after any other it goes on until it knows, even for a claim that is deleted meanwhile.
+    async fn provision(&mut self) -> bool {
+        let request = proto::CreateVolumeRequest {
+            name: self.name.clone(),
+            capacity_range: Some(proto::CapacityRange {
+                required_bytes: GIB,
+                limit_bytes: 0,
+            }),
+            volume_capabilities: vec![self.capability()],
+            ..Default::default()
+        };
+        let (mut pause, mut is_wanted) = (Pause::new(), true);
+        loop {
+            let call = |it: crate::csi::ControllerService| {
+                let request = request.clone();
+                async move { it.create_volume(Request::new(request)).await }
+            };
+            let answer = self.world.sidecar("CreateVolume", PROVISIONER, call).await;
+            match answer {
+                Ok(made) => {
+                    self.volume = made.volume.unwrap();
+                    if !is_wanted {
+                        self.delete().await;
+                    }
+                    return is_wanted;
+                }
+                Err(code) if is_open(code) => is_wanted &= self.dice.throw(6) != 0,
+                Err(code) => {
+                    let there = self.world.on_san(&self.name);
+                    assert_eq!(there, None, "{code:?}, and {} is made", self.name);
+                    if !is_wanted || self.dice.throw(2) == 0 {
+                        return false;
+                    }
+                }
+            }
+            pause.pass().await;
+        }
+    }
+
+    /// A pod's life on some node.
+    async fn use_somewhere(&mut self) {
+        let number = self.dice.throw(self.world.hosts.len());
+        let Some(mut seat) = self.attach_and_mount(number).await else {
+            return;
+        };
+        if self.dice.throw(2) == 0 {
+            self.expand(&mut seat).await;
+        }
+        seat.host.rest(Duration::from_secs(30)).await;
+        if self.dice.throw(4) == 0 {
+            return self.lose(number, seat).await;
+        }
+        seat.unmount().await;
+        self.detach(&seat.host).await;
+    }
+
+    /// `None`: the pod never ran, and nothing is attached any more.
+    async fn attach_and_mount(&mut self, number: usize) -> Option<Seat> {
+        self.clear_lost_nodes(Some(number)).await;
+        let host = Arc::clone(&self.world.hosts[number]);
+        let Some(publish_context) = self.attach(&host).await else {
+            self.detach(&host).await;
+            return None;
+        };
+        let wanted = Wanted {
+            volume: &self.volume,
+            capability: self.capability(),
+            publish_context,
+        };
+        let mut seat = Seat::new(&self.world, &host, wanted);
+        // A machine that boots meanwhile starts its pods anew.
+        while seat.mount().await {
+            self.read_and_write(&seat);
+            if seat.is_mounted() {
+                return Some(seat);
+            }
+        }
+        seat.unmount().await;
+        self.detach(&host).await;
+        None
+    }
+
+    /// A pod finds what the one before has left.
+    fn read_and_write(&mut self, seat: &Seat) {
+        let disk = self.world.disk(&seat.host, &seat.place.wwid);
+        if self.has_been_written {
+            let content = seat.host.world.content(disk);
+            let block = content.get(&(PAST_MKFS / 4096));
+            let is_there = block.is_some_and(|block| block.starts_with(self.name.as_bytes()));
+            assert!(is_there, "{} lost what was written", self.name);
+        }
+        seat.host
+            .world
+            .write_disk(disk, PAST_MKFS, self.name.as_bytes());
+        self.has_been_written = true;
+    }
+
+    /// external-attacher: repeats whatever the code, until the pod is deleted.
+    async fn attach(&mut self, host: &Host) -> Option<std::collections::HashMap<String, String>> {
+        let request = proto::ControllerPublishVolumeRequest {
+            volume_id: self.volume.volume_id.clone(),
+            node_id: host.id.to_string(),
+            volume_capability: Some(self.capability()),
+            volume_context: self.volume.volume_context.clone(),
+            ..Default::default()
+        };
+        let mut pause = Pause::new();
+        loop {
+            let call = |it: crate::csi::ControllerService| {
+                let request = request.clone();
+                async move { it.controller_publish_volume(Request::new(request)).await }
+            };
+            let answer = self
+                .world
+                .sidecar("ControllerPublishVolume", ATTACHER, call)
+                .await;
+            match answer {
+                Ok(given) => return Some(given.publish_context),
+                Err(code) if is_open(code) => {}
+                Err(code) => {
+                    let (nodes, _) = self.world.on_san(&self.name).unwrap();
+                    assert_eq!(nodes, [""; 0], "{code:?}, and {} is given", self.name);
+                }
+            }
+            if self.world.is_troubled() && self.dice.throw(8) == 0 {
+                return None;
+            }
+            pause.pass().await;
+        }
+    }
+
+    async fn detach(&self, host: &Host) {
+        let request = proto::ControllerUnpublishVolumeRequest {
+            volume_id: self.volume.volume_id.clone(),
+            node_id: host.id.to_string(),
+            ..Default::default()
+        };
+        let mut pause = Pause::new();
+        loop {
+            let call = |it: crate::csi::ControllerService| {
+                let request = request.clone();
+                async move { it.controller_unpublish_volume(Request::new(request)).await }
+            };
+            let answer = self
+                .world
+                .sidecar("ControllerUnpublishVolume", ATTACHER, call)
+                .await;
+            if answer.is_ok() {
+                self.world.net.wait_until_all_landed().await;
+                let (nodes, _) = self.world.on_san(&self.name).unwrap();
+                assert!(!nodes.contains(&host.id.name), "{} is kept", self.name);
+                return;
+            }
+            pause.pass().await;
+        }
+    }
+
+    /// external-resizer, and then the kubelet.
+    async fn expand(&mut self, seat: &mut Seat) {
+        let before = self.volume.capacity_bytes;
+        let is_too_large = self.dice.throw(5) == 0;
+        let size = if is_too_large {
+            TOO_LARGE
+        } else {
+            before + GIB
+        };
+        let request = proto::ControllerExpandVolumeRequest {
+            volume_id: self.volume.volume_id.clone(),
+            capacity_range: Some(proto::CapacityRange {
+                required_bytes: size,
+                limit_bytes: 0,
+            }),
+            volume_capability: Some(self.capability()),
+            ..Default::default()
+        };
+        let mut pause = Pause::new();
+        loop {
+            let call = |it: crate::csi::ControllerService| {
+                let request = request.clone();
+                async move { it.controller_expand_volume(Request::new(request)).await }
+            };
+            let answer = self
+                .world
+                .sidecar("ControllerExpandVolume", RESIZER, call)
+                .await;
+            match answer {
+                Ok(grown) => {
+                    assert_eq!(grown.capacity_bytes, size);
+                    self.volume.capacity_bytes = size;
+                    return seat.expand(size).await;
+                }
+                Err(code) if is_open(code) => {}
+                Err(code) => {
+                    let (_, now) = self.world.on_san(&self.name).unwrap();
+                    assert_eq!(now, before, "{code:?}, and {} has grown", self.name);
+                    if is_too_large || self.dice.throw(2) == 0 {
+                        return;
+                    }
+                }
+            }
+            pause.pass().await;
+        }
+    }
+
+    /// The node does not answer any more: the volume is taken from it without asking. It comes back, perhaps booted anew, and finds that its pod is gone.
+    async fn lose(&mut self, number: usize, mut seat: Seat) {
+        self.detach(&seat.host).await;
+        if self.dice.throw(2) == 0 {
+            seat.host.reboot();
+        }
+        let away = Duration::from_secs(self.dice.throw(200) as u64);
+        let clearing = tokio::spawn(async move {
+            seat.host.rest(away).await;
+            seat.unmount().await;
+        });
+        self.leavings.push((number, clearing));
+    }
+
+    /// A new pod waits for the kubelet to be done with the old one on the same node.
+    async fn clear_lost_nodes(&mut self, only: Option<usize>) {
+        let leavings = std::mem::take(&mut self.leavings);
+        for (number, clearing) in leavings {
+            if only.is_none_or(|only| only == number) {
+                clearing.await.unwrap();
+            } else {
+                self.leavings.push((number, clearing));
+            }
+        }
+    }
+
+    /// external-provisioner: until the SAN says that it is gone.
+    async fn delete(&self) {
+        let request = proto::DeleteVolumeRequest {
+            volume_id: self.volume.volume_id.clone(),
+            ..Default::default()
+        };
+        let mut pause = Pause::new();
+        loop {
+            let call = |it: crate::csi::ControllerService| {
+                let request = request.clone();
+                async move { it.delete_volume(Request::new(request)).await }
+            };
+            let answer = self.world.sidecar("DeleteVolume", PROVISIONER, call).await;
+            let there = self.world.on_san(&self.name);
+            match answer {
+                Ok(_) => return assert_eq!(there, None, "{} is kept", self.name),
+                Err(code) if is_open(code) => {}
+                Err(code) => assert!(there.is_some(), "{code:?}, and {} is gone", self.name),
+            }
+            pause.pass().await;
+        }
+    }
+}
+
+impl Owned {
+    pub(super) fn name(&self) -> &str {
+        &self.claim.name
+    }
+
+    pub(super) fn nodes(&self) -> Vec<String> {
+        let seat = self.seat.iter();
+        seat.map(|seat| seat.host.id.name.clone()).collect()
+    }
+
+    pub(super) fn published(&self) -> Option<(String, String)> {
+        let seat = self.seat.as_ref()?;
+        let id = self.claim.volume.volume_id.clone();
+        Some((id, seat.host.id.to_string()))
+    }
+
+    pub(super) fn seat_on(&self, host: &Host) -> Option<&Place> {
+        let seat = self.seat.as_ref()?;
+        (seat.host.id == host.id).then_some(&seat.place)
+    }
+
+    /// A machine that booted starts its pods anew.
+    pub(super) async fn settle(&mut self) {
+        if let Some(seat) = &mut self.seat {
+            assert!(seat.mount().await);
+        }
+        self.claim.clear_lost_nodes(None).await;
+    }
+
+    /// All of it goes.
+    pub(super) async fn end(&mut self) {
+        if let Some(mut seat) = self.seat.take() {
+            seat.unmount().await;
+            self.claim.detach(&seat.host).await;
+        }
+        self.claim.delete().await;
+    }
+}
