@@ -17,6 +17,8 @@ pub mod parse;
 #[cfg(test)]
 mod promise_tests;
 pub mod proto;
+#[cfg(test)]
+mod secret_tests;
 mod server;
 #[cfg(test)]
 mod snapshot_tests;

@@ -5,6 +5,8 @@
 //! single step can be generated instead of typed. All calls block; they run on plain threads, never on the async runtime.
 
 mod addresses;
+#[cfg(test)]
+pub(crate) mod alone;
 mod block;
 mod exec;
 #[cfg(test)]

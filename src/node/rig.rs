@@ -8,6 +8,7 @@ use super::{Limits, Node, PathSettings, StageCall};
 use crate::attach::{Dirs, Engine};
 use crate::fabric::{Export, Iqn, Lun, Portal, Wwid};
 use crate::host::Host;
+pub use crate::host::alone::run_test_alone;
 use crate::host::fake::{DiskId, FakeWorld, PortalState};
 use crate::volume::{AccessMode, AccessType, Capability, Family, MkfsOptions, NodeId, VolumeId};
 

@@ -33,12 +33,17 @@ pub(crate) enum Mishap {
     LosesRequest(&'static str),
     /// Refuses with this code.
     Refuses(&'static str, tonic::Code),
+    /// Refuses with this code if anything would change by it; what was done before is answered.
+    RefusesChange(&'static str, tonic::Code),
 }
 
 impl Mishap {
     fn call(self) -> &'static str {
         match self {
-            Self::LosesReply(call) | Self::LosesRequest(call) | Self::Refuses(call, _) => call,
+            Self::LosesReply(call)
+            | Self::LosesRequest(call)
+            | Self::Refuses(call, _)
+            | Self::RefusesChange(call, _) => call,
         }
     }
 }
@@ -90,7 +95,7 @@ struct Inner {
 }
 
 /// The number of a volume on a node's target, and whether it was blank when it was given.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Given {
     lun: u32,
     blank: bool,

@@ -82,5 +82,5 @@ fn whatever_a_day_brings_nothing_is_left_that_nobody_owns() {
 /// In the long run as many at once as the sidecars allow themselves.
 #[test]
 fn many_claims_at_once_end_as_they_should() {
-    run(1000, if is_long() { 100 } else { 40 });
+    run(1000, if is_long() { 100 } else { 25 });
 }

@@ -309,7 +309,7 @@ pub(super) async fn trouble(world: Arc<World>) {
                     "DeleteVolume",
                 ];
                 let code = [Code::ResourceExhausted, Code::FailedPrecondition][world.throw(2)];
-                let mishap = Mishap::Refuses(calls[world.throw(calls.len())], code);
+                let mishap = Mishap::RefusesChange(calls[world.throw(calls.len())], code);
                 world.double.suffer(mishap);
             }
             _ => {}

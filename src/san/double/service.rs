@@ -31,6 +31,7 @@ impl Service {
             }
             let outcome = match mishap {
                 Some(Mishap::Refuses(_, code)) => Err(Status::new(code, "as the test wants")),
+                Some(Mishap::RefusesChange(_, code)) => inner.unless_it_changes(code, work),
                 Some(Mishap::LosesRequest(_)) => Err(Status::unavailable("never heard")),
                 Some(Mishap::LosesReply(_)) | None => work(&mut inner),
             };
@@ -47,6 +48,20 @@ impl Service {
 }
 
 impl Inner {
+    fn unless_it_changes<T>(
+        &mut self,
+        code: tonic::Code,
+        work: impl FnOnce(&mut Self) -> Result<T, Status>,
+    ) -> Result<T, Status> {
+        let before = (self.volumes.clone(), self.given.clone());
+        let outcome = work(self);
+        if before == (self.volumes.clone(), self.given.clone()) {
+            return outcome;
+        }
+        (self.volumes, self.given) = before;
+        Err(Status::new(code, "as the test wants"))
+    }
+
     fn volume(&mut self, key: &str, wwid: &str) -> Result<&mut wire::Volume, Status> {
         let found = self.volumes.get_mut(key);
         found
