@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::Controller;
-use crate::san::{Double, Fleet, Line, Mishap, Rules, Settings};
+pub(crate) use crate::san::Mishap;
+use crate::san::{Double, Fleet, Line, Rules, Settings};
 use crate::volume::{Family, SanName};
 
 /// A controller and the SANs of its partitions.

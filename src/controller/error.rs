@@ -55,6 +55,22 @@ pub enum ControllerError {
         /// Where it could be made.
         offered: Vec<SanName>,
     },
+    /// Not one to compare with.
+    #[error("base_snapshot_id: {base} is no snapshot of the volume that {target} was cut from")]
+    OtherBase {
+        /// What was to be compared with.
+        base: SnapshotId,
+        /// What is asked about.
+        target: SnapshotId,
+    },
+    /// Beyond the snapshot.
+    #[error("starting_offset is {from}, and the snapshot has {size} bytes")]
+    Offset {
+        /// Where it was to begin.
+        from: u64,
+        /// The snapshot's size.
+        size: u64,
+    },
     /// Larger than the operator allows.
     #[error(
         "capacity_range asks for {size} bytes; partition {partition} allows {most} a volume (maxvolumesizeingb)"
@@ -209,9 +225,10 @@ impl Faulted for ControllerError {
             | Self::ClearOrigin(_)
             | Self::SealedOrigin(_)
             | Self::Member { .. }
-            | Self::OtherMembers { .. } => Fault::Invalid,
+            | Self::OtherMembers { .. }
+            | Self::OtherBase { .. } => Fault::Invalid,
             Self::PartitionGone(_) | Self::ByHand(_) | Self::SeveralSans(_) => Fault::Precondition,
-            Self::AboveMaximum { .. } => Fault::OutOfRange,
+            Self::AboveMaximum { .. } | Self::Offset { .. } => Fault::OutOfRange,
             Self::OriginSize { source, .. } => source.fault(),
             Self::NotThere { .. } | Self::AboveTotal { .. } => Fault::Exhausted,
             Self::Size(size) => size.fault(),

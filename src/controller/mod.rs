@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 pub(crate) mod bench;
+mod blocks;
 mod capacity;
 mod create;
 mod delete;
@@ -33,6 +34,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use blocks::BlocksOf;
 pub use capacity::Room;
 pub use create::Wanted;
 pub use error::ControllerError;
@@ -45,7 +47,7 @@ pub use snapshot::{Snapshot, WantedSnapshot};
 pub use snapshot_list::{SnapshotFilter, SnapshotListing};
 pub use validate::{Claim, Verdict};
 
-pub use crate::san::{Grade, Trouble};
+pub use crate::san::{ExtentPage, Grade, Trouble};
 
 use crate::san::{Fleet, San, SanVolume, Until};
 use crate::volume::{ENCRYPTION, Family, MKFS_OPTIONS, NO_PATH_RETRY, NodeId, SanName, VolumeId};

@@ -59,6 +59,10 @@ impl ControllerService {
         }
     }
 
+    pub(super) fn controller(&self) -> &Controller {
+        &self.controller
+    }
+
     /// Does `work` to its end, whether or not the caller waits for it.
     pub(super) async fn own<T, W, F>(&self, key: &str, work: W) -> Result<T, Status>
     where

@@ -40,6 +40,12 @@ pub enum RequestError {
     /// Fewer than none.
     #[error("max_entries is negative ({0})")]
     MaxEntries(i32),
+    /// A place before the beginning.
+    #[error("starting_offset is negative ({0})")]
+    Offset(i64),
+    /// Fewer than none.
+    #[error("max_results is negative ({0})")]
+    MaxResults(i32),
     /// A node id that no node plugin of this driver issued.
     #[error("node_id: there is no node {0:?}")]
     UnknownNode(String),
@@ -59,6 +65,8 @@ impl Faulted for RequestError {
         match self {
             Self::Common(error) => error.fault(),
             Self::Size(error) => error.fault(),
+            Self::Offset(_) => Fault::OutOfRange,
+            Self::MaxResults(_) => Fault::Invalid,
             Self::UnknownNode(_) | Self::UnknownSnapshot(_) | Self::UnknownGroup(_) => {
                 Fault::NotFound
             }

@@ -81,6 +81,7 @@ impl identity_server::Identity for Identity {
             service(Type::ControllerService),
             service(Type::VolumeAccessibilityConstraints),
             service(Type::GroupControllerService),
+            service(Type::SnapshotMetadataService),
             Kind::VolumeExpansion(expansion),
         ];
         Ok(Response::new(proto::GetPluginCapabilitiesResponse {
@@ -127,7 +128,7 @@ mod tests {
             .get_plugin_capabilities(Request::new(proto::GetPluginCapabilitiesRequest {}))
             .await
             .unwrap();
-        assert_eq!(capabilities.into_inner().capabilities.len(), 4);
+        assert_eq!(capabilities.into_inner().capabilities.len(), 5);
         let probe = identity.probe(Request::new(proto::ProbeRequest {})).await;
         assert_eq!(probe.unwrap().into_inner().ready, Some(true));
     }

@@ -1,5 +1,8 @@
 //! The CSI wire: parses requests into our own nouns, calls the workflow, builds the reply.
 
+#[cfg(test)]
+mod block_tests;
+mod blocks;
 mod controller;
 #[cfg(test)]
 mod controller_health_tests;

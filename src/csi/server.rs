@@ -18,6 +18,7 @@ use super::proto::controller_server::ControllerServer;
 use super::proto::group_controller_server::GroupControllerServer;
 use super::proto::identity_server::IdentityServer;
 use super::proto::node_server::{Node, NodeServer};
+use super::proto::snapshot_metadata_server::SnapshotMetadataServer;
 use crate::controller::Controller;
 use crate::metrics::{Calls, CountCalls};
 
@@ -76,6 +77,7 @@ pub async fn serve_controller(
     let service = ControllerService::new(controller, keys);
     let router = with_identity(identity, calls)
         .add_service(GroupControllerServer::new(service.clone()))
+        .add_service(SnapshotMetadataServer::new(service.clone()))
         .add_service(ControllerServer::new(service));
     serve(listener, router, stop).await
 }

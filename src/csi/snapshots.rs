@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use super::blocks::MOST_BLOCKS;
 use super::controller_parse::{RequestError, check_name, map, max_entries, refuse, some};
 use super::parse::{ParseError, bounded_map, known_volume, required};
 use super::proto;
 use super::proto::volume_content_source::{SnapshotSource, Type, VolumeSource};
-use crate::controller::{Group, Origin, Snapshot, SnapshotFilter, WantedGroup, WantedSnapshot};
+use crate::controller::{
+    BlocksOf, Group, Origin, Snapshot, SnapshotFilter, WantedGroup, WantedSnapshot,
+};
 use crate::volume::{GroupId, SnapshotId, VolumeId};
 
 /// So many letters of an id that is not ours are told.
@@ -101,6 +104,48 @@ pub(super) fn list(
         }
     }
     Ok(Some((filter, most)))
+}
+
+/// GetMetadataAllocated: of which snapshot, from where, and how many to a message.
+pub(super) fn allocated(
+    request: &proto::GetMetadataAllocatedRequest,
+) -> Result<(BlocksOf, u64, u32), RequestError> {
+    required("snapshot_id", &request.snapshot_id)?;
+    bounded_map("secrets", &request.secrets)?;
+    let most = most_blocks(request.max_results)?;
+    let wanted = BlocksOf {
+        target: known_snapshot(&request.snapshot_id)?,
+        base: None,
+    };
+    Ok((wanted, starting_offset(request.starting_offset)?, most))
+}
+
+/// GetMetadataDelta, as above.
+pub(super) fn delta(
+    request: &proto::GetMetadataDeltaRequest,
+) -> Result<(BlocksOf, u64, u32), RequestError> {
+    required("base_snapshot_id", &request.base_snapshot_id)?;
+    required("target_snapshot_id", &request.target_snapshot_id)?;
+    bounded_map("secrets", &request.secrets)?;
+    let most = most_blocks(request.max_results)?;
+    let wanted = BlocksOf {
+        target: known_snapshot(&request.target_snapshot_id)?,
+        base: Some(known_snapshot(&request.base_snapshot_id)?),
+    };
+    Ok((wanted, starting_offset(request.starting_offset)?, most))
+}
+
+fn starting_offset(offset: i64) -> Result<u64, RequestError> {
+    u64::try_from(offset).map_err(|_| RequestError::Offset(offset))
+}
+
+fn most_blocks(most: i32) -> Result<u32, RequestError> {
+    let most = u32::try_from(most).map_err(|_| RequestError::MaxResults(most))?;
+    Ok(if most == 0 {
+        MOST_BLOCKS
+    } else {
+        most.min(MOST_BLOCKS)
+    })
 }
 
 /// CreateVolumeGroupSnapshot.

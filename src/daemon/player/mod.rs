@@ -64,7 +64,7 @@ fn is_long() -> bool {
 /// A few days, many in the long run; `PLAYER_SEED` plays one of them again.
 #[test]
 fn whatever_a_day_brings_nothing_is_left_that_nobody_owns() {
-    let days = if is_long() { 200 } else { 5 };
+    let days = if is_long() { 200 } else { 4 };
     let one = std::env::var("PLAYER_SEED").ok();
     let seeds = match one.map(|it| it.parse::<u64>().unwrap()) {
         Some(seed) => seed..seed + 1,
@@ -82,5 +82,5 @@ fn whatever_a_day_brings_nothing_is_left_that_nobody_owns() {
 /// In the long run as many at once as the sidecars allow themselves.
 #[test]
 fn many_claims_at_once_end_as_they_should() {
-    run(1000, if is_long() { 100 } else { 25 });
+    run(1000, if is_long() { 100 } else { 16 });
 }
