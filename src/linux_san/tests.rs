@@ -6,6 +6,7 @@ mod chap;
 mod check;
 mod crashes;
 mod expansion;
+mod extents;
 mod layouts;
 mod lifecycle;
 mod lvm;
