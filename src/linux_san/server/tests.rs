@@ -59,7 +59,15 @@ impl Running {
         self.san.lio.set_in_flight(true);
         let mut caller = client.clone();
         let request = take(&volume);
-        let taking = tokio::spawn(async move { caller.unexport_volume(request).await });
+        // Another call that has the volume at this moment makes it ABORTED: it is asked again, as callers do.
+        let taking = tokio::spawn(async move {
+            loop {
+                match caller.unexport_volume(request.clone()).await {
+                    Err(busy) if busy.code() == Code::Aborted => {}
+                    ended => return ended,
+                }
+            }
+        });
         (volume, taking)
     }
 }
