@@ -172,7 +172,7 @@ fn resets(lab: &Lab) -> Result<u64> {
 /// While a new plugin takes over from an old one both serve calls: one session for each portal all the same.
 fn two_processes(lab: &mut Lab) -> Result<()> {
     let stack = start_warm(lab)?;
-    let second = stack.with_node_socket("node2");
+    let second = stack.with_second_node()?;
     second.start_node_as(lab, "node2", &[])?;
     let mut orchestrator = stack.orchestrator()?;
     let volumes = ["own-1", "own-2", "shared"].map(|name| exported(&mut orchestrator, name));

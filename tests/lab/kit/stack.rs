@@ -1,7 +1,7 @@
 //! Starts san, controller and node inside one guest, as an operator would: one config file, three daemons, real sockets.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,6 +13,8 @@ use super::daemons::Daemon;
 use super::topology::{self, Link, SAN_NAMESPACE};
 
 const START: Duration = Duration::from_secs(90);
+/// The usual one is the first plugin's.
+const SECOND_RUNTIME: &str = "/run/sanpath-second";
 const MANAGEMENT_PORT: u16 = 7420;
 
 /// What of the stack a case wants different from the usual.
@@ -97,12 +99,22 @@ impl Stack {
         }
     }
 
-    /// The same stack, its node plugin at another socket: for a second one beside the first.
-    pub fn with_node_socket(&self, folder: &str) -> Self {
-        Stack {
-            node_socket: self.folder.join(folder).join("csi.sock"),
-            ..self.clone()
+    /// The same stack, its node plugin at another socket: for a second one beside the first. Each has an operator's socket of its own, and both have the locks of the first.
+    pub fn with_second_node(&self) -> Result<Self> {
+        let runtime = Path::new(SECOND_RUNTIME);
+        fs::create_dir_all(runtime)?;
+        let locks = runtime.join("locks");
+        if !locks.is_symlink() {
+            std::os::unix::fs::symlink("/run/sanpath/locks", locks)?;
         }
+        Ok(Stack {
+            node_socket: self.folder.join("node2/csi.sock"),
+            plan: Plan {
+                node_arguments: &["--runtime-dir", SECOND_RUNTIME],
+                ..self.plan.clone()
+            },
+            ..self.clone()
+        })
     }
 
     /// The orchestrator's connection to this stack.
