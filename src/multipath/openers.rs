@@ -42,21 +42,29 @@ impl fmt::Display for Opener {
     }
 }
 
-/// The mounts of `map` and the devices on it. Processes that have it open are told by [`processes_on`].
+/// The mounts of `map` and of its partition maps, and the devices on either. Those maps themselves are none: they go with it. Processes that have it open are told by [`processes_on`].
 ///
 /// # Errors
 /// When sysfs cannot be read.
 pub fn openers_of(host: &Host, map: &Map) -> io::Result<Vec<Opener>> {
-    let device = Path::new("/sys/block").join(&map.dm);
-    let mut openers = BTreeSet::new();
-    for name in host.list(&device.join("holders"))? {
-        let name = name.to_string_lossy().into_owned();
-        if !is_partition_of(host, &name, map)? {
-            openers.insert(Opener::Device(name));
+    let mut openers = find_mounts(host, &map.dm)?;
+    for holder in holders_of(host, &map.dm)? {
+        if is_partition_of(host, &holder, map)? {
+            openers.extend(find_mounts(host, &holder)?);
+            openers.extend(holders_of(host, &holder)?.into_iter().map(Opener::Device));
+        } else {
+            openers.insert(Opener::Device(holder));
         }
     }
-    openers.extend(find_mounts(host, &map.dm)?);
     Ok(openers.into_iter().collect())
+}
+
+fn holders_of(host: &Host, device: &str) -> io::Result<Vec<String>> {
+    let holders = Path::new("/sys/block").join(device).join("holders");
+    let names = host.list(&holders)?.into_iter();
+    Ok(names
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect())
 }
 
 /// The processes that have `map` open or a file below one of `places`, and those that see it mounted in another mount namespace than ours:
@@ -205,6 +213,26 @@ fn mounts_of<'a>(table: &'a str, number: &'a str) -> impl Iterator<Item = String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_partition_map_is_no_opener_and_what_is_built_on_it_is() {
+        let fake = crate::host::fake::FakeWorld::new();
+        let map = Map {
+            name: "mpatha".to_owned(),
+            dm: "dm-3".to_owned(),
+            uuid: "mpath-360014050123456789abcdef012345678".to_owned(),
+            size: 1 << 30,
+            suspended: false,
+            members: Vec::new(),
+        };
+        let openers = || openers_of(&fake.host(), &map).unwrap();
+        fake.make_directory(Path::new("/sys/block/dm-3/holders/dm-4"));
+        let uuid = format!("part1-{}", map.uuid);
+        fake.write_file(Path::new("/sys/block/dm-4/dm/uuid"), &uuid);
+        assert_eq!(openers(), []);
+        fake.make_directory(Path::new("/sys/block/dm-4/holders/dm-5"));
+        assert_eq!(openers(), [Opener::Device("dm-5".to_owned())]);
+    }
 
     #[test]
     fn mounts_are_found_by_device_number() {
