@@ -371,7 +371,13 @@ fn check(host: &Host, source: &Source, asked: &CheckArguments) -> anyhow::Result
     if asked.probe {
         let none = Interfaces::default();
         let interfaces = interfaces.as_ref().unwrap_or(&none);
-        let probed = config::probe(host, &read.config, interfaces, asked.patience);
+        let probed = config::probe(
+            host,
+            &read.config,
+            interfaces,
+            &config::ADDRESSES,
+            asked.patience,
+        );
         problems += probed.iter().filter(|it| it.outcome.is_err()).count();
         for probe in &probed {
             print(&probe_line(probe))?;

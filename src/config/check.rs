@@ -15,6 +15,8 @@ use crate::volume::SanName;
 const AT_ONCE: usize = 16;
 /// And so many in all: a config file has a few partitions.
 const MOST: usize = 256;
+/// All properties that hold addresses.
+pub const ADDRESSES: [Property; 3] = [Property::SanHost, Property::NcPaths, Property::ScPaths];
 /// What the resolver may take beside the connection itself.
 const RESOLVER: Duration = Duration::from_secs(5);
 
@@ -113,17 +115,19 @@ struct Aim {
     place: Result<PathAddress, String>,
 }
 
-/// Tries to connect to every address in the path lists and every management address, each for `patience`, bound where the list has it so. In the
-/// order of the file.
+/// Tries to connect to every address of the properties `wanted`, which are lists of them, each for `patience`, bound where the list has it so. In the order of
+/// the file.
 #[must_use]
 pub fn probe(
     host: &Host,
     config: &Config,
     interfaces: &Interfaces,
+    wanted: &[Property],
     patience: Duration,
 ) -> Vec<Probed> {
     let partitions = config.partitions.iter();
     let aims = partitions.flat_map(|(name, partition)| aims(name, partition, interfaces));
+    let aims = aims.filter(|aim| wanted.contains(&aim.name.property));
     let aims: Vec<Aim> = aims.take(MOST).collect();
     let groups = aims.chunks(AT_ONCE);
     groups
@@ -264,6 +268,7 @@ mod tests {
             &fake.host(),
             &config,
             &Interfaces::default(),
+            &ADDRESSES,
             Duration::from_secs(1),
         );
         let told: Vec<String> = probed

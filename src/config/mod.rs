@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use check::{Finding, Probed, check, probe};
+pub use check::{ADDRESSES, Finding, Probed, check, probe};
 pub use credentials::{CredentialsError, read_chap, read_san_chap};
 pub use edit::{Change, Changed, EditError, Edited, edit};
 pub use file::{ConfigError, Read, Remark, parse, read};

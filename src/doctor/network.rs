@@ -109,17 +109,13 @@ pub(super) fn check_addresses(
     wanted: &[Property],
     patience: Duration,
 ) -> Vec<Finding> {
-    let probed = config::probe(host, &read.config, interfaces, patience);
-    let wanted: Vec<&Probed> = probed
-        .iter()
-        .filter(|probed| wanted.contains(&probed.name.property))
-        .collect();
+    let probed = config::probe(host, &read.config, interfaces, wanted, patience);
     let is_any_good = |like: &Probed| {
-        wanted
+        probed
             .iter()
             .any(|other| other.name == like.name && other.outcome.is_ok())
     };
-    wanted
+    probed
         .iter()
         .map(|probed| address_finding(probed, is_any_good(probed)))
         .collect()
