@@ -64,7 +64,7 @@ impl Engine {
     }
 
     /// The path is about to go, so whatever map of multipath's holds it is to do without it. By the kernel's word the disk is this volume's: another volume's map loses nothing.
-    fn have_dropped(&self, disk: &str) {
+    pub(super) fn have_dropped(&self, disk: &str) {
         match multipath::del_path(&self.host, disk) {
             Ok(reply) => tracing::info!(disk, %reply, "multipathd was told that the path goes"),
             Err(error) => {

@@ -11,7 +11,7 @@ use super::path::users_of;
 use crate::deadline::Deadline;
 use crate::fabric::{WantedPath, Wwid};
 use crate::scsi::{DiskLife, DiskState};
-use crate::{iscsi, multipath, scsi};
+use crate::{iscsi, scsi};
 
 /// They are not the volume: its detach does not wait long for them.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,9 +35,7 @@ impl Engine {
         };
         let disk = &life.disk;
         tracing::warn!(disk = disk.name, hctl = %disk.hctl, %noted, "removing a disk that is of no volume here");
-        if let Err(error) = multipath::del_path(&self.host, &disk.name) {
-            tracing::debug!(%error, "multipathd was not told of it");
-        }
+        self.have_dropped(&disk.name);
         self.remove_disks(&noted, &[life], until)
     }
 

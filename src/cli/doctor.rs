@@ -112,14 +112,8 @@ pub fn run(arguments: DoctorArguments) -> anyhow::Result<ExitCode> {
 
 impl NodeDoctorArguments {
     fn into_setup(self) -> NodeSetup {
-        let interfaces = match (self.storage_interfaces, self.storage_interfaces_file) {
-            (Some(value), _) => InterfaceSource::Value(value),
-            (None, Some(file)) => {
-                let below = file.strip_prefix("/").map(Path::to_owned);
-                InterfaceSource::File(self.host_root.join(below.unwrap_or(file)))
-            }
-            (None, None) => InterfaceSource::Unset,
-        };
+        let file = self.storage_interfaces_file.as_deref();
+        let interfaces = InterfaceSource::given(&self.host_root, self.storage_interfaces, file);
         NodeSetup {
             root: self.host_root,
             config: self.common.config,

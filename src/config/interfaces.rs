@@ -62,6 +62,16 @@ pub enum InterfaceLineError {
 }
 
 impl InterfaceSource {
+    /// What a command line gives: a file of the host, whose root is at `root` as we see it, or the value itself; not both.
+    #[must_use]
+    pub fn given(root: &Path, value: Option<String>, file: Option<&Path>) -> Self {
+        let below_root =
+            |file: &Path| Self::File(root.join(file.strip_prefix("/").unwrap_or(file)));
+        file.map(below_root)
+            .or(value.map(Self::Value))
+            .unwrap_or_default()
+    }
+
     /// What it says now.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! `sanpath node`, put together.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,14 +143,11 @@ fn paths_of(live: Arc<Live>, surroundings: Surroundings) -> PathsOf {
 
 /// What the keys of path lists mean on this machine. A setting that says nothing usable is told at start; it may be mended while we run.
 fn surroundings(host: &Host, arguments: &NodeArguments) -> Surroundings {
-    let below_root = |path: &PathBuf| {
-        let path = path.strip_prefix("/").unwrap_or(path);
-        InterfaceSource::File(arguments.host_root.join(path))
-    };
-    let file = arguments.storage_interfaces_file.as_ref().map(below_root);
-    let value = arguments.storage_interfaces.clone();
-    let source = file.or(value.map(InterfaceSource::Value));
-    let source = source.unwrap_or_default();
+    let source = InterfaceSource::given(
+        &arguments.host_root,
+        arguments.storage_interfaces.clone(),
+        arguments.storage_interfaces_file.as_deref(),
+    );
     match source.read(host) {
         Ok(interfaces) => tracing::info!(%interfaces, "STORAGE_INTERFACES"),
         Err(error) => {

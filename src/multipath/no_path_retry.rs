@@ -297,7 +297,7 @@ pub fn find_configured_retry<'t>(text: &'t str, wwid: &Wwid) -> Option<&'t str> 
     found
 }
 
-fn unquoted(word: &str) -> &str {
+pub(super) fn unquoted(word: &str) -> &str {
     word.trim().trim_matches('"')
 }
 

@@ -1,6 +1,7 @@
 //! The settings that multipathd really works by, from its own word: `show config` prints defaults, built-in tables, files and drop-ins as merged.
 
 use super::daemon::{self, DaemonError};
+use super::no_path_retry::unquoted;
 use crate::host::Host;
 
 /// What of its configuration matters to us.
@@ -79,10 +80,6 @@ impl Settings {
         };
         bans.filter(is_ban).collect()
     }
-}
-
-fn unquoted(word: &str) -> &str {
-    word.trim().trim_matches('"')
 }
 
 #[cfg(test)]
