@@ -79,14 +79,20 @@ fn only_writes_that_need_new_blocks_are_refused_and_only_while_the_pool_is_full(
     assert_eq!(engine.standing().refused, 0);
 }
 
+/// A volume without blocks, which a node has, and then no room is left.
+fn fill_under_a_thin_volume(san: &SanBox, engine: &Arc<Engine>) -> VolumeView {
+    let thin = engine.create_volume(&wanted("thin")).unwrap();
+    engine.ensure_export(&give(&thin, "n1")).unwrap();
+    set_available(san, Some(0));
+    engine.guard_brim();
+    thin
+}
+
 #[test]
 fn a_start_finds_the_pool_full_or_has_room_again() {
     let san = SanBox::new();
     let engine = san.start();
-    let thin = engine.create_volume(&wanted("thin")).unwrap();
-    engine.ensure_export(&give(&thin, "n1")).unwrap();
-    set_available(&san, Some(0));
-    engine.guard_brim();
+    fill_under_a_thin_volume(&san, &engine);
     drop(engine);
     let engine = san.start();
     engine.guard_brim();
@@ -102,10 +108,7 @@ fn a_start_finds_the_pool_full_or_has_room_again() {
 fn what_is_written_to_its_end_meanwhile_or_taken_away_is_no_trouble() {
     let san = SanBox::new();
     let engine = san.start();
-    let thin = engine.create_volume(&wanted("thin")).unwrap();
-    engine.ensure_export(&give(&thin, "n1")).unwrap();
-    set_available(&san, Some(0));
-    engine.guard_brim();
+    let thin = fill_under_a_thin_volume(&san, &engine);
     take(&engine, &thin, "n1").unwrap();
     engine.delete_volume(&thin.key, &thin.wwid).unwrap();
     engine.guard_brim();
