@@ -27,6 +27,9 @@ pub struct DoctorArguments {
     /// Leave out what is as it should be.
     #[arg(long, global = true)]
     quiet: bool,
+    /// End with 0 whatever is found, as an init container should that holds nothing up.
+    #[arg(long, global = true)]
+    warn_only: bool,
 }
 
 /// The exit code is 0 when all is well, 1 for warnings, 2 for problems; with an answer that could not be given it is 1 and the reason is on standard error.
@@ -103,6 +106,9 @@ pub fn run(arguments: DoctorArguments) -> anyhow::Result<ExitCode> {
         Form::Table => text(&report),
         Form::Json => serde_json::to_string_pretty(&report)?,
     })?;
+    if arguments.warn_only {
+        return Ok(ExitCode::SUCCESS);
+    }
     Ok(match report.worst {
         Grade::Good => ExitCode::SUCCESS,
         Grade::Warning => ExitCode::from(1),
