@@ -10,6 +10,7 @@ mod faults;
 mod fuzz;
 mod house;
 mod manifests;
+mod metrics;
 mod node_config;
 mod program;
 mod properties;

@@ -205,6 +205,10 @@ fn every_image_has_a_version_and_ours_is_this_one() {
     }
     let image = &kustomization()["images"][0];
     assert_eq!(image["newTag"], env!("CARGO_PKG_VERSION"));
+    let chart = documents("chart/Chart.yaml").remove(0);
+    for version in ["version", "appVersion"] {
+        assert_eq!(chart[version], env!("CARGO_PKG_VERSION"));
+    }
     let recipe = fs::read_to_string(folder().join("Containerfile")).unwrap();
     let example = format!("sanpath:{}", env!("CARGO_PKG_VERSION"));
     assert!(recipe.contains(&example), "{example}");
@@ -260,6 +264,22 @@ fn rights_go_to_accounts_that_are_there() {
 }
 
 // ---- reading ----------------------------------------------------------------------------------------------------------------
+
+/// What the chart's init container relies on: the finding is told, and holds nothing up.
+#[test]
+fn a_doctor_that_only_warns_ends_well() {
+    let root = tempfile::tempdir().unwrap();
+    let ends = |more: &[&str]| {
+        let mut doctor = crate::program::sanpath();
+        doctor.args(["doctor", "node", "--config", "nowhere", "--host-root"]);
+        let done = doctor.arg(root.path()).args(more).output().unwrap();
+        let told = String::from_utf8(done.stdout).unwrap();
+        assert!(told.contains("PROBLEM  config"), "{told}");
+        done.status.code()
+    };
+    assert_eq!(ends(&[]), Some(2));
+    assert_eq!(ends(&["--warn-only"]), Some(0));
+}
 
 /// The SAN is no pod; its unit is read as systemd would.
 #[test]
