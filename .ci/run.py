@@ -11,7 +11,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LAB = ROOT / "target" / "lab"
-REPORTS = ["selftest.json", "results.json"]
+REPORTS = ["manifests.json", "selftest.json", "results.json"]
 CARGO = re.compile(r"test result: \w+\. (\d+) passed; (\d+) failed")
 
 

@@ -1,0 +1,242 @@
+"""Renders `deploy/` and judges it: by Kubernetes' own schemas, chart against kustomize base, rules by promtool. For `make manifests`.
+
+Every check runs, whatever the others find. What they found is in target/lab/manifests.json, for those who count.
+"""
+
+import copy
+import json
+import pathlib
+import sys
+import tempfile
+import time
+
+import yaml
+
+import monitoring
+import rendered
+import schemas
+
+REPORT = rendered.ROOT / "target" / "lab" / "manifests.json"
+EXAMPLES = sorted((rendered.DEPLOY / "examples").glob("*.yaml"))
+
+
+def everything_rendered():
+    """Each set of objects that ends in a cluster, by name."""
+    sets = {"base": rendered.base(), "chart": rendered.chart()}
+    for values in rendered.VALUES:
+        sets[f"chart, {values.stem}"] = rendered.chart(values)
+    for example in EXAMPLES:
+        sets[example.stem] = rendered.objects(example.read_text())
+    sets["alerts"] = [monitoring.as_object()]
+    return sets
+
+
+def kubernetes_takes(objects, version):
+    known = [it for it in objects if not schemas.is_custom(it)]
+    for it in known:
+        schemas.judge(it, version)
+
+
+def custom_resources_are_as_defined(objects):
+    for it in objects:
+        if schemas.is_custom(it):
+            schemas.judge_custom(it)
+
+
+def what_is_wrong_is_refused():
+    """The judges themselves: each of these has one mistake."""
+    good = next(it for it in rendered.base() if it["kind"] == "DaemonSet")
+    spoilt = copy.deepcopy(good)
+    spoilt["spec"]["template"]["spec"]["containers"][0]["volumeMount"] = []
+    wrong_type = copy.deepcopy(good)
+    wrong_type["spec"]["minReadySeconds"] = "10"
+    old = {**copy.deepcopy(good), "apiVersion": "apps/v1beta1"}
+    for it in (spoilt, wrong_type, old):
+        for version in schemas.VERSIONS:
+            refused(lambda it=it, version=version: schemas.judge(it, version))
+    snapshot = {"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot", "metadata": {"name": "a"}}
+    for spec in ({}, {"source": {"persistentVolumeClaim": "a"}}, {"source": {}, "class": "a"}):
+        refused(lambda spec=spec: schemas.judge_custom({**snapshot, "spec": spec}))
+    refused(lambda: rendered.objects("a: 1\na: 2\n"))
+
+
+def refused(call):
+    try:
+        call()
+    except (AssertionError, yaml.YAMLError):
+        return
+    raise AssertionError("what is wrong was taken")
+
+
+def the_chart_is_the_base():
+    """By default both are the same objects. Helm makes no namespace, and labels what is its own."""
+
+    def essence(objects):
+        found = {}
+        for it in copy.deepcopy(objects):
+            labels = it["metadata"].get("labels", {})
+            for key in ("helm.sh/chart", *(f"app.kubernetes.io/{key}" for key in ("instance", "version", "managed-by"))):
+                labels.pop(key, None)
+            if not labels:
+                it["metadata"].pop("labels", None)
+            if it["kind"] == "ConfigMap":
+                it["data"] = {name: yaml.safe_load(text) for name, text in it["data"].items()}
+            if it["kind"] != "Namespace":
+                found[it["kind"], it["metadata"]["name"]] = it
+        return found
+
+    base, chart = essence(rendered.base()), essence(rendered.chart())
+    assert base.keys() == chart.keys(), f"in one of the two alone: {sorted(base.keys() ^ chart.keys())}"
+    told = [line for key in base for line in differences(base[key], chart[key], " ".join(key))]
+    assert not told, "base and chart differ:\n" + "\n".join(told)
+
+
+def differences(base, chart, place):
+    if isinstance(base, dict) and isinstance(chart, dict):
+        for key in sorted(base.keys() | chart.keys()):
+            yield from differences(base.get(key), chart.get(key), f"{place}.{key}")
+    elif isinstance(base, list) and isinstance(chart, list) and len(base) == len(chart):
+        for index, (one, other) in enumerate(zip(base, chart)):
+            yield from differences(one, other, f"{place}[{index}]")
+    elif base != chart:
+        yield f"{place}: base {base!r}, chart {chart!r}"
+
+
+def helm_finds_nothing_to_say():
+    for values in [[], *([file] for file in rendered.VALUES)]:
+        arguments = [word for file in values for word in ("--values", file)]
+        rendered.run(rendered.program("helm"), "lint", "--strict", rendered.CHART, *arguments)
+
+
+# Values that are wrong, and what the refusal must name.
+BAD_VALUES = [
+    ("partitions: []", "partitions"),
+    ("partitions: [{name: a, settings: {blockstoragemanager: linux}}]", "sanhost"),
+    ("partitions: [{name: a_b, settings: {blockstoragemanager: linux, sanhost: h}}]", "name"),
+    ("partitions: [{name: a, settings: {blockstoragemanager: linux, sanhost: h, tls: /x}}]", "tls"),
+    ("partitions: [&a {name: a, settings: {blockstoragemanager: linux, sanhost: h}}, {<<: *a, name: A}]\nstorageClasses: []", "twice"),
+    ("storageClasses: [{name: a, partition: elsewhere}]", '"elsewhere"'),
+    ("storageClasses: [{name: a, fsType: zfs}]", "fsType"),
+    ("node: {partitions: [elsewhere]}", '"elsewhere"'),
+    ("node: {storageInterfaces: iface0=br0, storageInterfacesFile: /etc/x}", "not both"),
+    ("node: {tollerations: []}", "tollerations"),
+    ("kubeletDir: var/lib/kubelet", "kubeletDir"),
+    ("image: {digest: latest}", "digest"),
+    ("controller: {extraArgs: [metrics=1]}", "extraArgs"),
+    ("metrics: {podMonitor: {enabled: true}}", "metrics.enabled"),
+    ("metrics: {rules: {enabled: true}}", "metrics.enabled"),
+    ("sidecars: {provisioner: {enabled: 1}}", "provisioner"),
+]
+
+
+def bad_values_are_refused():
+    for text, named in BAD_VALUES:
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            file.write(text)
+            file.flush()
+            try:
+                rendered.helm(file.name)
+            except AssertionError as error:
+                assert named in str(error), f"{text} is refused, and {named} is not named: {error}"
+                continue
+        raise AssertionError(f"{text} is taken")
+
+
+def mounts_have_their_volumes(objects):
+    for workload, pod in rendered.pods(objects):
+        volumes = [it["name"] for it in pod["volumes"]]
+        assert len(volumes) == len(set(volumes)), f"{workload['metadata']['name']}: {volumes}"
+        mounted = {mount["name"] for it in rendered.containers(pod) for mount in it["volumeMounts"]}
+        assert mounted == set(volumes), f"{workload['metadata']['name']}: mounted or there alone: {mounted ^ set(volumes)}"
+
+
+def the_controller_has_no_rights(objects):
+    """On its machine: what Kubernetes calls restricted, and the root read-only."""
+    for workload, pod in rendered.pods(objects):
+        if workload["kind"] != "Deployment":
+            continue
+        assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+        assert not any(pod.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")), "it is in a namespace of the host"
+        assert not any("hostPath" in volume for volume in pod["volumes"]), "it sees files of the host"
+        for it in rendered.containers(pod):
+            context = it["securityContext"]
+            closed = context["readOnlyRootFilesystem"] and context["allowPrivilegeEscalation"] is False
+            assert closed and context["capabilities"] == {"drop": ["ALL"]} and not context.get("privileged"), it["name"]
+
+
+def no_secret_is_in_it(objects):
+    assert not [it for it in objects if it["kind"] == "Secret"]
+
+
+def flags_are_the_binarys(objects):
+    for _, pod in rendered.pods(objects):
+        for it in rendered.containers(pod):
+            if it["name"] not in ("sanpath", "doctor"):
+                continue
+            role = [word for word in it["args"] if not word.startswith("-")]
+            known = help_of(tuple(role)).split()
+            for word in it["args"][len(role) :]:
+                assert word.split("=")[0] in known, f"sanpath {' '.join(role)} has no {word}"
+
+
+HELPS = {}
+
+
+def help_of(role):
+    if role not in HELPS:
+        HELPS[role] = sanpath(*role, "--help")
+    return HELPS[role]
+
+
+def sanpath(*arguments):
+    return rendered.run("cargo", "run", "--quiet", "--bin", "sanpath", "--", *arguments)
+
+
+def the_config_is_one(objects):
+    for it in objects:
+        if it["kind"] == "ConfigMap":
+            with tempfile.TemporaryDirectory() as folder:
+                file = pathlib.Path(folder) / "config.yaml"
+                file.write_text(it["data"]["config.yaml"])
+                listed = sanpath("properties", "--config", file, "list")
+            for partition in yaml.safe_load(it["data"]["config.yaml"])["partitions"]:
+                assert f"{partition}.storage.sanhost" in listed, listed
+
+
+def checks():
+    """Name and call of each."""
+    yield "what is wrong is refused", what_is_wrong_is_refused
+    yield "the chart is the base", the_chart_is_the_base
+    yield "helm lint", helm_finds_nothing_to_say
+    yield "bad values are refused", bad_values_are_refused
+    for name, objects in everything_rendered().items():
+        for version in schemas.VERSIONS:
+            yield f"{name}: Kubernetes {version} takes it", lambda v=version, o=objects: kubernetes_takes(o, v)
+        yield f"{name}: custom resources", lambda o=objects: custom_resources_are_as_defined(o)
+        if rendered.pods(objects):
+            for check in (mounts_have_their_volumes, the_controller_has_no_rights, no_secret_is_in_it, flags_are_the_binarys, the_config_is_one):
+                if check is no_secret_is_in_it or name == "base" or name.startswith("chart"):
+                    yield f"{name}: {check.__name__.replace('_', ' ')}", lambda c=check, o=objects: c(o)
+    yield from monitoring.checks(pathlib.Path(sys.argv[1]).resolve())
+
+
+def main():
+    begun, cases = time.monotonic(), []
+    for name, check in checks():
+        try:
+            check()
+            error = None
+        except Exception as problem:  # Whatever it is, it is this check's, and the others go on.
+            error = f"{type(problem).__name__}: {problem}"
+            print(f"FAILED  {name}\n    {error}", flush=True)
+        cases.append({"name": name, "error": error})
+    failed = sum(1 for case in cases if case["error"])
+    report = {"passed": len(cases) - failed, "failed": failed, "cases": cases}
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORT.write_text(json.dumps(report, indent=1))
+    print(f"manifests: {report['passed']} passed, {failed} failed, {time.monotonic() - begun:.0f} s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
