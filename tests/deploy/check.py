@@ -179,6 +179,45 @@ def flags_are_the_binarys(objects):
                 assert word.split("=")[0] in known, f"sanpath {' '.join(role)} has no {word}"
 
 
+# What a StorageClass may say; the rest is Kubernetes' own.
+PARAMETERS = {"partition", "encryption", "noPathRetry", "mkfsOptions"}
+
+
+def examples_fit_together(sets):
+    """Classes and sources that are named are there, drivers and parameters are ours."""
+    everything = [it for objects in sets.values() for it in objects]
+    names = {(it["kind"], it["metadata"]["name"]) for it in everything}
+    for it in everything:
+        if it["kind"] == "StatefulSet":
+            for template in it["spec"]["volumeClaimTemplates"]:
+                for index in range(it["spec"]["replicas"]):
+                    name = f"{template['metadata']['name']}-{it['metadata']['name']}-{index}"
+                    names.add(("PersistentVolumeClaim", name))
+                assert ("StorageClass", template["spec"]["storageClassName"]) in names
+    for it in everything:
+        named = f"{it['kind']} {it['metadata']['name']}"
+        for key in ("driver", "provisioner"):
+            assert it.get(key, "csi.sanpath.dev") == "csi.sanpath.dev", named
+        spec = it.get("spec", {})
+        wanted = []
+        if it["kind"] == "StorageClass":
+            ours = {key for key in it["parameters"] if not key.startswith("csi.storage.k8s.io/")}
+            assert ours <= PARAMETERS, f"{named}: {ours - PARAMETERS}"
+        elif it["kind"] == "PersistentVolumeClaim":
+            wanted.append(("StorageClass", spec["storageClassName"]) if spec["storageClassName"] else None)
+            wanted.append((spec["dataSource"]["kind"], spec["dataSource"]["name"]) if "dataSource" in spec else None)
+        elif it["kind"] == "VolumeSnapshot":
+            wanted.append(("VolumeSnapshotClass", spec["volumeSnapshotClassName"]))
+            wanted.append(("PersistentVolumeClaim", spec["source"]["persistentVolumeClaimName"]))
+        elif it["kind"] == "VolumeGroupSnapshot":
+            wanted.append(("VolumeGroupSnapshotClass", spec["volumeGroupSnapshotClassName"]))
+        elif it["kind"] == "VirtualMachine":
+            volumes = spec["template"]["spec"]["volumes"]
+            wanted += [("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]) for volume in volumes]
+        missing = [want for want in wanted if want and want not in names]
+        assert not missing, f"{named} names what is not there: {missing}"
+
+
 HELPS = {}
 
 
@@ -209,14 +248,18 @@ def checks():
     yield "the chart is the base", the_chart_is_the_base
     yield "helm lint", helm_finds_nothing_to_say
     yield "bad values are refused", bad_values_are_refused
-    for name, objects in everything_rendered().items():
+    sets = everything_rendered()
+    fit = {name: objects for name, objects in sets.items() if not name.startswith("chart")}
+    yield "the examples fit together", lambda: examples_fit_together(fit)
+    for name, objects in sets.items():
         for version in schemas.VERSIONS:
             yield f"{name}: Kubernetes {version} takes it", lambda v=version, o=objects: kubernetes_takes(o, v)
         yield f"{name}: custom resources", lambda o=objects: custom_resources_are_as_defined(o)
+        if any(it["kind"] == "ConfigMap" for it in objects):
+            yield f"{name}: the config is one", lambda o=objects: the_config_is_one(o)
         if rendered.pods(objects):
-            for check in (mounts_have_their_volumes, the_controller_has_no_rights, no_secret_is_in_it, flags_are_the_binarys, the_config_is_one):
-                if check is no_secret_is_in_it or name == "base" or name.startswith("chart"):
-                    yield f"{name}: {check.__name__.replace('_', ' ')}", lambda c=check, o=objects: c(o)
+            for check in (mounts_have_their_volumes, the_controller_has_no_rights, no_secret_is_in_it, flags_are_the_binarys):
+                yield f"{name}: {check.__name__.replace('_', ' ')}", lambda c=check, o=objects: c(o)
     yield from monitoring.checks(pathlib.Path(sys.argv[1]).resolve())
 
 
