@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::origin::Inherited;
 use super::parameters::Parameters;
 use super::place::{Accessibility, Place};
 use super::{Controller, ControllerError, Origin, Volume, metadata};
@@ -85,18 +86,21 @@ impl Controller {
     ) -> Result<Volume, ControllerError> {
         let name = self.fleet.rules(partition).name_on_san(&wanted.name);
         let origin = wanted.origin.as_ref();
-        let size = match origin {
-            None => wanted.range.choose().map_err(ControllerError::Size)?,
+        let Inherited { size, header } = match origin {
+            None => Inherited {
+                size: wanted.range.choose().map_err(ControllerError::Size)?,
+                header: None,
+            },
             Some(origin) => {
                 let asked = (&*name, wanted.range, parameters);
-                self.size_of_copy(origin, san, asked, until).await?
+                self.inherited(origin, san, asked, until).await?
             }
         };
         let new = NewVolume {
             name,
             size,
             range: wanted.range,
-            metadata: metadata::notes(&wanted.name, partition, parameters, origin),
+            metadata: metadata::notes(&wanted.name, partition, parameters, origin, header.as_ref()),
             decisive: metadata::DECISIVE,
             source: origin.map(Origin::on_san),
         };

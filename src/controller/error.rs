@@ -143,9 +143,9 @@ pub enum ControllerError {
         "parameters.encryption: {0} is in the clear, and so is a copy of it; use a StorageClass without encryption"
     )]
     ClearOrigin(Origin),
-    /// The header of a copy bears its origin's identity, which no node takes for the copy's own.
+    /// What is encrypted is copied as it is, its LUKS header too.
     #[error(
-        "volume_content_source: {0} is encrypted, and copies of encrypted volumes are not offered; copy the data"
+        "parameters.encryption: {0} is encrypted (luks2), and so is a copy of it; use a StorageClass with encryption: luks2, and a Secret with the passphrase of what is copied"
     )]
     SealedOrigin(Origin),
     /// The snapshot is not there.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use super::origin::Origin;
 use super::parameters::{Kept, Parameters};
+use crate::fabric::Wwid;
 use crate::san::SanVolume;
 use crate::volume::{SanName, VolumeId};
 
-type Notes = BTreeMap<String, String>;
+pub(super) type Notes = BTreeMap<String, String>;
 
 const VERSION: &str = "sanpath/version";
 const PARTITION: &str = "sanpath/partition";
@@ -15,6 +16,8 @@ const NAME: &str = "csi/name";
 const PARAMETERS: &str = "csi/parameters";
 /// With a copy: what it was made of. With a snapshot: the volume that was cut.
 const SOURCE: &str = "csi/source";
+/// With a copy of an encrypted volume, and with its snapshots: the WWID that its LUKS header bears.
+const HEADER: &str = "sanpath/encryption-header";
 /// With each of a group: what they have in common.
 const GROUP: &str = "csi/group";
 /// How many they are.
@@ -33,6 +36,7 @@ pub(super) fn notes(
     partition: &SanName,
     parameters: &Parameters,
     origin: Option<&Origin>,
+    header: Option<&Wwid>,
 ) -> Notes {
     let notes = [
         (VERSION, "1".to_owned()),
@@ -41,7 +45,8 @@ pub(super) fn notes(
         (PARAMETERS, parameters.kept()),
     ];
     let source = origin.map(|origin| (SOURCE, origin.to_string()));
-    written(notes.into_iter().chain(source))
+    let header = header.map(|wwid| (HEADER, wwid.to_string()));
+    written(notes.into_iter().chain(source).chain(header))
 }
 
 /// What is noted with a snapshot.
@@ -50,8 +55,8 @@ pub(super) struct SnapshotNotes<'n> {
     pub(super) name: &'n str,
     /// The volume that is cut.
     pub(super) source: &'n VolumeId,
-    /// What that volume was made with: a copy of the snapshot has to fit it.
-    pub(super) made_with: Option<String>,
+    /// What that volume was made with, see [`made_with`]: a copy of the snapshot has to fit it.
+    pub(super) made_with: Notes,
     /// Of one that is cut together with others.
     pub(super) group: Option<GroupNotes<'n>>,
 }
@@ -73,13 +78,14 @@ impl SnapshotNotes<'_> {
             (NAME, self.name.to_owned()),
             (SOURCE, self.source.to_string()),
         ];
-        let made_with = self.made_with.map(|text| (PARAMETERS, text));
         let group = self.group.map(|group| {
             let members = (MEMBERS, group.members.to_string());
             [(GROUP, group.key.to_owned()), members]
         });
         let group = group.into_iter().flatten();
-        written(notes.into_iter().chain(made_with).chain(group))
+        let mut written = written(notes.into_iter().chain(group));
+        written.extend(self.made_with);
+        written
     }
 }
 
@@ -93,9 +99,17 @@ pub(super) fn kept(notes: &Notes) -> Kept {
     text.map_or_else(Kept::default, |text| Kept::read(text))
 }
 
-/// The same as it is written.
-pub(super) fn made_with(volume: &SanVolume) -> Option<String> {
-    volume.metadata.get(PARAMETERS).cloned()
+/// The same as it is written, for a snapshot of that volume.
+pub(super) fn made_with(volume: &SanVolume) -> Notes {
+    let handed_on = [PARAMETERS, HEADER].into_iter();
+    let handed_on =
+        handed_on.filter_map(|key| Some((key.to_owned(), volume.metadata.get(key)?.clone())));
+    handed_on.collect()
+}
+
+/// Whose LUKS header stands on the volume or snapshot, where that is not the volume's own.
+pub(super) fn header(notes: &Notes) -> Option<Wwid> {
+    notes.get(HEADER).and_then(|text| text.parse().ok())
 }
 
 /// What a volume is a copy of.
@@ -148,7 +162,9 @@ mod tests {
         let notes = SnapshotNotes {
             name: "snapshot-1",
             source: &volume,
-            made_with: Some(r#"{"encryption":"luks2"}"#.to_owned()),
+            made_with: [("csi/parameters", r#"{"encryption":"luks2"}"#)]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
             group: Some(GroupNotes {
                 key: "c0ffee",
                 members: 3,
@@ -161,6 +177,7 @@ mod tests {
         assert_eq!(source(&golden), Some(volume));
         assert_eq!(group(&golden).as_deref(), Some("c0ffee"));
         assert_eq!(kept(&golden).encryption.as_deref(), Some("luks2"));
+        assert_eq!(header(&golden), None, "its source made the header");
         assert!(is_in(&golden, &"cluster-a".parse().unwrap()));
     }
 
@@ -174,12 +191,17 @@ mod tests {
             ("csi/parameters", "{}"),
         ]
         .map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let plain = notes("pvc-1", &partition, &Parameters::default(), None);
+        let plain = notes("pvc-1", &partition, &Parameters::default(), None, None);
         assert_eq!(plain, golden.into());
         assert_eq!(origin(&plain), None);
         let snapshot = "sps1:linux:cluster-a:0f1e2d3c4b5a69788796a5b4c3d2e1f0";
         let copied = Origin::find(snapshot).unwrap();
-        let copy = notes("pvc-1", &partition, &Parameters::default(), Some(&copied));
+        let wwid: Wwid = "360014050123456789abcdef012345678".parse().unwrap();
+        let (none, origin_of) = (Parameters::default(), Some(&copied));
+        let copy = notes("pvc-1", &partition, &none, origin_of, Some(&wwid));
+        let noted = &copy["sanpath/encryption-header"];
+        assert_eq!(noted, "360014050123456789abcdef012345678");
+        assert_eq!(header(&copy), Some(wwid));
         assert_eq!(copy["csi/source"], snapshot);
         assert_eq!(origin(&copy), Some(copied));
         for key in DECISIVE {

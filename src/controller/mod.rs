@@ -49,8 +49,11 @@ pub use validate::{Claim, Verdict};
 
 pub use crate::san::{ExtentPage, Grade, Trouble};
 
+use crate::fabric::Wwid;
 use crate::san::{Fleet, San, SanVolume, Until};
-use crate::volume::{ENCRYPTION, Family, MKFS_OPTIONS, NO_PATH_RETRY, NodeId, SanName, VolumeId};
+use crate::volume::{
+    ENCRYPTION, ENCRYPTION_HEADER, Family, MKFS_OPTIONS, NO_PATH_RETRY, NodeId, SanName, VolumeId,
+};
 
 use parameters::{Kept, PARTITION};
 
@@ -74,6 +77,8 @@ pub struct Volume {
     pub origin: Option<Origin>,
     /// What it was made with.
     kept: Kept,
+    /// Whose LUKS header it bears, where that is not its own.
+    header: Option<Wwid>,
 }
 
 impl Volume {
@@ -82,6 +87,7 @@ impl Volume {
         Self {
             kept: metadata::kept(&found.metadata),
             origin: metadata::origin(&found.metadata),
+            header: metadata::header(&found.metadata),
             published_to: published_to.filter_map(|to| to.node_id()).collect(),
             id: VolumeId {
                 family: san.kind(),
@@ -105,7 +111,9 @@ impl Volume {
         let kept = kept
             .into_iter()
             .filter_map(|(key, text)| Some((key.to_owned(), text.clone()?)));
-        [partition].into_iter().chain(kept).collect()
+        let header = self.header.iter();
+        let header = header.map(|wwid| (ENCRYPTION_HEADER.to_owned(), wwid.to_string()));
+        [partition].into_iter().chain(kept).chain(header).collect()
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use super::parameters::{Kept, Parameters};
 use super::place::{Accessibility, Place, named};
 use super::{Controller, ControllerError, metadata};
+use crate::fabric::Wwid;
 use crate::san::{San, Source, Until};
 use crate::volume::{SanName, SizeRange, SnapshotId, VolumeId};
 
@@ -56,27 +57,40 @@ struct Found {
     size: u64,
     /// What it was made with.
     kept: Kept,
+    /// The WWID that its LUKS header bears, if it has one: that of the first of its line.
+    header: Option<Wwid>,
+}
+
+/// What a copy gets from its origin.
+pub(super) struct Inherited {
+    /// In bytes.
+    pub(super) size: u64,
+    /// Whose LUKS header it bears; `None` for a volume in the clear.
+    pub(super) header: Option<Wwid>,
 }
 
 impl Found {
-    /// The size of a copy of this within `range`, for a volume with these parameters.
-    fn size_of_copy(
+    /// What a copy of this gets whose size is within `range`, for a volume with these parameters.
+    fn hand_on(
         self,
         origin: &Origin,
         range: SizeRange,
         parameters: &Parameters,
-    ) -> Result<u64, ControllerError> {
-        if self.kept.encryption.is_some() {
+    ) -> Result<Inherited, ControllerError> {
+        let is_encrypted = self.kept.encryption.is_some();
+        if is_encrypted && !parameters.is_encrypted() {
             return Err(ControllerError::SealedOrigin(origin.clone()));
         }
-        if parameters.is_encrypted() {
+        if parameters.is_encrypted() && !is_encrypted {
             return Err(ControllerError::ClearOrigin(origin.clone()));
         }
         let chosen = range.choose_at_least(self.size);
-        chosen.map_err(|source| ControllerError::OriginSize {
+        let size = chosen.map_err(|source| ControllerError::OriginSize {
             origin: origin.clone(),
             source,
-        })
+        })?;
+        let header = self.header.filter(|_| is_encrypted);
+        Ok(Inherited { size, header })
     }
 }
 
@@ -106,20 +120,22 @@ impl Controller {
         Ok((partition.clone(), san))
     }
 
-    /// The size that the copy of `origin` called `name` on the SAN is to have. One that is there has its own, whatever became of the origin since.
-    pub(super) async fn size_of_copy(
+    /// What the copy of `origin` called `name` on the SAN is to get from it. One that is there has it, whatever became of the origin since.
+    pub(super) async fn inherited(
         &self,
         origin: &Origin,
         san: &San,
         (name, range, parameters): (&str, SizeRange, &Parameters),
         until: Until,
-    ) -> Result<u64, ControllerError> {
+    ) -> Result<Inherited, ControllerError> {
         let made = san.find_named(name, until).await;
         if let Some(made) = made.map_err(ControllerError::san(origin.partition()))? {
-            return Ok(made.size);
+            let header = metadata::header(&made.metadata);
+            let size = made.size;
+            return Ok(Inherited { size, header });
         }
         match self.find_origin(origin, san, until).await? {
-            Some(found) => found.size_of_copy(origin, range, parameters),
+            Some(found) => found.hand_on(origin, range, parameters),
             None => Err(ControllerError::NoOrigin(origin.clone())),
         }
     }
@@ -138,15 +154,21 @@ impl Controller {
                 found.map_err(of_san())?.map(|volume| Found {
                     size: volume.size,
                     kept: metadata::kept(&volume.metadata),
+                    header: metadata::header(&volume.metadata).or(Some(volume.wwid)),
                 })
             }
             Origin::Snapshot(id) => {
                 let found = san.find_snapshot(&id.key, until).await;
                 let found = found.map_err(of_san())?;
                 let ours = found.filter(|it| metadata::is_in(&it.metadata, &id.san));
-                ours.map(|snapshot| Found {
-                    size: snapshot.size,
-                    kept: metadata::kept(&snapshot.metadata),
+                ours.map(|snapshot| {
+                    let notes = &snapshot.metadata;
+                    let source = metadata::source(notes).map(|volume| volume.wwid);
+                    Found {
+                        size: snapshot.size,
+                        kept: metadata::kept(notes),
+                        header: metadata::header(notes).or(source),
+                    }
                 })
             }
         })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::metadata::{self, SnapshotNotes};
+use super::metadata::{self, Notes, SnapshotNotes};
 use super::parameters;
 use super::{Controller, ControllerError};
 use crate::san::{NewSnapshot, San, SanSnapshot, Until};
@@ -102,7 +102,7 @@ impl Controller {
         volume: &VolumeId,
         snapshot: &str,
         until: Until,
-    ) -> Result<Option<String>, ControllerError> {
+    ) -> Result<Notes, ControllerError> {
         let of_san = || ControllerError::san(&volume.san);
         let found = san.find_volume(&volume.key, &volume.wwid, until).await;
         if let Some(found) = found.map_err(of_san())? {
@@ -110,7 +110,7 @@ impl Controller {
         }
         let cut = san.find_snapshot_named(snapshot, until).await;
         match cut.map_err(of_san())? {
-            Some(_) => Ok(None),
+            Some(_) => Ok(Notes::new()),
             None => Err(ControllerError::NoVolume(volume.clone())),
         }
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::bench::Bench;
 use super::tests::{fault, wanted};
 use super::{
-    ControllerError, Group, Origin, Snapshot, SnapshotFilter, Volume, Wanted, WantedGroup,
-    WantedSnapshot,
+    Claim, ControllerError, Group, Origin, Snapshot, SnapshotFilter, Verdict, Volume, Wanted,
+    WantedGroup, WantedSnapshot,
 };
 use crate::fault::{Fault, Faulted, chain};
 use crate::san::Rules;
@@ -273,27 +273,74 @@ async fn a_copy_is_made_beside_its_origin_and_nowhere_else() {
     assert!(bench.san().volumes().is_empty());
 }
 
+fn luks() -> (String, String) {
+    ("encryption".to_owned(), "luks2".to_owned())
+}
+
 #[tokio::test]
-async fn what_is_encrypted_is_not_copied_and_what_is_clear_stays_so() {
+async fn what_is_encrypted_is_copied_so_and_what_is_clear_stays_so() {
     let bench = Bench::new(&["a"]).await;
-    let luks = ("encryption".to_owned(), "luks2".to_owned());
     let mut asked = wanted("v", "");
-    asked.parameters.extend([luks.clone()]);
+    asked.parameters.extend([luks()]);
     let source = bench.controller.create(&asked).await.unwrap().id;
     let snapshot = Origin::Snapshot(cut(&bench, "s", &source).await.id);
     let clear = made(&bench, "clear", "").await.id;
-    for (origin, encrypt, word) in [
-        (snapshot.clone(), true, "is encrypted"),
-        (Origin::Volume(source), false, "is encrypted"),
+    for (origin, encrypt, words) in [
+        (snapshot.clone(), false, "is encrypted (luks2)"),
+        (Origin::Volume(source), false, "with encryption: luks2"),
         (Origin::Volume(clear), true, "is in the clear"),
     ] {
         let mut asked = copy("c", origin);
-        asked.parameters.extend(encrypt.then(|| luks.clone()));
+        asked.parameters.extend(encrypt.then(luks));
         let (fault, text) = told(bench.controller.create(&asked).await);
         assert_eq!(fault, Fault::Invalid);
-        assert!(text.contains(word), "{text}");
+        assert!(text.starts_with("parameters.encryption: "), "{text}");
+        assert!(text.contains(words), "{text}");
     }
     assert_eq!(bench.san().volumes().len(), 2);
+}
+
+/// Through snapshots, copies and copies of copies, whatever of them is gone by then.
+#[tokio::test]
+async fn the_first_of_a_line_names_the_header_of_all_its_copies() {
+    let bench = Bench::new(&["a"]).await;
+    let sealed = |mut asked: Wanted| {
+        asked.parameters.extend([luks()]);
+        asked
+    };
+    let controller = &bench.controller;
+    let source = controller.create(&sealed(wanted("v", ""))).await.unwrap();
+    assert!(!source.context().contains_key("encryptionHeader"));
+    let first = cut(&bench, "s1", &source.id).await.id;
+    controller.delete(&source.id).await.unwrap();
+    let asked = sealed(copy("c1", Origin::Snapshot(first.clone())));
+    let one = controller.create(&asked).await.unwrap();
+    let header = source.id.wwid.to_string();
+    assert_eq!(one.context()["encryptionHeader"], header);
+    assert_eq!(one.context()["encryption"], "luks2");
+    controller.delete_snapshot(&first).await.unwrap();
+    // The same answer when repeated, now that its origin is gone.
+    assert_eq!(controller.create(&asked).await.unwrap(), one);
+    let clone = sealed(copy("c2", Origin::Volume(one.id.clone())));
+    let clone = controller.create(&clone).await.unwrap();
+    let second = cut(&bench, "s2", &one.id).await.id;
+    controller.delete(&one.id).await.unwrap();
+    let restored = sealed(copy("c3", Origin::Snapshot(second)));
+    let restored = controller.create(&restored).await.unwrap();
+    for volume in [clone, restored] {
+        assert_eq!(volume.context()["encryptionHeader"], header);
+        let claim = Claim {
+            context: volume.context(),
+            ..Claim::default()
+        };
+        let verdict = controller.validate(&volume.id, &claim).await.unwrap();
+        assert_eq!(verdict, Verdict::Confirmed);
+    }
+    // One in the clear has none, copied or not.
+    let clear = made(&bench, "clear", "").await.id;
+    let clear = copy("c4", Origin::Volume(clear));
+    let clear = controller.create(&clear).await.unwrap();
+    assert!(!clear.context().contains_key("encryptionHeader"));
 }
 
 #[tokio::test]

@@ -7,11 +7,12 @@ use super::parse::{
     ParseError, absolute_path, accepted_capability, bounded_map, known_volume, required,
 };
 use super::proto;
-use crate::fabric::{Export, NoPathRetry};
+use crate::fabric::{Export, NoPathRetry, Wwid};
 use crate::node::{ExpandCall, PublishCall, StageCall, StatsCall, UnpublishCall, UnstageCall};
 use crate::volume::{
-    AccessType, Capability, ContextError, ENCRYPTION, Encryption, MKFS_OPTIONS, MkfsOptions,
-    NO_PATH_RETRY, Passphrase, Passphrases, PublishContext, SizeRange, VolumeId, export_by_hand,
+    AccessType, Capability, ContextError, ENCRYPTION, ENCRYPTION_HEADER, Encryption, MKFS_OPTIONS,
+    MkfsOptions, NO_PATH_RETRY, Passphrase, Passphrases, PublishContext, SizeRange, VolumeId,
+    export_by_hand,
 };
 
 /// What opens an encrypted volume.
@@ -40,6 +41,7 @@ pub fn stage(request: &proto::NodeStageVolumeRequest) -> Result<StageCall, Parse
     Ok(StageCall {
         mkfs: mkfs_options(&capability, &request.volume_context)?,
         encryption: encryption(&request.volume_context, &request.secrets)?,
+        header: header(&request.volume_context)?,
         no_path_retry: no_path_retry(&request.volume_context)?,
         volume,
         staging_path,
@@ -78,6 +80,18 @@ fn encryption(
     };
     let current = find(PASSPHRASE)?.ok_or(ParseError::NoPassphrase)?;
     Ok(Some(Passphrases::new(current, find(PASSPHRASE_OLD)?)))
+}
+
+/// Whose LUKS header a copy bears.
+fn header(context: &HashMap<String, String>) -> Result<Option<Wwid>, ParseError> {
+    let Some(text) = context.get(ENCRYPTION_HEADER) else {
+        return Ok(None);
+    };
+    if !context.contains_key(ENCRYPTION) {
+        return Err(ParseError::HeaderInTheClear);
+    }
+    let wwid = text.parse().map_err(ParseError::EncryptionHeader)?;
+    Ok(Some(wwid))
 }
 
 fn no_path_retry(context: &HashMap<String, String>) -> Result<Option<NoPathRetry>, ParseError> {

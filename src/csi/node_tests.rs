@@ -241,6 +241,22 @@ async fn an_encrypted_volume_needs_its_passphrase() {
         })
         .await;
     assert_names(&other, Code::InvalidArgument, "volume_context.encryption");
+    for (encrypted, header) in [
+        (true, "copy-1"),
+        (false, "36001405aaaaaaaaaaaaaaaaaaaaaaaaa"),
+    ] {
+        let other = rig
+            .refused_stage(|request| {
+                if encrypted {
+                    sealed(&[("passphrase", "hunter2")])(request);
+                }
+                let header = ("encryptionHeader".to_owned(), header.to_owned());
+                request.volume_context.extend([header]);
+            })
+            .await;
+        let field = "volume_context.encryptionHeader";
+        assert_names(&other, Code::InvalidArgument, field);
+    }
     assert_eq!(rig.under.fake.session_count(), 0, "nothing was done");
     let mut request = rig.stage_request();
     sealed(&[("passphrase", "hunter2")])(&mut request);

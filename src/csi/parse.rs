@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use super::proto;
 use super::proto::volume_capability::access_mode::Mode;
 use super::proto::volume_capability::{AccessType as WireAccess, MountVolume};
-use crate::fabric::NoPathRetryError;
+use crate::fabric::{NoPathRetryError, WwidError};
 use crate::fault::{Fault, Faulted};
 use crate::volume::{
     AccessMode, AccessType, ByHandError, Capability, ContextError, EncryptionError, FileSystemKind,
@@ -86,6 +86,14 @@ pub enum ParseError {
     /// An encryption that this version does not know.
     #[error("volume_context.encryption")]
     Encryption(#[source] EncryptionError),
+    /// The name of a header that is none.
+    #[error("volume_context.encryptionHeader")]
+    EncryptionHeader(#[source] WwidError),
+    /// A header in the clear.
+    #[error(
+        "volume_context.encryptionHeader is given, and volume_context.encryption is not; both must be as CreateVolume returned them"
+    )]
+    HeaderInTheClear,
     /// A wait for paths that there is not.
     #[error("volume_context.noPathRetry")]
     NoPathRetry(#[source] NoPathRetryError),

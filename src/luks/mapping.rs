@@ -26,10 +26,16 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Whether it was made by us from that volume's own header.
+    /// Whether it was made by us from exactly that header.
     #[must_use]
     pub fn is_of(&self, identity: &Identity) -> bool {
         self.dm_uuid == identity.dm_uuid()
+    }
+
+    /// Whether it was made by us for that volume, whichever volume's header it is a copy of.
+    #[must_use]
+    pub fn may_be_of(&self, identity: &Identity) -> bool {
+        identity.may_be(&self.dm_uuid)
     }
 
     /// Whether it is in force and lies on the device `name` (`dm-3`) and on nothing else.

@@ -96,7 +96,7 @@ pub fn decide(case: &Case<'_>) -> Decision {
 pub struct SealingCase<'c> {
     /// What was found on the volume.
     pub content: &'c Content,
-    /// A LUKS2 header is there, and it bears the volume's own identity.
+    /// A LUKS2 header is there, and it bears the identity that it must: the volume's own, or that of the volume of which it is a copy.
     pub is_ours: bool,
     /// Nothing may be written.
     pub read_only: bool,

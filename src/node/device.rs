@@ -33,19 +33,20 @@ pub enum Owner {
     Gone,
 }
 
-/// The dm uuid of the encrypted layer of the volume with `wwid`.
-fn layer_uuid(wwid: &Wwid) -> String {
-    Identity::of(wwid.as_str()).dm_uuid()
+/// Whether this is the dm uuid of the encrypted layer of the volume with `wwid`.
+fn is_layer(wwid: &Wwid, uuid: &str) -> bool {
+    Identity::of(wwid.as_str()).may_be(uuid)
 }
 
-/// The device with this dm uuid.
-fn find_device(host: &Host, uuid: &str) -> io::Result<Option<Device>> {
+/// The device whose dm uuid is the one looked for.
+fn find_device(host: &Host, is_it: impl Fn(&str) -> bool) -> io::Result<Option<Device>> {
     for name in host.list(Path::new("/sys/block"))? {
         let Some(name) = name.to_str().filter(|name| name.starts_with("dm-")) else {
             continue;
         };
         let attributes = Path::new("/sys/block").join(name);
-        if host.find_attribute(&attributes.join("dm/uuid"))?.as_deref() != Some(uuid) {
+        let uuid = host.find_attribute(&attributes.join("dm/uuid"))?;
+        if !uuid.is_some_and(|uuid| is_it(&uuid)) {
             continue;
         }
         let numbers = host.find_attribute(&attributes.join("dev"))?;
@@ -84,8 +85,8 @@ fn owner(host: &Host, mount: &Mount, wwid: &Wwid) -> io::Result<Owner> {
         return Ok(Owner::Gone);
     }
     let uuid = host.find_attribute(&attributes.join("dm/uuid"))?;
-    let ours = [wwid.dm_uuid(), layer_uuid(wwid)];
-    Ok(if uuid.is_some_and(|uuid| ours.contains(&uuid)) {
+    let is_ours = |uuid: String| uuid == wwid.dm_uuid() || is_layer(wwid, &uuid);
+    Ok(if uuid.is_some_and(is_ours) {
         Owner::Ours
     } else {
         Owner::Other
@@ -103,16 +104,21 @@ impl Node {
 
     /// The map of `volume`, if there is one.
     pub(super) fn find_device(&self, volume: &VolumeId) -> Result<Option<Device>, NodeError> {
-        self.find_by_uuid(volume, &volume.wwid.dm_uuid())
+        let wanted = volume.wwid.dm_uuid();
+        self.find_by_uuid(volume, |uuid| uuid == wanted)
     }
 
     /// The encrypted layer of `volume`, wherever it lies, if there is one.
     pub(super) fn find_layer(&self, volume: &VolumeId) -> Result<Option<Device>, NodeError> {
-        self.find_by_uuid(volume, &layer_uuid(&volume.wwid))
+        self.find_by_uuid(volume, |uuid| is_layer(&volume.wwid, uuid))
     }
 
-    fn find_by_uuid(&self, volume: &VolumeId, uuid: &str) -> Result<Option<Device>, NodeError> {
-        find_device(&self.host, uuid).map_err(|source| NodeError::Device {
+    fn find_by_uuid(
+        &self,
+        volume: &VolumeId,
+        is_it: impl Fn(&str) -> bool,
+    ) -> Result<Option<Device>, NodeError> {
+        find_device(&self.host, is_it).map_err(|source| NodeError::Device {
             volume: volume.clone(),
             source,
         })

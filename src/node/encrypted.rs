@@ -15,7 +15,7 @@ use crate::filesystem::probe;
 use crate::luks::{self, Identity, Keys, Mapping};
 use crate::volume::{Encryption, Passphrases, VolumeId};
 
-/// What `volume` is called where it is encrypted.
+/// What `volume` is called where it is encrypted, for all that does not ask which header it bears.
 pub fn identity_of(volume: &VolumeId) -> Identity {
     Identity::of(volume.wwid.as_str())
 }
@@ -32,7 +32,7 @@ pub fn ensure_layer(
         refuse_sealed(node, &intent.volume, map)?;
         return Ok(map.clone());
     };
-    let identity = identity_of(&intent.volume);
+    let identity = intent.identity();
     if !is_open(node, staging, &identity, map)? {
         ensure_sealed(node, staging, passphrases, map, intent)?;
         let keys = Keys {
@@ -59,7 +59,8 @@ pub fn ensure_layer(
 fn refuse_sealed(node: &Node, volume: &VolumeId, map: &Device) -> Result<(), NodeError> {
     let header = luks::find_header(&node.host, &map.path);
     match header {
-        Ok(Some(header)) if header.uuid == identity_of(volume).uuid() => Err(NodeError::Sealed {
+        // Also a copy's, whose header bears its origin's identity.
+        Ok(Some(header)) if identity_of(volume).is_akin(&header.uuid) => Err(NodeError::Sealed {
             volume: volume.clone(),
         }),
         _ => Ok(()),
@@ -105,7 +106,7 @@ fn ensure_sealed(
     map: &Device,
     intent: &mut Intent,
 ) -> Result<(), NodeError> {
-    let identity = identity_of(&intent.volume);
+    let identity = intent.identity();
     let content = probe(&node.host, &map.path)?;
     let header = luks::find_header(&node.host, &map.path)?;
     let decision = decide_sealing(&SealingCase {
@@ -151,7 +152,7 @@ impl Node {
         let Some(Encryption::Luks2) = intent.encryption else {
             return Ok(map);
         };
-        let identity = identity_of(volume);
+        let identity = intent.identity();
         let absent = || NodeError::Device {
             volume: volume.clone(),
             source: io::Error::new(io::ErrorKind::NotFound, "its encrypted layer is not open"),
@@ -169,7 +170,7 @@ impl Node {
         let Some(mapping) = luks::find_mapping(&self.host, &identity)? else {
             return Ok(());
         };
-        if !mapping.is_of(&identity) {
+        if !mapping.may_be_of(&identity) {
             tracing::warn!(volume.id = %volume, mapping = identity.name(), uuid = mapping.dm_uuid,
                 "a mapping that is not the volume's bears its name; it stays");
             return Ok(());
@@ -191,7 +192,7 @@ impl Node {
     pub(super) fn drop_layer(&self, volume: &VolumeId) -> Result<(), NodeError> {
         let identity = identity_of(volume);
         match luks::find_mapping(&self.host, &identity)? {
-            Some(mapping) if mapping.is_of(&identity) => {
+            Some(mapping) if mapping.may_be_of(&identity) => {
                 self.shut_layer(volume, &identity, &mapping)
             }
             _ => Ok(()),

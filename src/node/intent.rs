@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Node, NodeError, StageCall};
+use crate::fabric::Wwid;
+use crate::luks::Identity;
 use crate::volume::{AccessType, Capability, Encryption, VolumeId};
 
 const VERSION: u64 = 1;
@@ -73,6 +75,9 @@ pub struct Intent {
     /// How it is encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Encryption>,
+    /// Whose LUKS header it bears, where that is not its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<Wwid>,
     /// How far the making of its LUKS header has come; [`Formatting::No`] again once it is staged, since from then on there may be data inside.
     #[serde(default, skip_serializing_if = "Formatting::is_no")]
     pub sealing: Formatting,
@@ -104,9 +109,19 @@ impl Intent {
             capability: call.capability.clone(),
             formatting,
             encryption: call.encryption.as_ref().map(|_| Encryption::Luks2),
+            header: call.header.clone(),
             sealing,
             staged,
             targets,
+        }
+    }
+
+    /// Who the volume is to LUKS.
+    pub fn identity(&self) -> Identity {
+        let wwid = self.volume.wwid.as_str();
+        match &self.header {
+            None => Identity::of(wwid),
+            Some(header) => Identity::of_copy(wwid, header.as_str()),
         }
     }
 
@@ -211,6 +226,12 @@ mod tests {
         let intent = Intent::from_value(&volume, &sealed).unwrap();
         assert_eq!(intent.encryption, Some(Encryption::Luks2));
         assert_eq!(intent.sealing, Formatting::Done);
+        assert_eq!(intent.to_value().unwrap(), sealed);
+        assert_eq!(intent.identity(), Identity::of(volume.wwid.as_str()));
+        sealed["header"] = "36001405aaaaaaaaaaaaaaaaaaaaaaaaa".into();
+        let intent = Intent::from_value(&volume, &sealed).unwrap();
+        assert!(intent.identity().uuid().starts_with("6001405a-aaaa"));
+        assert_eq!(intent.identity().name(), format!("sanpath-{}", volume.wwid));
         assert_eq!(intent.to_value().unwrap(), sealed);
         newer["version"] = Value::Null;
         assert!(Intent::from_value(&volume, &newer).is_err());

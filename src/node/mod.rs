@@ -8,6 +8,8 @@
 mod access_tests;
 #[cfg(test)]
 mod btrfs_tests;
+#[cfg(test)]
+mod copied_tests;
 mod decide;
 mod device;
 mod encrypted;
@@ -71,7 +73,7 @@ pub use crate::host::Space;
 
 use crate::attach::{DesiredOf, Engine};
 use crate::deadline::Moment;
-use crate::fabric::{Export, LocalView, NoPathRetry, PathList, select};
+use crate::fabric::{Export, LocalView, NoPathRetry, PathList, Wwid, select};
 use crate::host::{Counts, Host};
 use crate::volume::{Capability, MkfsOptions, NodeId, Passphrases, SanName, SizeRange, VolumeId};
 
@@ -95,6 +97,8 @@ pub struct StageCall {
     pub mkfs: MkfsOptions,
     /// What opens it, when it is encrypted (LUKS2); `None` for a volume in the clear.
     pub encryption: Option<Passphrases>,
+    /// Whose LUKS header it bears, when it is encrypted and a copy of that volume; else it has one of its own.
+    pub header: Option<Wwid>,
     /// How long its I/O waits while no path works; `None` leaves that to the host.
     pub no_path_retry: Option<NoPathRetry>,
 }

@@ -110,6 +110,7 @@ impl Rig {
             export: self.export.clone(),
             mkfs: MkfsOptions::default(),
             encryption: None,
+            header: None,
             no_path_retry: None,
         }
     }

@@ -317,6 +317,7 @@ pub(super) fn mount_again(
         },
         mkfs: MkfsOptions::default(),
         encryption: None,
+        header: None,
         no_path_retry: None,
     };
     let staging = Staging::of(node, &call)?;

@@ -194,6 +194,7 @@ impl Volume {
                 let passphrase = Passphrase::parse("correct horse").unwrap();
                 Passphrases::new(passphrase, None)
             }),
+            header: None,
             no_path_retry: self.retry,
         };
         node.stage(&call).outcome

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// The StorageClass parameter, and the key in the volume context under which it reaches the node.
 pub const ENCRYPTION: &str = "encryption";
 
+/// The key in the volume context of a copy that names the volume, by its WWID, whose LUKS header it bears.
+pub const ENCRYPTION_HEADER: &str = "encryptionHeader";
+
 /// What cryptsetup takes from a keyboard: the operator must be able to type it where no driver runs.
 const MAX_BYTES: usize = 512;
 

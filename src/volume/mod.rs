@@ -17,7 +17,8 @@ pub use by_hand::{ByHandError, export_by_hand};
 pub use capability::{AccessMode, AccessType, Capability, FileSystemKind};
 pub use context::{ContextError, PublishContext};
 pub use encryption::{
-    ENCRYPTION, Encryption, EncryptionError, Passphrase, PassphraseError, Passphrases,
+    ENCRYPTION, ENCRYPTION_HEADER, Encryption, EncryptionError, Passphrase, PassphraseError,
+    Passphrases,
 };
 pub use id::{Family, SanName, SanNameError, VolumeId};
 pub use mkfs::{MKFS_OPTIONS, MkfsOptionError, MkfsOptions};

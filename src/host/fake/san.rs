@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use nix::errno::Errno;
 
+use super::FakeWorld;
 use crate::fabric::{Chap, Export, Iqn, Lun, Offer, Portal, Wwid};
 
 /// Contents are kept in blocks of this size; what was never written is zero.
@@ -198,5 +199,20 @@ impl San {
             read_only: false,
             own_target: false,
         }
+    }
+}
+
+impl FakeWorld {
+    /// A new disk with what another one holds now: a clone, which may be larger.
+    pub fn copy_disk(&self, origin: DiskId, wwid: &Wwid, size: u64) -> DiskId {
+        let mut state = self.state();
+        let copy = Disk {
+            wwid: wwid.clone(),
+            size,
+            fresh: false,
+            ..state.san.disk(origin).clone()
+        };
+        state.san.disks.push(copy);
+        DiskId(state.san.disks.len() - 1)
     }
 }
