@@ -15,6 +15,7 @@
 //! daemon -> csi::proto: the player of its tests calls as the sidecars and the kubelet do
 //! cli -> admin, doctor, config, fabric, volume: asks a running daemon, edits properties, prints
 //! cli -> linux_san, tls: a SAN's certificates are made by a command, beside its state
+//! cli -> controller: an adopted volume gets the notes that a controller reads, and a PersistentVolume that says what it would have said
 //! cli -> linux_san_wire: an operator's command calls a SAN's management, with his certificate
 //! cli -> host: an operator's files are read and edited through the seam
 //! doctor -> admin, config, fabric, host, iscsi, multipath, scsi: probes that only look

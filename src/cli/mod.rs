@@ -1,7 +1,9 @@
 //! The command line: what can be asked of `sanpath`, as clap types. [`crate::daemon`] runs the daemons; the operator's commands, a file for each
 //! daemon that answers them, ask it and print. Nothing else prints.
 
+mod adopt;
 mod answer;
+mod called_san;
 mod doctor;
 mod node;
 mod paths;
@@ -11,6 +13,7 @@ mod san;
 mod sanhosts;
 mod table;
 
+pub use adopt::AdoptArguments;
 pub use doctor::DoctorArguments;
 pub use node::NodeCommand;
 pub use paths::PathsArguments;

@@ -1,21 +1,15 @@
 //! `sanpath san portal-groups`: how the groups of portals of a SAN answer, asked of its management and set there with an operator's certificate.
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
-use tokio::time::{Instant, timeout_at};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::answer::print;
-use super::duration;
+use super::called_san::{CalledSan, said};
 use super::table::table;
-use crate::host::Host;
 use crate::linux_san_wire::linux_san_client::LinuxSanClient;
 use crate::linux_san_wire::{ListPortalsRequest, PortalAccess, PortalGroup, SetPortalGroupRequest};
-use crate::tls::{Papers, dial};
 
 /// Arguments of `sanpath san portal-groups`.
 #[derive(Debug, Args)]
@@ -26,15 +20,8 @@ pub struct PortalGroupsArguments {
     /// How it is to answer from now on, for every volume and over restarts.
     #[arg(value_enum, requires = "group")]
     access: Option<AccessArgument>,
-    /// A management address of the SAN, `address:port`.
-    #[arg(long)]
-    address: String,
-    /// The folder that `sanpath san issue --role operator` made. Without it the SAN is asked in clear, which only one on this machine may be.
-    #[arg(long)]
-    tls: Option<PathBuf>,
-    /// How long to wait for its answer, for example `30s`; what was begun goes on.
-    #[arg(long, default_value = "30s", value_parser = duration)]
-    patience: Duration,
+    #[command(flatten)]
+    san: CalledSan,
 }
 
 /// The states as words of the command line.
@@ -60,19 +47,15 @@ impl AccessArgument {
 /// # Errors
 /// When the SAN cannot be reached, refuses, or gives no answer in time.
 pub(super) fn run(asked: &PortalGroupsArguments) -> anyhow::Result<ExitCode> {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_all().build()?;
-    let until = Instant::now() + asked.patience;
-    let groups = runtime.block_on(async {
-        let answered = timeout_at(until, ask(asked, until)).await;
-        answered.with_context(|| format!("no answer from {} in time", asked.address))?
-    });
-    print(&shown(&groups?))?;
+    let groups = asked.san.call(async |san| ask(asked, san).await)?;
+    print(&shown(&groups))?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn ask(asked: &PortalGroupsArguments, until: Instant) -> anyhow::Result<Vec<PortalGroup>> {
-    let mut san = connect(asked, until).await?;
+async fn ask(
+    asked: &PortalGroupsArguments,
+    mut san: LinuxSanClient<Channel>,
+) -> anyhow::Result<Vec<PortalGroup>> {
     if let (Some(number), Some(access)) = (asked.group, asked.access) {
         let access = access.on_the_wire().into();
         let set = san.set_portal_group(SetPortalGroupRequest { number, access });
@@ -83,24 +66,6 @@ async fn ask(asked: &PortalGroupsArguments, until: Instant) -> anyhow::Result<Ve
         .await
         .map_err(said)?;
     Ok(listed.into_inner().groups)
-}
-
-async fn connect(
-    asked: &PortalGroupsArguments,
-    until: Instant,
-) -> anyhow::Result<LinuxSanClient<Channel>> {
-    let host = Host::real(Path::new("/"));
-    let papers = asked.tls.as_ref();
-    let papers = papers.map(|folder| Papers::of_caller(&host, folder));
-    let dialled = dial(&asked.address, papers.as_ref(), until).await;
-    let dialled = dialled.with_context(|| format!("connecting to {}", asked.address))?;
-    let endpoint = Endpoint::from_static("http://san");
-    Ok(LinuxSanClient::new(dialled.into_channel(&endpoint).await?))
-}
-
-/// What the SAN said, without the words of the transport.
-fn said(status: tonic::Status) -> anyhow::Error {
-    anyhow::anyhow!("the SAN says {:?}: {}", status.code(), status.message())
 }
 
 fn shown(groups: &[PortalGroup]) -> String {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::SAN_STATE;
+use super::adopt::{self, AdoptArguments};
 use super::answer::print;
 use super::portal_groups::{self, PortalGroupsArguments};
 use crate::host::Host;
@@ -28,6 +29,9 @@ pub enum SanCommand {
     Retire(StateArguments),
     /// Show how a running SAN's two groups of portals answer, or set one; with an operator's certificate.
     PortalGroups(PortalGroupsArguments),
+    /// Make a volume of a file or thin volume that is in the pool already, or take up a volume of the SAN, and print the PersistentVolume to apply; with an
+    /// operator's certificate.
+    Adopt(AdoptArguments),
 }
 
 /// Which SAN.
@@ -71,7 +75,7 @@ enum RoleArgument {
     Controller,
     /// Finds the volumes that it is to carry away.
     Archiver,
-    /// Looks at everything and sets how portal groups answer; changes no volume.
+    /// Looks at everything, sets how portal groups answer and takes over what is in the pool; changes no volume.
     Operator,
 }
 
@@ -120,6 +124,7 @@ pub(super) fn run(command: SanCommand) -> anyhow::Result<ExitCode> {
             )
         }
         SanCommand::PortalGroups(asked) => return portal_groups::run(&asked),
+        SanCommand::Adopt(asked) => return adopt::run(&asked),
         SanCommand::Retire(asked) => {
             let before = of(&asked).retire()?;
             format!(

@@ -3,6 +3,7 @@
 //! `csi/` calls in here with parsed nouns. The invariant: nothing is remembered here. What there is, the SANs say, so any
 //! number of controllers may run at once and each call may be repeated.
 
+mod adopted;
 #[cfg(test)]
 pub(crate) mod bench;
 mod blocks;
@@ -34,6 +35,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use adopted::{context_of, notes_of_adopted};
 pub use blocks::BlocksOf;
 pub use capacity::Room;
 pub use create::Wanted;
@@ -102,19 +104,22 @@ impl Volume {
     /// What travels with the volume for all its life.
     #[must_use]
     pub fn context(&self) -> BTreeMap<String, String> {
-        let partition = (PARTITION.to_owned(), self.id.san.to_string());
-        let kept = [
-            (MKFS_OPTIONS, &self.kept.mkfs_options),
-            (ENCRYPTION, &self.kept.encryption),
-            (NO_PATH_RETRY, &self.kept.no_path_retry),
-        ];
-        let kept = kept
-            .into_iter()
-            .filter_map(|(key, text)| Some((key.to_owned(), text.clone()?)));
-        let header = self.header.iter();
-        let header = header.map(|wwid| (ENCRYPTION_HEADER.to_owned(), wwid.to_string()));
-        [partition].into_iter().chain(kept).chain(header).collect()
+        context(&self.id.san, &self.kept, self.header.as_ref())
     }
+}
+
+fn context(partition: &SanName, kept: &Kept, header: Option<&Wwid>) -> BTreeMap<String, String> {
+    let partition = (PARTITION.to_owned(), partition.to_string());
+    let kept = [
+        (MKFS_OPTIONS, &kept.mkfs_options),
+        (ENCRYPTION, &kept.encryption),
+        (NO_PATH_RETRY, &kept.no_path_retry),
+    ];
+    let kept = kept
+        .into_iter()
+        .filter_map(|(key, text)| Some((key.to_owned(), text.clone()?)));
+    let header = header.map(|wwid| (ENCRYPTION_HEADER.to_owned(), wwid.to_string()));
+    [partition].into_iter().chain(kept).chain(header).collect()
 }
 
 impl Controller {

@@ -1,4 +1,9 @@
-//! What there is to know of a path without opening it.
+//! What there is to know of a path without opening it; and a file that gets another name.
+
+use std::io;
+use std::path::Path;
+
+use super::Host;
 
 /// What stands at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,5 +68,18 @@ impl FileExtent {
     #[must_use]
     pub fn end(&self) -> u64 {
         self.offset.saturating_add(self.length)
+    }
+}
+
+impl Host {
+    /// Gives the regular file `from` the name `to` on the same file system, durably, and nothing else: nothing may stand at `to`, the file may have no third name, and
+    /// nobody may have it open, neither a program nor the kernel (a loop device, a target).
+    ///
+    /// # Errors
+    /// As the system reports it; `EAGAIN` when somebody has it open, `EMLINK` when it has another name as well, `EEXIST` when something stands at `to`.
+    pub fn move_unused_file(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step("move", to.display(), || {
+            self.world.move_unused_file(from, to)
+        })
     }
 }

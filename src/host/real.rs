@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, FcntlArg, Flock, FlockArg, RenameFlags, fcntl, renameat2};
+use nix::fcntl::{AT_FDCWD, FcntlArg, Flock, FlockArg, OFlag, RenameFlags, fcntl, renameat2};
 use nix::libc;
 
 use super::addresses::{self, Address};
@@ -215,6 +215,26 @@ impl World for Real {
         }
         in_place?;
         sync_parent(to)
+    }
+
+    fn move_unused_file(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(OFlag::O_NOFOLLOW.bits() | OFlag::O_NONBLOCK.bits())
+            .open(from)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(Errno::EINVAL.into());
+        }
+        if metadata.nlink() != 1 {
+            return Err(Errno::EMLINK.into());
+        }
+        // Until the file has its new name nobody opens it unseen.
+        sys::lease_alone(&file)?;
+        renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE)?;
+        sync_parent(to)?;
+        sync_parent(from)
     }
 
     fn make_directory(&self, path: &Path) -> io::Result<()> {

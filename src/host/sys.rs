@@ -1,7 +1,7 @@
 //! All unsafe code of the crate, and nothing else: each block with its proof.
 #![expect(
     unsafe_code,
-    reason = "the SG_IO, FICLONE, FIEMAP and FITHAW ioctls and chroot in a child have no safe wrapper"
+    reason = "the SG_IO, FICLONE, FIEMAP and FITHAW ioctls, leases and chroot in a child have no safe wrapper"
 )]
 
 use std::ffi::CString;
@@ -227,4 +227,21 @@ pub(super) fn enter_root(command: &mut Command, root: CString) {
     // SAFETY: between fork and exec the closure makes two system calls with strings made before the fork; it allocates nothing and
     // takes no lock, so it is safe in the child of a threaded process.
     unsafe { command.pre_exec(enter) };
+}
+
+/// `include/uapi/asm-generic/fcntl.h`.
+const F_SETSIG: libc::c_int = 10;
+
+/// Takes a write lease on a regular file, which the kernel grants only while nobody else has it open (fcntl(2), "Leases"). It ends when the file is closed.
+/// `EAGAIN` when somebody has it open.
+pub(super) fn lease_alone(file: &File) -> io::Result<()> {
+    // Who opens it meanwhile is announced by a signal, by default SIGIO, which would end the process. SIGURG is ignored unless somebody asks for it.
+    for (command, value) in [(F_SETSIG, libc::SIGURG), (libc::F_SETLEASE, libc::F_WRLCK)] {
+        // SAFETY: both commands take an int, and the descriptor is open for the time of the call.
+        let outcome = unsafe { libc::fcntl(file.as_raw_fd(), command, value) };
+        if outcome == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }

@@ -77,6 +77,7 @@ pub trait World: Send + Sync {
     fn create_sparse(&self, path: &Path, size: u64) -> io::Result<()>;
     fn extend_file(&self, path: &Path, size: u64) -> io::Result<()>;
     fn clone_file(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn move_unused_file(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// With its parents.
     fn make_directory(&self, path: &Path) -> io::Result<()>;
     /// Its parents as usual, itself for its owner alone.

@@ -127,7 +127,8 @@ impl Engine {
             key: wanted.key.clone(),
             source,
         })?;
-        let (node, record) = self.allot(wanted, allocated == 0)?;
+        let untouched = allocated == 0 && volume.adopted.is_none();
+        let (node, record) = self.allot(wanted, untouched)?;
         self.build_export(wanted, &volume, &node, &record)
             .map_err(|source| ExportError::Target {
                 key: wanted.key.clone(),

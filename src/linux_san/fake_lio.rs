@@ -341,6 +341,10 @@ impl World for FakeLio {
         self.real.extend_file(path, size)
     }
 
+    fn move_unused_file(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.real.move_unused_file(from, to)
+    }
+
     fn clone_file(&self, from: &Path, to: &Path) -> io::Result<()> {
         if *self.clones_fail.lock().unwrap() && !from.ends_with(".reflink-probe") {
             // The copy is there and empty.

@@ -137,6 +137,7 @@ impl FakeLvm {
                 None => refused("Failed to find logical volume"),
             },
             "lvchange" => self.lvchange(&asked),
+            "lvrename" => self.lvrename(&asked),
             other => panic!("no such tool: {other}"),
         }
     }
@@ -165,7 +166,7 @@ impl FakeLvm {
             r#""segtype":"thin-pool","zero":"{}","lv_when_full":"{}","data_percent":"{}","metadata_percent":"{}""#,
             self.zero, self.when_full, self.data_percent, self.metadata_percent
         );
-        let thin = r#""segtype":"thin","zero":"","lv_when_full":"","data_percent":"","metadata_percent":"""#;
+        let thin = r#""segtype":"thin","pool_lv":"thin","zero":"","lv_when_full":"","data_percent":"","metadata_percent":"""#;
         let mut rows = vec![row(POOL, 1 << 30, &self.pool_tags, true, &pool)];
         let volumes = self.volumes.iter();
         rows.extend(volumes.map(|(name, one)| row(name, one.size, &one.tags, one.is_active, thin)));
@@ -205,6 +206,34 @@ impl FakeLvm {
         ok(String::new())
     }
 
+    fn lvrename(&mut self, asked: &Asked) -> Output {
+        let new = asked.volume();
+        let old = asked.0[asked.0.len() - 2].clone();
+        let old = old.strip_prefix(&format!("{GROUP}/")).unwrap();
+        if self.volumes.contains_key(&new) {
+            return refused("already exists in volume group");
+        }
+        match self.volumes.remove(old) {
+            Some(volume) => {
+                assert_eq!(volume.top, None, "it is in use");
+                self.volumes.insert(new, volume);
+                ok(String::new())
+            }
+            None => refused("Failed to find logical volume"),
+        }
+    }
+
+    /// A thin volume that somebody made by hand.
+    pub(super) fn add_by_hand(&mut self, name: &str, size: u64, is_active: bool) {
+        let made = FakeVolume {
+            size,
+            is_active,
+            writes: vec![1],
+            ..FakeVolume::default()
+        };
+        self.volumes.insert(name.to_owned(), made);
+    }
+
     fn lvchange(&mut self, asked: &Asked) -> Output {
         let name = asked.volume();
         if name == POOL {
@@ -215,7 +244,9 @@ impl FakeLvm {
             return ok(String::new());
         }
         self.with(&name, |volume| {
-            volume.is_active |= asked.has("-a");
+            if asked.has("-a") {
+                volume.is_active = asked.one("-a") == "y";
+            }
             for tag in asked.all("--deltag") {
                 volume.tags.remove(&tag);
             }

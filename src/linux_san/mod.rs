@@ -15,6 +15,7 @@
 //! | `chap` | what initiators have to prove, from the operator's files |
 //! | `lio/` | the kernel's target, through configfs |
 //! | `engine` | what the operations share; opening it, first start or not |
+//! | `adopt` | what is in the pool already becomes a volume |
 //! | `volumes`, `snapshots`, `expand`, `exports`, `drain` | create, clone and delete; cut; grow; export; unexport |
 //! | `check` | what is wrong with volumes, for those who ask |
 //! | `restore` | making the kernel agree with the state at start, and clearing targets that nobody uses |
@@ -28,6 +29,7 @@
 //! the kernel when something is given (so a crash is completed) and behind it when something is taken away (so a crash is repeated).
 
 mod access;
+mod adopt;
 mod brim;
 mod certificates;
 mod chap;
@@ -60,6 +62,7 @@ mod tests;
 mod volumes;
 
 pub use access::{Access, AccessError, PortalGroup};
+pub use adopt::{AdoptError, Adoption};
 pub use certificates::{Certificates, CertificatesError, Issued};
 pub use chap::{ChapError, Secrets, TargetError};
 pub use check::{CheckedPage, CheckedVolume, Grade, Trouble};

@@ -6,6 +6,7 @@
 //! | File | What it holds |
 //! |---|---|
 //! | `reflink` | files that share blocks, on XFS or btrfs |
+//! | `strays` | files in such a pool that are no volume yet |
 //! | `lvm`, `lvm_tool` | thin volumes of LVM, and LVM's tools |
 //! | `extents` | which bytes differ between two cuts, by where they lie |
 
@@ -13,6 +14,7 @@ mod extents;
 mod lvm;
 mod lvm_tool;
 mod reflink;
+mod strays;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -139,6 +141,26 @@ pub enum PoolError {
     ToolWords {
         /// Its command.
         command: String,
+    },
+    /// It is not there for the taking.
+    #[error("object: {object:?} in the pool cannot become a volume: {why}; nothing was changed")]
+    Stray {
+        /// As the caller names it.
+        object: String,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// Volumes have whole granules.
+    #[error(
+        "object: {object:?} has {size} bytes, and a volume has a multiple of {GRANULE}; make it longer first (truncate --size={longer} for a file); nothing was changed"
+    )]
+    StraySize {
+        /// As the caller names it.
+        object: String,
+        /// What it has.
+        size: u64,
+        /// What it would need.
+        longer: u64,
     },
     /// Not there, or not safe to use.
     #[error("the thin pool {pool}: {why}")]
@@ -304,6 +326,14 @@ pub(super) trait Pool: Send + Sync {
     /// Lets an image become what `image` says, from what it was at the size `before` and one generation earlier, or from anything in between. Every other
     /// one is refused.
     fn grow(&self, image: &Image, before: u64) -> Result<(), PoolError>;
+    /// What in the pool belongs to nobody and is called `object`, by the name that [`Pool::take`] knows it by. Looks at nothing.
+    fn stray_name(&self, object: &str) -> Result<String, PoolError>;
+    /// The bytes that it has. Refuses what cannot be taken.
+    fn stray_size(&self, stray: &str) -> Result<u64, PoolError>;
+    /// Lets it be an image from now on, as it is. Refused while anybody uses it.
+    fn take(&self, stray: &str, image: &Image) -> Result<(), PoolError>;
+    /// Lets an image that was taken only half, or not at all, be what it was.
+    fn give_back(&self, owner: &Owner, stray: &str) -> Result<(), PoolError>;
     /// Removes an image; absent is fine.
     fn remove(&self, owner: &Owner) -> Result<(), PoolError>;
     /// Proves that the image is there and is the one that the state file knows. Returns its allocated bytes.
@@ -347,6 +377,19 @@ impl dyn Pool {
         self.check_space()
     }
 
+    /// The size of what belongs to nobody, if that is one that a volume can have.
+    pub(super) fn weigh(&self, stray: &str) -> Result<u64, PoolError> {
+        let size = self.stray_size(stray)?;
+        if size != 0 && size.is_multiple_of(GRANULE) {
+            return Ok(size);
+        }
+        Err(PoolError::StraySize {
+            object: stray.to_owned(),
+            size,
+            longer: size.max(1).next_multiple_of(GRANULE),
+        })
+    }
+
     /// Refuses anything new once the pool is down to its reserve.
     pub(super) fn check_space(&self) -> Result<(), PoolError> {
         let space = self.space()?;
@@ -368,6 +411,13 @@ pub(super) fn largest(space: Space) -> u64 {
 
 fn look<T>(path: &Path, outcome: io::Result<T>) -> Result<T, PoolError> {
     outcome.map_err(|source| failed("looking at", path, source))
+}
+
+fn unfit(object: &str, why: &str) -> PoolError {
+    PoolError::Stray {
+        object: object.to_owned(),
+        why: why.to_owned(),
+    }
 }
 
 fn failed(what: &'static str, path: &Path, source: io::Error) -> PoolError {

@@ -410,6 +410,13 @@ impl LinuxSan for Service {
         Ok(Response::new(wire::volume(made.await?)))
     }
 
+    async fn adopt_volume(&self, request: Request<pb::AdoptVolumeRequest>) -> Reply<pb::Volume> {
+        let wanted = wire::adoption(request.into_inner())?;
+        let name = format!("name {}", wanted.name);
+        let adopted = self.alone(&name, move |engine| engine.adopt(&wanted));
+        Ok(Response::new(wire::volume(adopted.await?)))
+    }
+
     async fn find_volume(&self, request: Request<pb::FindVolumeRequest>) -> Reply<pb::Volume> {
         use pb::find_volume_request::By;
         let found = match request.into_inner().by {

@@ -56,6 +56,10 @@ pub(super) struct VolumeRecord {
     /// What it was made of; it may be gone since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) source: Option<Source>,
+    /// What it was in the pool before it was taken over. While the volume is being made, that is what it is given back as if it comes to nothing; afterwards it says that nobody
+    /// may call the volume blank.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) adopted: Option<String>,
 }
 
 /// What a volume is made of.
@@ -412,6 +416,17 @@ mod tests {
             sources[..],
             [None, Some(Source::Snapshot(_)), Some(Source::Volume(_))]
         ));
+        let written = serde_json::to_string_pretty(&state).unwrap() + "\n";
+        assert_eq!(written, golden);
+    }
+
+    #[test]
+    fn version_1_with_an_adopted_volume_is_read_for_ever() {
+        let golden = include_str!("golden/state-v1-adopted.json");
+        let state: State = serde_json::from_str(golden).unwrap();
+        let adopted = state.volumes.values().map(|volume| volume.adopted.clone());
+        let adopted: Vec<_> = adopted.collect();
+        assert_eq!(adopted, [Some("images/db.img".to_owned()), None]);
         let written = serde_json::to_string_pretty(&state).unwrap() + "\n";
         assert_eq!(written, golden);
     }

@@ -1,6 +1,7 @@
 //! The whole engine over real files and a configfs that behaves.
 
 mod access;
+mod adoption;
 mod brim;
 mod chap;
 mod check;

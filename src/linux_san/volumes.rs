@@ -203,7 +203,7 @@ impl Engine {
     }
 
     /// What is left of a volume that could not be made is not kept until somebody comes back for it: perhaps nobody does.
-    fn clear_failed(&self, key: &VolumeKey) {
+    pub(super) fn clear_failed(&self, key: &VolumeKey) {
         if let Err(error) = self.finish_removal(key) {
             tracing::warn!(%key, reason = crate::fault::chain(&error), "the remains of a volume stay until it is made again, or the next start");
         }
@@ -333,9 +333,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes what is left of a volume that was not made to the end, or not removed to the end.
+    /// Removes what is left of a volume that was not made to the end, or not removed to the end. What was there before it is given back.
     pub(super) fn finish_removal(&self, key: &VolumeKey) -> Result<(), VolumeError> {
-        self.pool.remove(&Owner::Volume(key.clone()))?;
+        let owner = Owner::Volume(key.clone());
+        let stray = self.state.read(|state| {
+            let record = state.volumes.get(key)?;
+            let stray = record.adopted.clone();
+            stray.filter(|_| record.phase == Phase::Making)
+        });
+        match stray {
+            Some(stray) => self.pool.give_back(&owner, &stray)?,
+            None => self.pool.remove(&owner)?,
+        }
         self.state.change(|state| {
             state.volumes.remove(key);
             Ok(())
@@ -362,7 +371,7 @@ impl Engine {
     }
 }
 
-fn unfinished_named(state: &State, name: &str) -> Vec<VolumeKey> {
+pub(super) fn unfinished_named(state: &State, name: &str) -> Vec<VolumeKey> {
     let unfinished = |record: &VolumeRecord| record.phase != Phase::Ready && record.name == name;
     let found = state.volumes.iter().filter(|(_, r)| unfinished(r));
     found.map(|(key, _)| key.clone()).collect()
@@ -382,6 +391,7 @@ fn begin_making(
         phase: Phase::Making,
         metadata: wanted.metadata.clone(),
         source: wanted.source.clone(),
+        adopted: None,
     };
     state.volumes.insert(key.clone(), record.clone().into());
     Ok((key, record))
@@ -405,7 +415,12 @@ fn begin_removing(state: &mut State, key: &VolumeKey, wwid: &Wwid) -> Result<boo
     Ok(true)
 }
 
-fn view(state: &State, key: &VolumeKey, record: &VolumeRecord, allocated: u64) -> VolumeView {
+pub(super) fn view(
+    state: &State,
+    key: &VolumeKey,
+    record: &VolumeRecord,
+    allocated: u64,
+) -> VolumeView {
     let exports = state.exports_of(key);
     VolumeView {
         key: key.clone(),

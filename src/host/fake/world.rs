@@ -222,6 +222,13 @@ impl World for FakeWorld {
         Ok(())
     }
 
+    fn move_unused_file(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.enter()?;
+        let node = state.tree.get(from)?.clone();
+        state.tree.create(to, node)?;
+        state.tree.remove_file(from)
+    }
+
     fn clone_file(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.enter()?;
         let node = state.tree.get(from)?.clone();

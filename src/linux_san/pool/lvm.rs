@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::extents::ExtentPage;
 use super::lvm_tool::{LogicalVolume, Lvm};
-use super::{Backing, Cut, GRANULE, Image, Look, Owner, Pool, PoolError};
+use super::{Backing, Cut, GRANULE, Image, Look, Owner, Pool, PoolError, unfit};
 use crate::host::{Host, Space};
 use crate::linux_san::names::VolumeKey;
 
@@ -290,6 +290,57 @@ impl Pool for LvmThin {
                 .replace_tag(&found.name, &generation_tag(old), &generation_tag(new))?;
         }
         Ok(())
+    }
+
+    fn stray_name(&self, object: &str) -> Result<String, PoolError> {
+        let (device, group) = (Path::new("/dev"), self.shown.parent());
+        let path = Path::new(object);
+        let path = path.strip_prefix(device).unwrap_or(path);
+        let name = group.and_then(|group| path.strip_prefix(group).ok());
+        let name = name.unwrap_or(path).to_string_lossy();
+        if name.is_empty() || name.contains('/') {
+            let why = "name a thin volume of the pool's group";
+            return Err(unfit(object, why));
+        }
+        if name.starts_with(OURS) || name == self.pool {
+            let why = "it is managed already; a volume gets its PersistentVolume by its name, without --object";
+            return Err(unfit(object, why));
+        }
+        Ok(name.into_owned())
+    }
+
+    fn stray_size(&self, stray: &str) -> Result<u64, PoolError> {
+        let all = self.list()?;
+        let found = all.into_iter().find(|one| one.name == stray);
+        let found = found.ok_or_else(|| unfit(stray, "there is nothing of this name"))?;
+        if found.thin_pool != self.pool {
+            return Err(unfit(stray, "it is no thin volume of this pool"));
+        }
+        if found.is_active {
+            let why = "it is active, so somebody may use it; end that, then run lvchange -an";
+            return Err(unfit(stray, why));
+        }
+        Ok(found.size)
+    }
+
+    fn take(&self, stray: &str, image: &Image) -> Result<(), PoolError> {
+        if self.stray_size(stray)? != image.size {
+            return Err(unfit(stray, "its size is changing"));
+        }
+        let name = name_of(&image.owner);
+        self.lvm.rename(stray, &name)?;
+        self.lvm.add_tags(&name, &tags_of(image))
+    }
+
+    fn give_back(&self, owner: &Owner, stray: &str) -> Result<(), PoolError> {
+        let Some(found) = self.find(owner)? else {
+            return Ok(());
+        };
+        let ours = [SERIAL_TAG, GENERATION_TAG].into_iter();
+        let ours = ours.filter_map(|kind| Some(format!("{kind}{}", found.tag(kind)?)));
+        self.lvm
+            .remove_tags(&found.name, &ours.collect::<Vec<_>>())?;
+        self.lvm.rename(&found.name, stray)
     }
 
     fn remove(&self, owner: &Owner) -> Result<(), PoolError> {

@@ -43,6 +43,8 @@ pub(super) struct LogicalVolume {
     /// The size of an extent of its group.
     pub(super) extent: u64,
     pub(super) is_thin_pool: bool,
+    /// The thin pool that it is in; empty when it is no thin volume.
+    pub(super) thin_pool: String,
     /// Of a pool: new blocks are zeros.
     pub(super) zeroes: bool,
     pub(super) errors_when_full: bool,
@@ -78,13 +80,15 @@ struct Row {
     vg_missing_pv_count: String,
     vg_extent_size: String,
     segtype: String,
+    #[serde(default)]
+    pool_lv: String,
     zero: String,
     lv_when_full: String,
     data_percent: String,
     metadata_percent: String,
 }
 
-const COLUMNS: &str = "lv_name,lv_size,lv_tags,lv_active,vg_missing_pv_count,vg_extent_size,segtype,zero,lv_when_full,data_percent,metadata_percent";
+const COLUMNS: &str = "lv_name,lv_size,lv_tags,lv_active,vg_missing_pv_count,vg_extent_size,segtype,pool_lv,zero,lv_when_full,data_percent,metadata_percent";
 
 fn parse_report(text: &str) -> Option<Vec<LogicalVolume>> {
     let report: Report = serde_json::from_str(text).ok()?;
@@ -105,6 +109,7 @@ fn parse_row(row: Row) -> Option<LogicalVolume> {
         is_partial: row.vg_missing_pv_count != "0",
         extent: row.vg_extent_size.parse().ok()?,
         is_thin_pool: row.segtype == "thin-pool",
+        thin_pool: row.pool_lv,
         zeroes: row.zero == "zero",
         errors_when_full: row.lv_when_full == "error",
         data_percent: percent(&row.data_percent)?,
@@ -339,6 +344,26 @@ impl Lvm {
         self.change("lvchange", &[], &tags, &self.full_name(name))
     }
 
+    pub(super) fn add_tags(&self, name: &str, tags: &[String]) -> Result<(), PoolError> {
+        self.change("lvchange", &[], tags, &self.full_name(name))
+    }
+
+    /// Without any it does nothing.
+    pub(super) fn remove_tags(&self, name: &str, tags: &[String]) -> Result<(), PoolError> {
+        if tags.is_empty() {
+            return Ok(());
+        }
+        let arguments = tags.iter().flat_map(|tag| ["--deltag", tag.as_str()]);
+        let arguments: Vec<&str> = arguments.collect();
+        self.change("lvchange", &arguments, &[], &self.full_name(name))
+    }
+
+    /// Refused when there is one with the new name.
+    pub(super) fn rename(&self, old: &str, new: &str) -> Result<(), PoolError> {
+        let old = self.full_name(old);
+        self.change("lvrename", &[&old], &[], &self.full_name(new))
+    }
+
     pub(super) fn replace_tag(&self, name: &str, old: &str, new: &str) -> Result<(), PoolError> {
         let tags = [new.to_owned()];
         self.change("lvchange", &["--deltag", old], &tags, &self.full_name(name))
@@ -424,7 +449,7 @@ mod tests {
           {
               "lv": [
                   {"lv_name":"pool", "lv_size":"268435456", "lv_tags":"sanpath.pool=1,x", "lv_active":"active", "vg_missing_pv_count":"0", "vg_extent_size":"1048576", "segtype":"thin-pool", "zero":"zero", "lv_when_full":"queue", "data_percent":"12.50", "metadata_percent":"10.74"},
-                  {"lv_name":"sanpath_v_1", "lv_size":"67108864", "lv_tags":"", "lv_active":"", "vg_missing_pv_count":"0", "vg_extent_size":"1048576", "segtype":"thin", "zero":"", "lv_when_full":"", "data_percent":"", "metadata_percent":""}
+                  {"lv_name":"sanpath_v_1", "lv_size":"67108864", "lv_tags":"", "lv_active":"", "vg_missing_pv_count":"0", "vg_extent_size":"1048576", "segtype":"thin", "pool_lv":"pool", "zero":"", "lv_when_full":"", "data_percent":"", "metadata_percent":""}
               ]
           }
       ]
@@ -439,6 +464,7 @@ mod tests {
         assert!((found[0].data_percent - 12.5).abs() < 0.001);
         assert_eq!((found[1].size, found[1].is_active), (64 << 20, false));
         assert!(found[1].tags.is_empty());
+        assert_eq!((&*found[0].thin_pool, &*found[1].thin_pool), ("", "pool"));
         assert_eq!(parse_report("{}"), None);
     }
 

@@ -6,6 +6,7 @@
 //! volumes/KEY.img      the bytes
 //! volumes/KEY.json     whose bytes: serial, size, generation
 //! snapshots/KEY.*      the same of snapshots; nobody writes to them
+//! anything else        an operator's; taken over as a volume when he says so (`strays`)
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::extents::{self, ExtentPage};
+use super::strays;
 use super::{Backing, Cut, Image, Look, Owner, Pool, PoolError, failed, look};
 use crate::host::{FileExtent, FileKind, Host, Space, Stat};
 use crate::linux_san::format::{self, VERSION};
@@ -20,7 +22,7 @@ use crate::linux_san::names::{Serial, VolumeKey};
 
 const VOLUMES: &str = "volumes";
 const SNAPSHOTS: &str = "snapshots";
-const FOLDERS: [&str; 2] = [VOLUMES, SNAPSHOTS];
+pub(super) const FOLDERS: [&str; 2] = [VOLUMES, SNAPSHOTS];
 /// What one reflink is tried with: a whole block of any file system.
 const PROBE_BYTES: usize = 64 << 10;
 /// How many extents of a file are looked at in one go.
@@ -57,8 +59,8 @@ impl Sidecar {
 
 /// The pool of one state file.
 pub(in crate::linux_san) struct Reflink {
-    host: Host,
-    root: PathBuf,
+    pub(super) host: Host,
+    pub(super) root: PathBuf,
     id: String,
 }
 
@@ -152,12 +154,12 @@ impl Reflink {
     }
 
     /// The bytes.
-    fn image(&self, owner: &Owner) -> PathBuf {
+    pub(super) fn image(&self, owner: &Owner) -> PathBuf {
         self.file(owner, "img")
     }
 
     /// What they are.
-    fn sidecar(&self, owner: &Owner) -> PathBuf {
+    pub(super) fn sidecar(&self, owner: &Owner) -> PathBuf {
         self.file(owner, "json")
     }
 
@@ -171,14 +173,14 @@ impl Reflink {
             .join(format!("{}.{ending}", owner.key()))
     }
 
-    fn remove_file(&self, path: &Path) -> Result<(), PoolError> {
+    pub(super) fn remove_file(&self, path: &Path) -> Result<(), PoolError> {
         self.host
             .remove_file(path)
             .map_err(|source| failed("removing", path, source))
     }
 
     /// The image, then its sidecar: one that stands there always speaks of an image that is whole.
-    fn note(&self, image: &Image) -> Result<(), PoolError> {
+    pub(super) fn note(&self, image: &Image) -> Result<(), PoolError> {
         let sidecar = Sidecar::of(image);
         Ok(format::replace(
             &self.host,
@@ -194,7 +196,7 @@ impl Reflink {
             .map_err(|source| failed("sharing the blocks of a file with", &to, source))
     }
 
-    fn find_image(&self, image: &Path) -> Result<Stat, PoolError> {
+    pub(super) fn find_image(&self, image: &Path) -> Result<Stat, PoolError> {
         let stat = look(image, self.host.find_stat(image))?;
         let stat = stat.filter(|stat| stat.kind == FileKind::File);
         stat.ok_or_else(|| PoolError::ImageAbsent(image.to_owned()))
@@ -282,6 +284,25 @@ impl Pool for Reflink {
             .extend_file(&file, image.size)
             .map_err(|source| failed("growing", &file, source))?;
         self.note(image)
+    }
+
+    fn stray_name(&self, object: &str) -> Result<String, PoolError> {
+        strays::name_in(&self.root, object)
+    }
+
+    fn stray_size(&self, stray: &str) -> Result<u64, PoolError> {
+        self.prove()?;
+        strays::size_of(&self.host, &self.root, stray)
+    }
+
+    fn take(&self, stray: &str, image: &Image) -> Result<(), PoolError> {
+        self.prove()?;
+        self.take_file(stray, image)
+    }
+
+    fn give_back(&self, owner: &Owner, stray: &str) -> Result<(), PoolError> {
+        self.prove()?;
+        self.give_file_back(owner, stray)
     }
 
     fn remove(&self, owner: &Owner) -> Result<(), PoolError> {

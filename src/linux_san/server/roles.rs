@@ -25,12 +25,13 @@ const RULES: &[Role] = &[Role::Controller];
 const READS: &[Role] = &[Role::Controller, Role::Archiver];
 
 /// Every call of `linux_san.proto`, and whose it is. An archiver is given its exports by the controller and only finds what it is to read.
-const CALLS: [(&str, &[Role]); 18] = [
+const CALLS: [(&str, &[Role]); 19] = [
     ("Identify", ALL),
     ("GetCapacity", LOOKS),
     ("ListPortals", LOOKS),
     ("SetPortalGroup", &[Role::Operator]),
     ("CreateVolume", RULES),
+    ("AdoptVolume", &[Role::Operator]),
     ("FindVolume", ALL),
     ("ListVolumes", LOOKS),
     ("CheckVolumes", LOOKS),
@@ -170,8 +171,8 @@ mod tests {
         }
         for (name, roles) in CALLS {
             assert!(calls.contains(&name), "{name} is no call");
-            // What is announced to hosts before a link is worked on is for whoever works on it.
-            let is_the_operators = name == "SetPortalGroup";
+            // What is announced to hosts before a link is worked on is for whoever works on it, and what is in the pool belongs to him.
+            let is_the_operators = ["SetPortalGroup", "AdoptVolume"].contains(&name);
             assert_eq!(
                 roles.contains(&Role::Controller),
                 !is_the_operators,

@@ -4,6 +4,7 @@ use tonic::Status;
 
 use crate::fabric::{self, Iqn, Wwid};
 use crate::linux_san::access::{Access, PortalGroup};
+use crate::linux_san::adopt::Adoption;
 use crate::linux_san::check::{CheckedVolume, Grade, Trouble};
 use crate::linux_san::exports::ExportRequest;
 use crate::linux_san::names::{SnapshotKey, VolumeKey};
@@ -23,6 +24,17 @@ pub(super) fn new_volume(request: pb::CreateVolumeRequest) -> Result<NewVolume, 
         size: request.size_bytes,
         metadata: request.metadata.into_iter().collect(),
         source: request.source.map(find_source).transpose()?,
+    })
+}
+
+pub(super) fn adoption(request: pb::AdoptVolumeRequest) -> Result<Adoption, Status> {
+    let given = |text: String| (!text.is_empty()).then_some(text);
+    let wwid = given(request.wwid).map(|text| text.parse().map_err(field("wwid")));
+    Ok(Adoption {
+        name: request.name,
+        object: given(request.object),
+        metadata: request.metadata.into_iter().collect(),
+        wwid: wwid.transpose()?,
     })
 }
 

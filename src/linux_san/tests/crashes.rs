@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
+use crate::host::Command;
 
 type Operation = fn(&Arc<Engine>, &Mutex<Option<VolumeView>>) -> Result<(), String>;
 
@@ -63,6 +64,33 @@ fn copy(engine: &Arc<Engine>, volume: &Mutex<Option<VolumeView>>) -> Result<(), 
     Ok(())
 }
 
+/// A file that an operator put into the pool.
+fn put(engine: &Arc<Engine>, _: &Mutex<Option<VolumeView>>) -> Result<(), String> {
+    let path = engine.options.pool.join("db.img");
+    std::fs::write(path, vec![7; 1 << 20]).map_err(|error| error.to_string())
+}
+
+/// The same on LVM.
+fn put_thin(engine: &Arc<Engine>, _: &Mutex<Option<VolumeView>>) -> Result<(), String> {
+    let ours = ["--config", "scan_lvs=0", "--devices", "/dev/vdb"];
+    for (program, arguments) in [
+        ("lvcreate", ["-V", "4194304b", "-n", "db.img"]),
+        ("lvchange", ["-a", "n", "-y", "san-vg/db.img"]),
+    ] {
+        let arguments = [ours, arguments].concat();
+        let command = Command::new(program, &arguments, Duration::from_secs(9));
+        let output = engine.host.run(&command).unwrap();
+        assert!(output.success(), "{output:?}");
+    }
+    Ok(())
+}
+
+fn adopt(engine: &Arc<Engine>, volume: &Mutex<Option<VolumeView>>) -> Result<(), String> {
+    let made = told(engine.adopt(&super::adoption::adoption("db", "db.img")))?;
+    *volume.lock().unwrap() = Some(made);
+    Ok(())
+}
+
 /// The state file without what is random: every key is the name of what it belongs to.
 fn shape(san: &SanBox) -> String {
     let mut text = std::fs::read_to_string(san.path("state/state.json")).unwrap();
@@ -93,7 +121,10 @@ fn shape(san: &SanBox) -> String {
         lines.join("\n"),
         san.pool_files().len(),
         san.cut_files().len(),
-        lvm.volumes.len(),
+        lvm.volumes
+            .keys()
+            .filter(|name| name.starts_with("sanpath_"))
+            .count(),
         san.lio.tree().len()
     )
 }
@@ -217,6 +248,14 @@ fn a_snapshot_of_a_volume_whose_expansion_was_cut_off_has_the_new_size() {
         expand(engine, volume)?;
         cut(engine, volume)
     });
+}
+
+#[test]
+fn an_adoption_converges() {
+    crash_everywhere(&[put], adopt);
+    crash_everywhere(&[put, adopt], expand);
+    crash_everywhere(&[put, adopt, export, unexport], delete);
+    crash_everywhere_with(super::lvm::on_lvm, &[put_thin], adopt);
 }
 
 #[test]

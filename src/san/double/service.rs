@@ -229,6 +229,10 @@ impl LinuxSan for Service {
         self.serve("CreateVolume", work).await
     }
 
+    async fn adopt_volume(&self, _: Request<wire::AdoptVolumeRequest>) -> Reply<wire::Volume> {
+        Err(Status::unimplemented("no controller asks for it"))
+    }
+
     async fn find_volume(&self, request: Request<wire::FindVolumeRequest>) -> Reply<wire::Volume> {
         use wire::find_volume_request::By;
         let by = request.into_inner().by.unwrap();
