@@ -116,6 +116,8 @@ pub(crate) trait Onlooker: Send + Sync {
     fn see(&self, seen: &[Seen]);
     /// Whether nobody has written to the volume yet.
     fn is_blank(&self, wwid: &str) -> bool;
+    /// What is new, a volume by its WWID or a snapshot by its key, holds from now on what the other one holds at this moment.
+    fn copy(&self, from: &str, to: &str);
 }
 
 impl Double {
@@ -191,6 +193,12 @@ impl Double {
     /// The volumes as they are.
     pub(crate) fn volumes(&self) -> Vec<wire::Volume> {
         self.inner().volumes.values().cloned().collect()
+    }
+
+    /// The snapshots' names.
+    pub(crate) fn snapshot_names(&self) -> Vec<String> {
+        let inner = self.inner();
+        inner.snapshots.values().map(|it| it.name.clone()).collect()
     }
 
     /// How many snapshots there are.

@@ -1,5 +1,6 @@
 //! The life of one claim: made, used on one node after another, grown, deleted or kept, as external-provisioner, -attacher and -resizer do it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,44 +10,37 @@ use tonic::Request;
 
 use super::host::Host;
 use super::kubelet::{Place, Seat, Wanted};
-use super::world::{GIB, World, is_open};
+use super::rules::{Caller, is_open};
+use super::snapshots::Cut;
+use super::world::{GIB, World};
 use crate::csi::proto;
 use crate::csi::proto::controller_server::Controller as _;
 use crate::csi::proto::volume_capability::access_mode::Mode;
 use crate::csi::proto::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
 use crate::san::Dice;
 
-const PROVISIONER: Duration = Duration::from_secs(10);
-const ATTACHER: Duration = Duration::from_secs(15);
-const RESIZER: Duration = Duration::from_secs(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// Where a pod writes: past everything that mkfs does.
 const PAST_MKFS: u64 = 64 << 20;
 /// More than the SAN makes.
 const TOO_LARGE: i64 = 32 << 40;
 
-/// 1 s, 2 s, … as the work queues of all sidecars wait.
-struct Pause(Duration);
-
-impl Pause {
-    fn new() -> Self {
-        Self(Duration::from_secs(1))
-    }
-
-    async fn pass(&mut self) {
-        sleep(self.0).await;
-        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
-    }
-}
-
 /// See the module.
 pub(super) struct Claim {
-    world: Arc<World>,
-    name: String,
-    dice: Dice,
+    pub(super) world: Arc<World>,
+    pub(super) name: String,
+    pub(super) dice: Dice,
     access: AccessType,
-    volume: proto::Volume,
-    has_been_written: bool,
+    is_sealed: bool,
+    /// What it is made of, if of something.
+    pub(super) source: Option<proto::VolumeContentSource>,
+    size: i64,
+    pub(super) volume: proto::Volume,
+    /// What the last pod has written, of this claim or of the one that it was copied from.
+    pub(super) written: Option<String>,
+    pods: usize,
+    pub(super) snapshots: Vec<Cut>,
+    pub(super) snapshots_begun: usize,
+    pub(super) copies: usize,
     /// Lost nodes that are still to be cleared, by the host's number.
     leavings: Vec<(usize, JoinHandle<()>)>,
 }
@@ -55,6 +49,8 @@ pub(super) struct Claim {
 pub(super) struct Owned {
     claim: Claim,
     seat: Option<Seat>,
+    /// Of a volume that was deleted, snapshots may be left.
+    has_volume: bool,
 }
 
 impl Claim {
@@ -74,12 +70,37 @@ impl Claim {
         Self {
             world: Arc::clone(world),
             name: format!("pvc-{number}"),
-            dice,
             access,
+            is_sealed: dice.throw(4) == 0,
+            source: None,
+            size: GIB,
             volume: proto::Volume::default(),
-            has_been_written: false,
+            written: None,
+            pods: 0,
+            snapshots: Vec::new(),
+            snapshots_begun: 0,
+            copies: 0,
             leavings: Vec::new(),
+            dice,
         }
+    }
+
+    /// A claim of the same kind that is still to be made.
+    pub(super) fn sibling(&self, name: String, seed: u64, size: i64) -> Self {
+        Self {
+            name,
+            access: self.access.clone(),
+            is_sealed: self.is_sealed,
+            size,
+            dice: Dice::new(seed),
+            ..Self::new(&self.world, 0)
+        }
+    }
+
+    /// What the node is given to open it.
+    fn secrets(&self) -> HashMap<String, String> {
+        let passphrase = ("passphrase".to_owned(), "a passphrase".to_owned());
+        self.is_sealed.then_some(passphrase).into_iter().collect()
     }
 
     fn capability(&self) -> proto::VolumeCapability {
@@ -92,51 +113,69 @@ impl Claim {
     }
 
     /// To its end; what is still owned then.
-    pub(super) async fn live(mut self) -> Option<Owned> {
+    pub(super) async fn live(mut self) -> Vec<Owned> {
+        let mut owned = Vec::new();
         sleep(Duration::from_secs(self.dice.throw(60) as u64)).await;
         if !self.provision().await {
-            return None;
+            return owned;
         }
         for _ in 0..self.dice.throw(4) {
             self.use_somewhere().await;
+            if self.dice.throw(4) == 0 {
+                owned.extend(self.copy().await);
+            }
         }
-        match self.dice.throw(3) {
-            0 => Some(Owned {
-                claim: self,
-                seat: None,
-            }),
+        self.delete_snapshots(false).await;
+        let seat = match self.dice.throw(3) {
+            0 => None,
             1 => {
                 let number = self.dice.throw(self.world.hosts.len());
-                let seat = self.attach_and_mount(number).await;
-                self.clear_lost_nodes(None).await;
-                Some(Owned { claim: self, seat })
+                self.attach_and_mount(number).await
             }
             _ => {
                 self.clear_lost_nodes(None).await;
                 self.delete().await;
-                None
+                owned.push(Owned {
+                    claim: self,
+                    seat: None,
+                    has_volume: false,
+                });
+                return owned;
             }
-        }
+        };
+        owned.push(Owned {
+            claim: self,
+            seat,
+            has_volume: true,
+        });
+        owned
     }
 
     /// external-provisioner: forgets after a final code; after any other it goes on until it knows, even for a claim that is deleted meanwhile.
-    async fn provision(&mut self) -> bool {
+    pub(super) async fn provision(&mut self) -> bool {
+        let sealed = ("encryption".to_owned(), "luks2".to_owned());
+        let sealed = self.is_sealed.then_some(sealed);
         let request = proto::CreateVolumeRequest {
             name: self.name.clone(),
             capacity_range: Some(proto::CapacityRange {
-                required_bytes: GIB,
+                required_bytes: self.size,
                 limit_bytes: 0,
             }),
             volume_capabilities: vec![self.capability()],
+            parameters: sealed.into_iter().collect(),
+            volume_content_source: self.source.clone(),
             ..Default::default()
         };
-        let (mut pause, mut is_wanted) = (Pause::new(), true);
+        let (mut pauses, mut is_wanted) = (Caller::Provisioner.pauses(), true);
         loop {
             let call = |it: crate::csi::ControllerService| {
                 let request = request.clone();
                 async move { it.create_volume(Request::new(request)).await }
             };
-            let answer = self.world.sidecar("CreateVolume", PROVISIONER, call).await;
+            let answer = self
+                .world
+                .sidecar("CreateVolume", Caller::Provisioner, call)
+                .await;
             match answer {
                 Ok(made) => {
                     self.volume = made.volume.unwrap();
@@ -154,18 +193,21 @@ impl Claim {
                     }
                 }
             }
-            pause.pass().await;
+            sleep(pauses.draw()).await;
         }
     }
 
     /// A pod's life on some node.
-    async fn use_somewhere(&mut self) {
+    pub(super) async fn use_somewhere(&mut self) {
         let number = self.dice.throw(self.world.hosts.len());
         let Some(mut seat) = self.attach_and_mount(number).await else {
             return;
         };
         if self.dice.throw(2) == 0 {
             self.expand(&mut seat).await;
+        }
+        if self.dice.throw(3) == 0 {
+            self.cut().await;
         }
         seat.host.rest(Duration::from_secs(30)).await;
         if self.dice.throw(4) == 0 {
@@ -187,6 +229,7 @@ impl Claim {
             volume: &self.volume,
             capability: self.capability(),
             publish_context,
+            secrets: self.secrets(),
         };
         let mut seat = Seat::new(&self.world, &host, wanted);
         // A machine that boots meanwhile starts its pods anew.
@@ -204,20 +247,22 @@ impl Claim {
     /// A pod finds what the one before has left.
     fn read_and_write(&mut self, seat: &Seat) {
         let disk = self.world.disk(&seat.host, &seat.place.wwid);
-        if self.has_been_written {
+        if let Some(written) = &self.written {
             let content = seat.host.world.content(disk);
             let block = content.get(&(PAST_MKFS / 4096));
-            let is_there = block.is_some_and(|block| block.starts_with(self.name.as_bytes()));
-            assert!(is_there, "{} lost what was written", self.name);
+            let is_there = block.is_some_and(|block| block.starts_with(written.as_bytes()));
+            assert!(is_there, "{} lost {written}", self.name);
         }
+        let writing = format!("pod {} of {};", self.pods, self.name);
+        self.pods += 1;
         seat.host
             .world
-            .write_disk(disk, PAST_MKFS, self.name.as_bytes());
-        self.has_been_written = true;
+            .write_disk(disk, PAST_MKFS, writing.as_bytes());
+        self.written = Some(writing);
     }
 
     /// external-attacher: repeats whatever the code, until the pod is deleted.
-    async fn attach(&mut self, host: &Host) -> Option<std::collections::HashMap<String, String>> {
+    async fn attach(&mut self, host: &Host) -> Option<HashMap<String, String>> {
         let request = proto::ControllerPublishVolumeRequest {
             volume_id: self.volume.volume_id.clone(),
             node_id: host.id.to_string(),
@@ -225,7 +270,7 @@ impl Claim {
             volume_context: self.volume.volume_context.clone(),
             ..Default::default()
         };
-        let mut pause = Pause::new();
+        let mut pauses = Caller::Attacher.pauses();
         loop {
             let call = |it: crate::csi::ControllerService| {
                 let request = request.clone();
@@ -233,7 +278,7 @@ impl Claim {
             };
             let answer = self
                 .world
-                .sidecar("ControllerPublishVolume", ATTACHER, call)
+                .sidecar("ControllerPublishVolume", Caller::Attacher, call)
                 .await;
             match answer {
                 Ok(given) => return Some(given.publish_context),
@@ -246,7 +291,7 @@ impl Claim {
             if self.world.is_troubled() && self.dice.throw(8) == 0 {
                 return None;
             }
-            pause.pass().await;
+            sleep(pauses.draw()).await;
         }
     }
 
@@ -256,7 +301,7 @@ impl Claim {
             node_id: host.id.to_string(),
             ..Default::default()
         };
-        let mut pause = Pause::new();
+        let mut pauses = Caller::Attacher.pauses();
         loop {
             let call = |it: crate::csi::ControllerService| {
                 let request = request.clone();
@@ -264,7 +309,7 @@ impl Claim {
             };
             let answer = self
                 .world
-                .sidecar("ControllerUnpublishVolume", ATTACHER, call)
+                .sidecar("ControllerUnpublishVolume", Caller::Attacher, call)
                 .await;
             if answer.is_ok() {
                 self.world.net.wait_until_all_landed().await;
@@ -272,7 +317,7 @@ impl Claim {
                 assert!(!nodes.contains(&host.id.name), "{} is kept", self.name);
                 return;
             }
-            pause.pass().await;
+            sleep(pauses.draw()).await;
         }
     }
 
@@ -294,7 +339,7 @@ impl Claim {
             volume_capability: Some(self.capability()),
             ..Default::default()
         };
-        let mut pause = Pause::new();
+        let mut pauses = Caller::Resizer.pauses();
         loop {
             let call = |it: crate::csi::ControllerService| {
                 let request = request.clone();
@@ -302,7 +347,7 @@ impl Claim {
             };
             let answer = self
                 .world
-                .sidecar("ControllerExpandVolume", RESIZER, call)
+                .sidecar("ControllerExpandVolume", Caller::Resizer, call)
                 .await;
             match answer {
                 Ok(grown) => {
@@ -319,7 +364,7 @@ impl Claim {
                     }
                 }
             }
-            pause.pass().await;
+            sleep(pauses.draw()).await;
         }
     }
 
@@ -338,7 +383,7 @@ impl Claim {
     }
 
     /// A new pod waits for the kubelet to be done with the old one on the same node.
-    async fn clear_lost_nodes(&mut self, only: Option<usize>) {
+    pub(super) async fn clear_lost_nodes(&mut self, only: Option<usize>) {
         let leavings = std::mem::take(&mut self.leavings);
         for (number, clearing) in leavings {
             if only.is_none_or(|only| only == number) {
@@ -350,37 +395,50 @@ impl Claim {
     }
 
     /// external-provisioner: until the SAN says that it is gone.
-    async fn delete(&self) {
+    pub(super) async fn delete(&self) {
         let request = proto::DeleteVolumeRequest {
             volume_id: self.volume.volume_id.clone(),
             ..Default::default()
         };
-        let mut pause = Pause::new();
+        let mut pauses = Caller::Provisioner.pauses();
         loop {
             let call = |it: crate::csi::ControllerService| {
                 let request = request.clone();
                 async move { it.delete_volume(Request::new(request)).await }
             };
-            let answer = self.world.sidecar("DeleteVolume", PROVISIONER, call).await;
+            let answer = self
+                .world
+                .sidecar("DeleteVolume", Caller::Provisioner, call)
+                .await;
             let there = self.world.on_san(&self.name);
             match answer {
                 Ok(_) => return assert_eq!(there, None, "{} is kept", self.name),
                 Err(code) if is_open(code) => {}
                 Err(code) => assert!(there.is_some(), "{code:?}, and {} is gone", self.name),
             }
-            pause.pass().await;
+            sleep(pauses.draw()).await;
         }
     }
 }
 
 impl Owned {
-    pub(super) fn name(&self) -> &str {
-        &self.claim.name
+    pub(super) fn without_a_pod(claim: Claim) -> Self {
+        Self {
+            claim,
+            seat: None,
+            has_volume: true,
+        }
     }
 
-    pub(super) fn nodes(&self) -> Vec<String> {
-        let seat = self.seat.iter();
-        seat.map(|seat| seat.host.id.name.clone()).collect()
+    /// Its volume, and the nodes that have it.
+    pub(super) fn volume(&self) -> Option<(String, Vec<String>)> {
+        let nodes = self.seat.iter().map(|seat| seat.host.id.name.clone());
+        self.has_volume
+            .then(|| (self.claim.name.clone(), nodes.collect()))
+    }
+
+    pub(super) fn snapshots(&self) -> impl Iterator<Item = &str> {
+        self.claim.snapshots.iter().map(|cut| cut.name.as_str())
     }
 
     pub(super) fn published(&self) -> Option<(String, String)> {
@@ -408,6 +466,9 @@ impl Owned {
             seat.unmount().await;
             self.claim.detach(&seat.host).await;
         }
-        self.claim.delete().await;
+        self.claim.delete_snapshots(true).await;
+        if self.has_volume {
+            self.claim.delete().await;
+        }
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use tonic::{Code, Response, Status};
 
 use super::kubelet::Place;
+use super::rules::Caller;
 use super::world::Refusals;
 use crate::attach::{Dirs, Engine};
 use crate::csi::{NodeService, TopologyKeys};
@@ -22,8 +23,6 @@ use crate::node::{Limits, Node, PathSettings};
 use crate::san::{Dice, PORTALS, TARGET};
 use crate::volume::NodeId;
 
-/// How long the kubelet waits for a call.
-const KUBELET: Duration = Duration::from_secs(120);
 const STATE: &str = "/var/lib/sanpath";
 /// After this an unused session may go.
 const IDLE: Duration = Duration::from_secs(60);
@@ -121,7 +120,7 @@ impl Host {
         let (answer, took) = working.await.unwrap();
         sleep(took).await;
         match answer {
-            _ if took > KUBELET => Err(Code::DeadlineExceeded),
+            _ if took > Caller::Kubelet.deadline() => Err(Code::DeadlineExceeded),
             answer => answer
                 .map(Response::into_inner)
                 .map_err(|it| self.refusals.code_of(&it)),
@@ -217,7 +216,9 @@ impl Host {
             left.wwids.clear();
             assert!(left.is_empty(), "{}: {left:#?}", self.id);
         } else {
-            assert_eq!(left.maps.len(), places.len(), "{}: {left:#?}", self.id);
+            let sealed = places.iter().filter(|it| it.is_sealed).count();
+            let maps = places.len() + sealed;
+            assert_eq!(left.maps.len(), maps, "{}: {left:#?}", self.id);
             for place in places {
                 assert_eq!(self.world.paths_of(&place.wwid), Some(2), "{}", self.id);
             }

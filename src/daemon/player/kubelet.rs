@@ -3,47 +3,26 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tonic::{Code, Request};
 
 use super::host::Host;
-use super::world::{World, is_open};
+use super::rules::{Belief, Caller};
+use super::world::World;
 use crate::csi::proto;
 use crate::csi::proto::node_server::Node as _;
 use crate::fabric::Wwid;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 /// A pod that does not come up is deleted after so many tries, perhaps.
 const PATIENCE: usize = 6;
-
-/// What the kubelet believes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Belief {
-    /// Nothing is there, and so there is nothing to take back.
-    Nothing,
-    Uncertain,
-    There,
-}
-
-impl Belief {
-    /// `MarkDeviceAsUncertain` and its likes: a final code makes it forget even what it was not sure of.
-    fn after<T>(self, answer: &Result<T, Code>) -> Self {
-        match answer {
-            Ok(_) => Self::There,
-            Err(_) if self == Self::There => Self::There,
-            Err(code) if is_open(*code) || *code == Code::ResourceExhausted => Self::Uncertain,
-            Err(_) => Self::Nothing,
-        }
-    }
-}
 
 /// Where a volume is to be on a host.
 pub(super) struct Place {
     pub(super) wwid: Wwid,
     pub(super) staging: PathBuf,
     pub(super) target: PathBuf,
+    /// A sealed one has a mapping on its map.
+    pub(super) is_sealed: bool,
 }
 
 /// One volume on one node.
@@ -55,6 +34,7 @@ pub(super) struct Seat {
     capability: proto::VolumeCapability,
     publish_context: HashMap<String, String>,
     volume_context: HashMap<String, String>,
+    secrets: HashMap<String, String>,
     device: Belief,
     pod: Belief,
     boots: u64,
@@ -65,6 +45,7 @@ pub(super) struct Wanted<'w> {
     pub(super) volume: &'w proto::Volume,
     pub(super) capability: proto::VolumeCapability,
     pub(super) publish_context: HashMap<String, String>,
+    pub(super) secrets: HashMap<String, String>,
 }
 
 impl Seat {
@@ -76,6 +57,7 @@ impl Seat {
             wwid: wwid.parse().unwrap(),
             staging: format!("/var/lib/kubelet/plugins/{key}/globalmount").into(),
             target: format!("/var/lib/kubelet/pods/p/{key}").into(),
+            is_sealed: !wanted.secrets.is_empty(),
         };
         host.world.make_directory(&place.staging);
         host.world.make_directory(place.target.parent().unwrap());
@@ -86,6 +68,7 @@ impl Seat {
             volume_context: wanted.volume.volume_context.clone(),
             capability: wanted.capability,
             publish_context: wanted.publish_context,
+            secrets: wanted.secrets,
             device: Belief::Nothing,
             pod: Belief::Nothing,
             boots: host.boots(),
@@ -93,21 +76,18 @@ impl Seat {
         }
     }
 
-    /// A kubelet that starts anew finds its directories and is sure of nothing.
     fn notice_a_boot(&mut self) {
         if self.boots != self.host.boots() {
             self.boots = self.host.boots();
             for belief in [&mut self.device, &mut self.pod] {
-                if *belief != Belief::Nothing {
-                    *belief = Belief::Uncertain;
-                }
+                *belief = belief.after_a_boot();
             }
         }
     }
 
     /// Until the pod runs. `false`: it was deleted before.
     pub(super) async fn mount(&mut self) -> bool {
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Caller::Kubelet.pauses();
         for tries in 0.. {
             self.notice_a_boot();
             if self.device != Belief::There {
@@ -126,8 +106,7 @@ impl Seat {
             if tries > PATIENCE && self.world.is_troubled() && self.host.throw(3) == 0 {
                 return false;
             }
-            self.host.rest(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            self.host.rest(pauses.draw()).await;
         }
         unreachable!()
     }
@@ -154,7 +133,7 @@ impl Seat {
             staging_target_path: self.place.staging.display().to_string(),
             volume_capability: Some(self.capability.clone()),
             volume_context: self.volume_context.clone(),
-            ..Default::default()
+            secrets: self.secrets.clone(),
         };
         self.arm();
         if self.world.is_troubled() && self.host.throw(10) == 0 {
@@ -193,7 +172,7 @@ impl Seat {
 
     /// Until the node's side of the new size is done.
     pub(super) async fn expand(&mut self, size: i64) {
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Caller::Kubelet.pauses();
         loop {
             let request = proto::NodeExpandVolumeRequest {
                 volume_id: self.id.clone(),
@@ -204,7 +183,7 @@ impl Seat {
                     required_bytes: size,
                     limit_bytes: 0,
                 }),
-                ..Default::default()
+                secrets: self.secrets.clone(),
             };
             self.arm();
             let boots = self.boots;
@@ -223,8 +202,7 @@ impl Seat {
             if boots != self.boots && !self.mount().await {
                 return;
             }
-            self.host.rest(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            self.host.rest(pauses.draw()).await;
         }
     }
 
@@ -235,7 +213,7 @@ impl Seat {
 
     /// Until nothing is left that it believes in.
     pub(super) async fn unmount(&mut self) {
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Caller::Kubelet.pauses();
         loop {
             self.notice_a_boot();
             if self.pod != Belief::Nothing && self.unpublish().await.is_ok() {
@@ -250,8 +228,7 @@ impl Seat {
             if self.pod == Belief::Nothing && self.device == Belief::Nothing {
                 return;
             }
-            self.host.rest(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            self.host.rest(pauses.draw()).await;
         }
     }
 

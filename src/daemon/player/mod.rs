@@ -1,5 +1,6 @@
 //! Random days of a cluster on the fake world: a player acts as the sidecars and the kubelets do, against the real controller over a network that
-//! loses, holds and cuts its messages, and the real node plugins on hosts whose SAN, power and programs fail.
+//! loses, holds and cuts its messages, and the real node plugins on hosts whose SAN, power and programs fail. There are raw volumes and file systems, in the
+//! clear and encrypted, snapshots of them, and claims that are made of those or of other claims.
 //!
 //! What the player believes follows from the answers alone, by the rules of those whom it plays: after a code that they take for final it forgets,
 //! after any other it repeats. At the end of a day there is exactly what it still owns, and in the evening nothing at all.
@@ -7,6 +8,8 @@
 mod claim;
 mod host;
 mod kubelet;
+mod rules;
+mod snapshots;
 mod world;
 
 use std::sync::Arc;
@@ -82,5 +85,5 @@ fn whatever_a_day_brings_nothing_is_left_that_nobody_owns() {
 /// In the long run as many at once as the sidecars allow themselves.
 #[test]
 fn many_claims_at_once_end_as_they_should() {
-    run(1000, if is_long() { 100 } else { 16 });
+    run(1000, if is_long() { 100 } else { 12 });
 }

@@ -10,6 +10,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::claim::Owned;
 use super::host::Host;
+use super::rules::Caller;
 use crate::controller::Controller;
 use crate::csi::proto;
 use crate::csi::proto::controller_server::Controller as _;
@@ -25,14 +26,6 @@ const TROUBLED: Duration = Duration::from_secs(300);
 /// The controller's own patience with a SAN, under that of the sidecars.
 const BUDGET: Duration = Duration::from_secs(8);
 const HOSTS: usize = 2;
-
-/// Whether something may have been done, by CSI's word. Every other code promises that nothing was.
-pub(super) fn is_open(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Cancelled | Code::DeadlineExceeded | Code::Unavailable | Code::Aborted
-    )
-}
 
 /// How often each caller got each code.
 #[derive(Default)]
@@ -161,7 +154,7 @@ impl World {
     pub(super) async fn sidecar<T, F>(
         &self,
         name: &'static str,
-        deadline: Duration,
+        caller: Caller,
         call: impl Fn(ControllerService) -> F,
     ) -> Result<T, Code>
     where
@@ -169,7 +162,7 @@ impl World {
     {
         let once = || {
             let service = lock(&self.leader).service.clone();
-            timeout(deadline, call(service))
+            timeout(caller.deadline(), call(service))
         };
         let heard = if self.is_troubled() && self.throw(10) == 0 {
             tokio::join!(once(), once()).1
@@ -232,6 +225,10 @@ impl World {
         Some((nodes.collect(), size))
     }
 
+    pub(super) fn has_snapshot(&self, name: &str) -> bool {
+        self.double.snapshot_names().iter().any(|it| it == name)
+    }
+
     /// The disk as this host sees it.
     pub(super) fn disk(&self, host: &Host, wwid: &Wwid) -> DiskId {
         let seats = lock(&self.seats.taken);
@@ -249,11 +246,12 @@ impl World {
                 (it.name, nodes.collect::<Vec<_>>())
             })
             .collect();
-        let ours: BTreeMap<_, _> = owned
-            .iter()
-            .map(|it| (it.name().to_owned(), it.nodes()))
-            .collect();
+        let ours: BTreeMap<_, _> = owned.iter().filter_map(Owned::volume).collect();
         assert_eq!(of_san, ours, "on the SAN, and what is owned");
+        let of_san: BTreeSet<_> = self.double.snapshot_names().into_iter().collect();
+        let ours = owned.iter().flat_map(Owned::snapshots);
+        let ours: BTreeSet<_> = ours.map(str::to_owned).collect();
+        assert_eq!(of_san, ours, "snapshots on the SAN, and what is owned");
         let published: BTreeSet<_> = owned.iter().flat_map(Owned::published).collect();
         assert_eq!(
             self.published().await,
@@ -307,6 +305,8 @@ pub(super) async fn trouble(world: Arc<World>) {
                     "ExportVolume",
                     "ExpandVolume",
                     "DeleteVolume",
+                    "CreateSnapshot",
+                    "DeleteSnapshot",
                 ];
                 let code = [Code::ResourceExhausted, Code::FailedPrecondition][world.throw(2)];
                 let mishap = Mishap::RefusesChange(calls[world.throw(calls.len())], code);
@@ -331,7 +331,12 @@ struct Taken {
     disks: BTreeMap<(String, String), DiskId>,
     /// Who had it last, and so the newest of its content.
     last: BTreeMap<String, String>,
+    /// What snapshots and copies began with, by key or WWID.
+    copied: BTreeMap<String, Content>,
 }
+
+/// Blocks of 4 KiB by their number.
+type Content = BTreeMap<u64, Vec<u8>>;
 
 impl Seats {
     fn new(hosts: &[Arc<Host>]) -> Self {
@@ -376,15 +381,28 @@ impl Onlooker for Seats {
 
     fn is_blank(&self, wwid: &str) -> bool {
         let taken = lock(&self.taken);
-        let Some(last) = taken.last.get(wwid) else {
-            return true;
-        };
-        let disk = taken.disks[&(last.clone(), wwid.to_owned())];
-        self.host(last).world.content(disk).is_empty()
+        taken.content(wwid, self).is_empty()
+    }
+
+    fn copy(&self, from: &str, to: &str) {
+        let mut taken = lock(&self.taken);
+        let content = taken.content(from, self);
+        taken.copied.insert(to.to_owned(), content);
     }
 }
 
 impl Taken {
+    /// Of a volume by its WWID or a snapshot by its key, now.
+    fn content(&self, of: &str, seats: &Seats) -> Content {
+        match self.last.get(of) {
+            Some(last) => {
+                let disk = self.disks[&(last.clone(), of.to_owned())];
+                seats.host(last).world.content(disk)
+            }
+            None => self.copied.get(of).cloned().unwrap_or_default(),
+        }
+    }
+
     /// With what the host before has written.
     fn disk(&mut self, seen: &Seen, host: &Host, seats: &Seats) -> DiskId {
         let key = (seen.initiator.clone(), seen.wwid.clone());
@@ -392,6 +410,11 @@ impl Taken {
         let new = || host.world.add_disk(&wwid, seen.size);
         let disk = *self.disks.entry(key).or_insert_with(new);
         let before = self.last.insert(seen.wwid.clone(), seen.initiator.clone());
+        if before.is_none() {
+            for (number, block) in self.copied.get(&seen.wwid).into_iter().flatten() {
+                host.world.write_disk(disk, number * 4096, block);
+            }
+        }
         if let Some(before) = before.filter(|it| *it != seen.initiator) {
             let theirs = self.disks[&(before.clone(), seen.wwid.clone())];
             let other = &seats.host(&before).world;

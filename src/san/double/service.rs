@@ -53,12 +53,13 @@ impl Inner {
         code: tonic::Code,
         work: impl FnOnce(&mut Self) -> Result<T, Status>,
     ) -> Result<T, Status> {
-        let before = (self.volumes.clone(), self.given.clone());
+        let now = |it: &Self| (it.volumes.clone(), it.snapshots.clone(), it.given.clone());
+        let before = now(self);
         let outcome = work(self);
-        if before == (self.volumes.clone(), self.given.clone()) {
+        if before == now(self) {
             return outcome;
         }
-        (self.volumes, self.given) = before;
+        (self.volumes, self.snapshots, self.given) = before;
         Err(Status::new(code, "as the test wants"))
     }
 
@@ -97,6 +98,7 @@ impl Inner {
             source: request.source,
         };
         self.volumes.insert(volume.key.clone(), volume.clone());
+        self.copy_source(&volume);
         Ok(volume)
     }
 

@@ -16,6 +16,19 @@ impl Inner {
         size.ok_or_else(|| Status::not_found("no such source"))
     }
 
+    /// The nodes find in a new volume what its source holds.
+    pub(super) fn copy_source(&self, volume: &wire::Volume) {
+        use wire::source::Of;
+        let from = match volume.source.as_ref().and_then(|it| it.of.as_ref()) {
+            Some(Of::VolumeKey(key)) => self.volumes.get(key).map(|it| it.wwid.clone()),
+            Some(Of::SnapshotKey(key)) => Some(key.clone()),
+            None => None,
+        };
+        if let (Some(from), Some(nodes)) = (from, &self.onlooker) {
+            nodes.copy(&from, &volume.wwid);
+        }
+    }
+
     /// All or none.
     pub(super) fn cut(
         &mut self,
@@ -49,6 +62,10 @@ impl Inner {
             };
             self.snapshots
                 .insert(snapshot.key.clone(), snapshot.clone());
+            let source = self.volumes.get(&one.source_volume_key);
+            if let (Some(source), Some(nodes)) = (source, &self.onlooker) {
+                nodes.copy(&source.wwid, &snapshot.key);
+            }
             snapshot
         });
         Ok(cut.collect())
