@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::kit::case::{Case, Lab};
 use crate::kit::csi::{Access, Orchestrator, Volume, patiently};
+use crate::kit::dice::Dice;
 use crate::kit::services::Service;
 use crate::kit::stack::{Plan, Stack};
 use crate::kit::topology::{self, Link};
@@ -62,7 +63,7 @@ enum Death {
 fn chaos(lab: &mut Lab) -> Result<()> {
     let seconds = 180 * u64::from(lab.scale);
     lab.story(format!("seed {}: LAB_SEED repeats it", lab.seed));
-    let mut dice = Dice(lab.seed);
+    let mut dice = Dice::new(lab.seed);
     let stack = Stack::start(lab, Plan::default())?;
     let mut orchestrator = stack.orchestrator()?;
     let volumes = bring_up(&mut orchestrator)?;
@@ -230,25 +231,4 @@ fn expect_no_alarm() -> Result<()> {
         alarms.join("\n")
     );
     Ok(())
-}
-
-/// A xorshift sequence.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).unwrap_or_default()
-    }
-
-    fn moment(&mut self, milliseconds: Range<u64>) -> Duration {
-        let span = milliseconds.end - milliseconds.start;
-        Duration::from_millis(milliseconds.start + self.next() % span)
-    }
 }

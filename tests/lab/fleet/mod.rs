@@ -4,6 +4,7 @@ mod fencing;
 mod links;
 mod outage;
 mod parts;
+mod player;
 mod reboots;
 
 use crate::kit::case::Step;
@@ -16,7 +17,7 @@ pub fn everyday() -> Vec<FleetCase> {
 
 /// What only the long run proves (`LAB_SCALE` above 1), and whoever asks for it by name.
 pub fn long() -> Vec<FleetCase> {
-    [reboots::CASES, fencing::CASES].concat()
+    [reboots::CASES, fencing::CASES, player::CASES, player::LONG].concat()
 }
 
 /// Every fleet case.
@@ -26,5 +27,12 @@ pub fn all() -> Vec<FleetCase> {
 
 /// Every step that a fleet case asks a guest for by name.
 pub fn steps() -> Vec<Step> {
-    [links::STEPS, outage::STEPS, reboots::STEPS, fencing::STEPS].concat()
+    [
+        links::STEPS,
+        outage::STEPS,
+        reboots::STEPS,
+        fencing::STEPS,
+        player::STEPS,
+    ]
+    .concat()
 }

@@ -21,8 +21,8 @@ pub const SAN_POOL: &str = "/pool/volumes";
 /// Where the SAN's operator made what the controller is given.
 const SAN_CALLER: &str = "/pool/controller";
 
-const CONTROLLER: &str = "/work/controller.sock";
-const PLUGIN: &str = "/work/node.sock";
+pub const CONTROLLER: &str = "/work/controller.sock";
+pub const PLUGIN: &str = "/work/node.sock";
 /// The controller's certificates.
 const TLS: &str = "/work/tls";
 const CONFIG: &str = "/work/config.yaml";
@@ -80,8 +80,15 @@ pub fn start_plugins(fleet: &Fleet, member: Member) -> Result<()> {
         let write = format!("mkdir -p {TLS} && printf '%s' '{text}' > {TLS}/{file}");
         guest.execute(&["sh", "-c", &write])?;
     }
-    guest.start(plugin("controller", CONTROLLER, &[]))?;
+    start_controller(fleet, member)?;
     start_node(fleet, member, &[])
+}
+
+/// Starts the controller alone.
+pub fn start_controller(fleet: &Fleet, member: Member) -> Result<()> {
+    fleet
+        .guest(member)?
+        .start(plugin("controller", CONTROLLER, &[]))
 }
 
 /// Starts the node plugin alone, with this environment.

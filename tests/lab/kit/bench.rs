@@ -56,6 +56,7 @@ impl<'a> Bench<'a> {
             arguments: json!({ "seed": seed()? }),
             seconds: case.deadline.as_secs() * u64::from(self.ground.scale.max(1)),
             scale: self.ground.scale,
+            is_counted: true,
         };
         let verdict = guest.job(job);
         let seconds = started.elapsed().as_secs_f64();
@@ -167,7 +168,7 @@ fn keep_evidence(guests: &[&Guest], case: &str, answering: bool) -> Result<PathB
 /// Runs a case that drives guests of its own.
 pub fn run_fleet(ground: &Ground, case: &FleetCase, keep: bool) -> Result<Outcome> {
     let started = Instant::now();
-    let mut fleet = Fleet::new(ground, case.deadline)?;
+    let mut fleet = Fleet::new(ground, case.deadline * ground.scale.max(1), seed()?)?;
     let failed = (case.run)(&mut fleet)
         .err()
         .map(|error| format!("{error:#}"));

@@ -67,10 +67,12 @@ pub struct Fleet<'a> {
     watchdog: Watchdog,
     until: Instant,
     pub scale: u32,
+    /// `LAB_SEED`, for a case that leaves things to chance.
+    pub seed: Option<u64>,
 }
 
 impl<'a> Fleet<'a> {
-    pub fn new(ground: &'a Ground, deadline: Duration) -> Result<Self> {
+    pub fn new(ground: &'a Ground, deadline: Duration, seed: Option<u64>) -> Result<Self> {
         Ok(Fleet {
             ground,
             switches: topology::links()
@@ -82,6 +84,7 @@ impl<'a> Fleet<'a> {
             watchdog: Watchdog::start(deadline),
             until: Instant::now() + deadline,
             scale: ground.scale,
+            seed,
         })
     }
 
@@ -132,6 +135,12 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
+    /// Cuts a guest's power while others still ask it things, all of which fail. [`Fleet::cut_power`] is still to be called.
+    pub fn cut_power_under_all(&self, member: Member) -> Result<()> {
+        let process = i32::try_from(self.guest(member)?.process_id())?;
+        kill(Pid::from_raw(process), Signal::SIGKILL).context("killing QEMU")
+    }
+
     /// Boots a guest again, with its disk and addresses of before.
     pub fn boot_again(&mut self, member: Member) -> Result<()> {
         let plan = self
@@ -160,6 +169,7 @@ impl<'a> Fleet<'a> {
             arguments,
             seconds,
             scale: self.scale,
+            is_counted: false,
         };
         let verdict = self.guest(member)?.job(job)?;
         match verdict.failed {

@@ -12,6 +12,7 @@ pub mod command;
 pub mod cpio;
 pub mod csi;
 pub mod daemons;
+pub mod dice;
 pub mod evidence;
 pub mod fleet;
 pub mod folders;

@@ -60,6 +60,8 @@ pub struct Job {
     pub arguments: Value,
     pub seconds: u64,
     pub scale: u32,
+    /// Whether what it leaves is counted, which takes a while when there is something. A step of a fleet case leaves things to the next one.
+    pub is_counted: bool,
 }
 
 /// How a job went. Leftovers are charged to it whether it failed or not.
