@@ -142,6 +142,17 @@ def bad_values_are_refused():
         raise AssertionError(f"{text} is taken")
 
 
+def the_values_of_the_docs_are_taken():
+    page = (rendered.ROOT / "docs" / "kubernetes.md").read_text()
+    blocks = page.split("```yaml\n")[1:]
+    assert blocks, "docs/kubernetes.md shows no values"
+    for block in blocks:
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            file.write(block.split("```")[0])
+            file.flush()
+            rendered.chart(file.name)
+
+
 def mounts_have_their_volumes(objects):
     for workload, pod in rendered.pods(objects):
         volumes = [it["name"] for it in pod["volumes"]]
@@ -243,11 +254,23 @@ def the_config_is_one(objects):
 
 
 def checks():
-    """Name and call of each."""
+    """Name and call of each. What cannot even be rendered is one that fails."""
+    try:
+        yield from all_checks()
+    except Exception as problem:
+
+        def rendering(problem=problem):
+            raise problem
+
+        yield "deploy/ is rendered", rendering
+
+
+def all_checks():
     yield "what is wrong is refused", what_is_wrong_is_refused
     yield "the chart is the base", the_chart_is_the_base
     yield "helm lint", helm_finds_nothing_to_say
     yield "bad values are refused", bad_values_are_refused
+    yield "the values of the docs are taken", the_values_of_the_docs_are_taken
     sets = everything_rendered()
     fit = {name: objects for name, objects in sets.items() if not name.startswith("chart")}
     yield "the examples fit together", lambda: examples_fit_together(fit)
