@@ -17,6 +17,7 @@
 //! cli -> linux_san, tls: a SAN's certificates are made by a command, beside its state
 //! cli -> controller: an adopted volume gets the notes that a controller reads, and a PersistentVolume that says what it would have said
 //! cli -> linux_san_wire: an operator's command calls a SAN's management, with his certificate
+//! cli -> csi::proto: `sanpath try` calls the daemons as an orchestrator does
 //! cli -> host: an operator's files are read and edited through the seam
 //! doctor -> admin, config, fabric, host, iscsi, multipath, scsi: probes that only look
 //! doctor -> node: its advice about interfaces that share a subnet

@@ -12,6 +12,7 @@ mod properties;
 mod san;
 mod sanhosts;
 mod table;
+mod trial;
 
 pub use adopt::AdoptArguments;
 pub use doctor::DoctorArguments;
@@ -21,6 +22,7 @@ pub use portal_groups::PortalGroupsArguments;
 pub use properties::PropertiesArguments;
 pub use san::SanCommand;
 pub use sanhosts::SanhostsArguments;
+pub use trial::TrialArguments;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -76,6 +78,9 @@ pub enum Role {
     Sanhosts(SanhostsArguments),
     /// Look at, change and check the config file under Eucalyptus' names for its settings.
     Properties(PropertiesArguments),
+    /// Make a volume and mount it here, and the reverse, where no orchestrator does it: to try things out.
+    #[command(name = "try")]
+    Trial(TrialArguments),
 }
 
 /// The operator's commands.
@@ -93,6 +98,8 @@ pub enum Command {
     Properties(PropertiesArguments),
     /// `sanpath san …`, beside the daemon.
     San(SanCommand),
+    /// `sanpath try …`.
+    Trial(TrialArguments),
 }
 
 impl Role {
@@ -114,6 +121,7 @@ impl Role {
             Self::Paths(asked) => Ok(Command::Paths(asked)),
             Self::Sanhosts(asked) => Ok(Command::Sanhosts(asked)),
             Self::Properties(asked) => Ok(Command::Properties(asked)),
+            Self::Trial(asked) => Ok(Command::Trial(asked)),
             daemon => Err(Box::new(daemon)),
         }
     }
@@ -240,6 +248,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Sanhosts(asked) => sanhosts::run(&asked),
         Command::Properties(asked) => properties::run(asked),
         Command::San(command) => san::run(command),
+        Command::Trial(asked) => trial::run(&asked),
     })
 }
 

@@ -6,6 +6,7 @@
 )]
 
 mod arrows;
+mod docs;
 mod faults;
 mod fuzz;
 mod house;

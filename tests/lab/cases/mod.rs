@@ -31,6 +31,7 @@ mod node_faults;
 mod node_stats;
 mod pile_up;
 mod process_budget;
+mod quick_start;
 mod recovery;
 mod san_alua;
 mod san_chap;
@@ -112,6 +113,7 @@ pub fn long() -> Vec<Case> {
         many_volumes::LONG,
         doctor::LONG,
         pile_up::LONG,
+        quick_start::LONG,
         upgrades::LONG,
         sanhost::LONG,
         san_lvm::LONG,
