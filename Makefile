@@ -19,7 +19,7 @@ PROMTOOL = target/tools/promtool/usr/bin/promtool
 # Debian releases that the lab's guests run beside the usual one.
 OTHER_RELEASES = bookworm
 
-.PHONY: bench help demo check test test-full fault-table fuzz lab format lint deny manifests unit selftest suite
+.PHONY: bench help demo check test test-full fault-table fuzz lab format lint deny manifests image unit selftest suite
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -35,7 +35,7 @@ test: format lint deny unit manifests selftest suite ## everything: the above, l
 test-full: ## the same code with longer rounds (LAB_SCALE, 10 unless said otherwise), the lab on every release
 	set -e; export LAB_SCALE=$${LAB_SCALE:-10}; \
 	for release in $(OTHER_RELEASES); do LAB_RELEASE=$$release $(MAKE) suite; done; \
-	$(MAKE) test
+	$(MAKE) test image
 
 bench: ## what a thousand volumes cost the Linux SAN: time and memory
 	cargo test --lib -- --ignored --nocapture a_thousand_volumes
@@ -86,6 +86,10 @@ $(KUBERNETES)/ready:
 
 $(PROMTOOL):
 	tests/deploy/promtool.sh $(abspath target/tools/promtool)
+
+image: ## the image of the release program, its size, and the controller in it without any right; installs buildah
+	cargo build --release --locked --bin sanpath
+	tests/deploy/image.sh target/*/release/sanpath
 
 # Its words are kept: the table of fault cases counts only what ran.
 unit:

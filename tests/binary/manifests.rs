@@ -209,9 +209,11 @@ fn every_image_has_a_version_and_ours_is_this_one() {
     for version in ["version", "appVersion"] {
         assert_eq!(chart[version], env!("CARGO_PKG_VERSION"));
     }
-    let recipe = fs::read_to_string(folder().join("Containerfile")).unwrap();
     let example = format!("sanpath:{}", env!("CARGO_PKG_VERSION"));
-    assert!(recipe.contains(&example), "{example}");
+    for recipe in ["Containerfile", "Containerfile.binary"] {
+        let recipe = fs::read_to_string(folder().join(recipe)).unwrap();
+        assert!(recipe.contains(&example), "{example}");
+    }
 }
 
 #[test]

@@ -1,0 +1,62 @@
+#!/bin/bash
+# Makes the image of a program by buildah, prints its size, and runs the controller in it as deploy/controller.yaml does: another user, no capability, the
+# root read-only, a config, its two folders.
+#     image.sh PROGRAM
+set -euo pipefail
+program=$(realpath "$1")
+deploy=$(realpath "$(dirname "$0")/../../deploy")
+[ "$(id -u)" = 0 ] || { echo "images are made and started as root" >&2; exit 1; }
+if ! command -v buildah >/dev/null; then
+    command -v apt-get >/dev/null || { echo "buildah is needed; install the package of that name" >&2; exit 1; }
+    apt-get -qq update >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends buildah >/dev/null
+fi
+
+work=$(mktemp -d)
+controller=
+images() { STORAGE_DRIVER=vfs buildah --root "$work/images" --runroot "$work/run" "$@"; }
+clean() {
+    [ -z "$controller" ] || kill "$controller" 2>/dev/null || true
+    wait
+    umount -q "$work"/root/{csi,run/sanpath,etc/sanpath} 2>/dev/null || true
+    umount -q "$work/root" 2>/dev/null || true
+    images umount --all >/dev/null 2>&1 || true
+    rm -rf --one-file-system "$work"
+}
+trap clean EXIT
+
+mkdir "$work/context" "$work/root" "$work/config"
+chmod 0755 "$work"
+cp "$program" "$work/context/sanpath"
+images bud --quiet --isolation chroot --file "$deploy/Containerfile.binary" --tag sanpath:test "$work/context" >/dev/null
+images images --noheading --format 'image sanpath: {{.Size}}'
+
+container=$(images from sanpath:test)
+inside=$(images mount "$container")
+[ "$(find "$inside" -type f)" = "$inside/usr/local/bin/sanpath" ] || { echo "there is more in the image than the program:" >&2; find "$inside" >&2; exit 1; }
+# What a runtime makes for its mounts, before the root is closed.
+mkdir -p "$inside"/{csi,run/sanpath,etc/sanpath}
+mount --bind "$inside" "$work/root"
+mount -o remount,bind,ro "$work/root"
+for folder in csi run/sanpath; do
+    mount -t tmpfs -o mode=0700,uid=65532,gid=65532 tmpfs "$work/root/$folder"
+done
+printf 'version: 1\npartitions:\n  here:\n    blockstoragemanager: linux\n    sanhost: 127.0.0.1:1\n' > "$work/config/config.yaml"
+mount --bind "$work/config" "$work/root/etc/sanpath"
+
+in_the_pod=(chroot --userspec=65532:65532 --groups= "$work/root" /usr/local/bin/sanpath)
+"${in_the_pod[@]}" controller --endpoint=unix:///csi/csi.sock --config=/etc/sanpath/config.yaml 2> "$work/log" &
+controller=$!
+for _ in {1..100}; do
+    [ -S "$work/root/csi/csi.sock" ] && [ -S "$work/root/run/sanpath/controller.sock" ] && break
+    kill -0 "$controller" 2>/dev/null || { cat "$work/log" >&2; exit 1; }
+    sleep 0.3
+done
+"${in_the_pod[@]}" sanhosts | grep -q 127.0.0.1:1 || { echo "the controller does not answer" >&2; cat "$work/log" >&2; exit 1; }
+status=/proc/$controller/status
+grep -q '^Uid:\s65532\s65532\s65532\s65532' "$status" && grep -q '^CapEff:\s0*$' "$status" || { echo "it has rights" >&2; cat "$status" >&2; exit 1; }
+if touch "$work/root/here" 2>/dev/null; then
+    echo "its root can be written to" >&2
+    exit 1
+fi
+echo "controller in it: user 65532, no capability, root read-only: it answers"
