@@ -28,7 +28,7 @@ use super::verify;
 const DIALLED_NAME: &str = "san.sanpath";
 
 /// A connection over which the SAN's kernel does not answer for so long is dead.
-const DEAD_AFTER: Duration = Duration::from_secs(5);
+const DEAD_AFTER: Duration = Duration::from_secs(3);
 
 /// Why there is no connection. Nothing was asked of the SAN.
 #[derive(Debug, thiserror::Error)]
@@ -132,8 +132,8 @@ fn end_when_dead(stream: &TcpStream) -> io::Result<()> {
     let millis = u32::try_from(DEAD_AFTER.as_millis()).unwrap_or(u32::MAX);
     setsockopt(stream, sockopt::TcpUserTimeout, &millis)?;
     setsockopt(stream, sockopt::KeepAlive, &true)?;
-    // From 2 s of silence on, every second.
-    setsockopt(stream, sockopt::TcpKeepIdle, &2)?;
+    // From 1 s of silence on, every second.
+    setsockopt(stream, sockopt::TcpKeepIdle, &1)?;
     setsockopt(stream, sockopt::TcpKeepInterval, &1)?;
     setsockopt(stream, sockopt::TcpKeepCount, &3)?;
     Ok(())

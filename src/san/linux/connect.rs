@@ -101,7 +101,18 @@ pub(super) struct Reached {
     pub(super) san_uuid: String,
 }
 
-/// A connection to the address, and who is there: asked anew of one that is there already, too. Nothing that changes anything was sent.
+impl Reached {
+    fn over(wire: Wire, san_uuid: String) -> Self {
+        Self {
+            client: LinuxSanClient::new(wire.clone()),
+            wire,
+            san_uuid,
+        }
+    }
+}
+
+/// A connection to the address, and who is there: asked anew of one that is there already, too, unless it answered just now. Nothing that changes anything was
+/// sent.
 pub(super) async fn reach(
     pool: &Pool,
     dial: &dyn Dial,
@@ -114,7 +125,7 @@ pub(super) async fn reach(
             .await
             .map_err(|_| AttemptError::NotReached(Late::Silent.into()))?;
         let (wire, is_old) = found.map_err(AttemptError::NotReached)?;
-        match introduced(dial, wire.clone(), by).await {
+        match greeted(dial, &wire, by).await {
             Err(AttemptError::NotReached(cause)) => {
                 pool.forget(&attempt.address, &wire);
                 // One that was there before says nothing about the address. Once.
@@ -126,6 +137,20 @@ pub(super) async fn reach(
             ended => return ended,
         }
     }
+}
+
+/// Who is there: by what was heard just now, or asked, by one caller for all.
+async fn greeted(dial: &dyn Dial, wire: &Wire, by: Until) -> Result<Reached, AttemptError> {
+    if let Some(san_uuid) = wire.who_just_answered() {
+        return Ok(Reached::over(wire.clone(), san_uuid));
+    }
+    let _turn = timeout_at(by, wire.turn())
+        .await
+        .map_err(|_| AttemptError::NotReached(Late::Silent.into()))?;
+    if let Some(san_uuid) = wire.who_just_answered() {
+        return Ok(Reached::over(wire.clone(), san_uuid));
+    }
+    introduced(dial, wire.clone(), by).await
 }
 
 async fn introduced(dial: &dyn Dial, wire: Wire, by: Until) -> Result<Reached, AttemptError> {
@@ -146,11 +171,8 @@ async fn introduced(dial: &dyn Dial, wire: Wire, by: Until) -> Result<Reached, A
         }
         _ => dial.accept(&told).map_err(not_reached)?,
     }
-    Ok(Reached {
-        wire,
-        client,
-        san_uuid: told,
-    })
+    wire.introduced(&told);
+    Ok(Reached::over(wire, told))
 }
 
 /// The answer to a request. No answer leaves open whether it was done.

@@ -1,7 +1,7 @@
 //! The Linux SAN (`sanpath san`) as one family: its gRPC client.
 //!
-//! Every attempt asks first who answers. So a dead or half-dead address is found before anything is sent. A connection is one TCP connection and is
-//! never made anew behind our back, which could lead a change to another SAN.
+//! Every attempt asks first who answers, unless the same connection answered a moment ago. So a dead or half-dead address is found before anything is sent. A
+//! connection is one TCP connection and is never made anew behind our back, which could lead a change to another SAN.
 
 mod connect;
 #[cfg(test)]
@@ -82,8 +82,11 @@ impl LinuxSan {
                 .recognise(&attempt.address, &reached.san_uuid)
                 .map_err(|mixed| AttemptError::NotReached(mixed.into()))?;
             let reply = connect::answered(send(reached.client), attempt.answered_by).await;
-            if let Err(AttemptError::NoAnswer(_)) = &reply {
-                self.pool.forget(&attempt.address, &reached.wire);
+            match &reply {
+                Err(AttemptError::NoAnswer(_)) => {
+                    self.pool.forget(&attempt.address, &reached.wire);
+                }
+                _ => reached.wire.answered(),
             }
             let reply = reply?;
             read(reply).map_err(|unusable| AttemptError::Answer(unusable.field, unusable.source))

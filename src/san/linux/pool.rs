@@ -1,7 +1,7 @@
 //! Connections that are kept for a moment, so that thirty calls at once make one and not a hundred.
 //!
-//! Each use begins with the SAN's word of who it is, as on a new one, so a connection that died is found before anything is sent. None is kept
-//! for long: certificates are exchanged and lists are edited while we run.
+//! Each use begins with the SAN's word of who it is, as on a new one, so a connection that died is found before anything is sent. Only one that answered within the
+//! last second is taken as alive. None is kept for long: certificates are exchanged and lists are edited while we run.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

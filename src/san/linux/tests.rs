@@ -195,6 +195,8 @@ async fn dead_addresses_are_passed_over_and_the_living_one_is_kept() {
     let san = san(&[&first, &second, line.address()]);
     made(&san, "v").await;
     drop(line);
+    // What answered a moment ago would be taken as alive.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
     let error = san.capacity(soon()).await.unwrap_err();
     assert!(matches!(error, SanError::Unreachable { .. }), "{error}");
     assert_eq!(error.fault(), Fault::MaybeDone);

@@ -27,6 +27,8 @@ const SIDECAR: Duration = Duration::from_secs(10);
 /// The controller's own.
 const BUDGET: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
+/// Between two wishes an orchestrator does other things; the SAN is then asked anew who it is.
+const PAUSE: Duration = Duration::from_millis(1500);
 /// How long a world is troubled, and how long it may take to get over it.
 const TROUBLED: Duration = Duration::from_secs(90);
 const AT_MOST: Duration = Duration::from_secs(600);
@@ -84,6 +86,7 @@ impl Worker {
     /// Calls until it is done, as a sidecar does: it stops waiting after a while, and begins again.
     async fn live(&mut self, wishes: &[Wish]) {
         for &wish in wishes {
+            sleep(PAUSE).await;
             while !self.wish(wish).await {
                 sleep(RETRY).await;
             }
@@ -329,7 +332,8 @@ fn one_trouble_at_any_message_of_any_call_changes_nothing() {
             })
         };
         let messages = live(Trouble::At(usize::MAX, Fate::Arrives));
-        assert!(messages >= 4 * wishes.len(), "{messages}");
+        // Who it is, a look, and the change.
+        assert!(messages >= 3 * wishes.len(), "{messages}");
         for at in 0..messages {
             for fate in FATES {
                 let trouble = Trouble::At(at, fate);
@@ -341,4 +345,31 @@ fn one_trouble_at_any_message_of_any_call_changes_nothing() {
         }
     }
     println!("{worlds} worlds with one trouble each");
+}
+
+#[test]
+fn of_thirty_calls_at_once_one_asks_who_is_there_and_none_of_those_just_after() {
+    run(async {
+        let world = World::new(2, Trouble::At(usize::MAX, Fate::Arrives), 1);
+        world.live(&[&[Wish::Create]]).await;
+        let asked = || {
+            let sent = world.net.sent();
+            let asked = sent.iter().filter(|it| it.call == "Identify");
+            asked.filter(|it| it.worker.is_some()).count()
+        };
+        let before = asked();
+        sleep(PAUSE).await;
+        for _ in 0..2 {
+            let calls = (0..30).map(|_| {
+                let san = Arc::clone(&world.san);
+                let until = Until::now() + BUDGET;
+                WORKER.scope(0, async move { san.find_named("v0", until).await })
+            });
+            let mut together: tokio::task::JoinSet<_> = calls.collect();
+            while let Some(found) = together.join_next().await {
+                assert!(found.unwrap().unwrap().is_some());
+            }
+            assert_eq!(asked(), before + 1);
+        }
+    });
 }

@@ -23,7 +23,7 @@ use crate::san::error::Cause;
 use crate::san::sanhost::Attempt;
 
 /// A connection of the real wire finds out in this time that its other end gives no sign of life.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
 
 tokio::task_local! {
     /// Whose messages these are; probes have no owner.
