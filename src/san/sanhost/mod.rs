@@ -21,6 +21,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
@@ -34,6 +35,9 @@ use course::{Course, LONGEST_CONNECT, Outcome, Step, Verdict};
 pub use roster::Mixed;
 use roster::Roster;
 pub use view::{AddressStanding, AddressState, SanhostState};
+
+/// An address that takes longer for an answer may be dead.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// Whether a call may be sent again when the first reply was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +158,7 @@ impl Sanhost {
                 Step::Try(window) => {
                     let address = window.address.clone();
                     let began = Until::now();
-                    let ended = attempt(window).await;
+                    let ended = self.watched(&address, attempt(window)).await;
                     if let Some(end) = self.ended(&mut walk, address, began, ended) {
                         return end;
                     }
@@ -163,6 +167,18 @@ impl Sanhost {
                 Step::GiveUp(verdict) => return Err(self.given_up(walk, verdict)),
             }
         }
+    }
+
+    /// The end of an attempt. If it does not come soon the other addresses are looked at meanwhile: should this one be dead, the next is known to be good, and is
+    /// connected.
+    async fn watched<T>(&self, address: &str, attempt: impl Future<Output = T>) -> T {
+        let mut attempt = pin!(attempt);
+        let soon = Until::now() + SILENCE;
+        if let Ok(ended) = timeout_at(soon, attempt.as_mut()).await {
+            return ended;
+        }
+        self.change(|roster| roster.look_around(address, Until::now()));
+        attempt.await
     }
 
     /// Takes note of how an attempt ended, and returns its answer when it ends the call.

@@ -9,6 +9,8 @@
 //!                        ▼                 └──── or the only one ─┤  fails doubles it, to 60 s
 //!                       Bad                      that answers     └─────┘
 //! ```
+//!
+//! Good ones are asked seldom, and at once when the one in use is silent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +28,9 @@ pub(super) const GOOD_PROBES: u32 = 3;
 pub(super) const PROVE_EVERY: Duration = Duration::from_secs(2);
 /// An address that nothing was heard of for so long is asked who it is.
 pub(super) const IDLE_LOOK: Duration = Duration::from_secs(60);
+
+/// What was tried so short a time ago is not asked again because others are silent.
+const JUST_TRIED: Duration = Duration::from_secs(5);
 
 /// `host:port`.
 pub(super) type Address = Arc<str>;
@@ -76,6 +81,8 @@ struct Entry {
     /// Good probes in a row since it was last bad, or ever.
     proven: u32,
     probing: bool,
+    /// It is to be asked at once.
+    wanted: bool,
     /// When the last attempt or probe ended.
     tried: Option<Until>,
     /// When one last ended well.
@@ -103,6 +110,7 @@ impl Entry {
             says: None,
             proven: 0,
             probing: false,
+            wanted: false,
             tried: None,
             good: None,
             error: None,
@@ -118,7 +126,7 @@ impl Entry {
         if self.probing {
             return None;
         }
-        let Some(tried) = self.tried else {
+        let Some(tried) = self.tried.filter(|_| !self.wanted) else {
             return Some(Due::Now);
         };
         Some(Due::At(match self.standing {
@@ -284,6 +292,15 @@ impl Roster {
         self.choose();
     }
 
+    /// An attempt at `address` has no answer for a while: the other good ones are asked now, so that the way over them is known, and there, if none comes.
+    pub(super) fn look_around(&mut self, address: &str, now: Until) {
+        for entry in &mut self.entries {
+            let is_old = entry.tried.is_none_or(|tried| tried + JUST_TRIED < now);
+            let is_other = *entry.address != *address && !entry.is_bad();
+            entry.wanted |= is_old && is_other && !entry.probing;
+        }
+    }
+
     /// The SAN does not accept who we are: that says nothing against the address, and is not tried on the others.
     pub(super) fn denied(&mut self, address: &str, now: Until, why: String) {
         self.quiet_until = Some(now + LONGEST_PAUSE);
@@ -301,6 +318,7 @@ impl Roster {
         let due = self.entries.iter_mut().filter(is_due);
         due.map(|entry| {
             entry.probing = true;
+            entry.wanted = false;
             Arc::clone(&entry.address)
         })
         .collect()

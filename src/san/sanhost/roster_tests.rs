@@ -71,6 +71,30 @@ fn the_address_that_answers_is_kept_until_it_fails() {
 }
 
 #[test]
+fn when_an_address_is_silent_the_other_good_ones_are_asked_at_once() {
+    let mut roster = roster(&["a", "b", "c", "d"]);
+    let begun = Until::now();
+    for round in 0..GOOD_PROBES {
+        probe(&mut roster, &["c"], begun + PROVE_EVERY * round);
+    }
+    let now = begun + PROVE_EVERY * GOOD_PROBES + FIRST_PAUSE;
+    roster.answered("d", now - SECOND);
+    // The bad one has its own time.
+    assert_eq!(roster.take_due(now).concat(), "c");
+    roster.probe_ended("c");
+    fail(&mut roster, "c", now);
+    assert!(roster.take_due(now).is_empty());
+    roster.look_around("a", now);
+    assert_eq!(roster.next_due(), Some(Due::Now));
+    assert_eq!(roster.take_due(now).concat(), "b", "d answered just now");
+    roster.look_around("a", now);
+    assert!(roster.take_due(now).is_empty(), "it is being asked");
+    roster.proven("b", now);
+    assert!(roster.take_due(now).is_empty(), "once");
+    assert_eq!(in_use(&roster).as_deref(), Some("a"));
+}
+
+#[test]
 fn an_earlier_address_is_used_again_once_it_is_proven() {
     let mut roster = roster(&["a", "b"]);
     let begun = Until::now();
