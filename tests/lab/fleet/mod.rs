@@ -12,12 +12,12 @@ use crate::kit::fleet::FleetCase;
 
 /// What every run proves, in the order they run.
 pub fn everyday() -> Vec<FleetCase> {
-    [links::CASES, outage::CASES].concat()
+    [links::CASES, outage::CASES, player::CASES].concat()
 }
 
 /// What only the long run proves (`LAB_SCALE` above 1), and whoever asks for it by name.
 pub fn long() -> Vec<FleetCase> {
-    [reboots::CASES, fencing::CASES, player::CASES, player::LONG].concat()
+    [reboots::CASES, fencing::CASES, player::LONG].concat()
 }
 
 /// Every fleet case.

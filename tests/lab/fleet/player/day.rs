@@ -17,7 +17,7 @@ use crate::kit::dice::Dice;
 use crate::kit::fleet::{Fleet, Member};
 
 /// How long the reapers and the kernels may take to be done with what nobody uses.
-const SETTLED: Duration = Duration::from_secs(120);
+const SETTLED: Duration = Duration::from_secs(240);
 const NODES: [u8; 2] = [1, 2];
 /// How many claims there are at once, when nobody says.
 const MOST: usize = 7;
@@ -78,9 +78,7 @@ impl<'f, 'g> Day<'f, 'g> {
     /// A claim that is still to be made of the snapshot cut last; its name.
     pub fn restored(&mut self) -> Result<String> {
         let name = self.name("pvc");
-        // Copies of encrypted volumes are not offered.
-        let mut clear = self.snapshots.iter().filter(|it| !it.of.is_sealed);
-        let snapshot = clear.next_back().context("no snapshot")?;
+        let snapshot = self.snapshots.last().context("no snapshot")?;
         self.claims.push(Claim::of(snapshot, name.clone()));
         Ok(name)
     }
@@ -320,11 +318,8 @@ impl<'f, 'g> Day<'f, 'g> {
                 }
                 Ok(())
             }
-            (1, _) if self.claims.len() < MOST => {
-                if self.snapshots.iter().any(|it| !it.of.is_sealed) {
-                    self.restored()?;
-                }
-                Ok(())
+            (1, _) if !self.snapshots.is_empty() && self.claims.len() < MOST => {
+                self.restored().map(drop)
             }
             _ => Ok(()),
         }

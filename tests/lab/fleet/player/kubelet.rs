@@ -15,7 +15,7 @@ use super::rules::{Belief, Caller};
 use crate::kit::csi::Access;
 
 /// The kernel and udev take their time to remove what nobody holds any more.
-const UNTIL_GONE: Duration = Duration::from_secs(10);
+const UNTIL_GONE: Duration = Duration::from_secs(60);
 
 /// Until the pod runs.
 pub async fn mount(lines: &Lines, claim: &mut Claim) -> Result<()> {

@@ -31,7 +31,7 @@ use crate::kit::topology::Link;
 
 pub const CASES: &[FleetCase] = &[FleetCase {
     name: "player_day",
-    deadline: Duration::from_secs(900),
+    deadline: Duration::from_secs(1200),
     run: short_day,
 }];
 

@@ -22,7 +22,7 @@ pub const STEP: Step = Step {
 };
 
 /// However long the trouble was, an act ends. Most of it is the machine's share.
-const AT_MOST: Duration = Duration::from_secs(240);
+const AT_MOST: Duration = Duration::from_secs(480);
 
 /// A claim and what is to be done with it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
