@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use sanpath::archive::{Digest, Manifest, open};
 use sanpath::attach::Record;
 use sanpath::config::{Change, PropertyName, edit, find_interfaces};
 use sanpath::fabric::{Iqn, NoPathRetry, PathList, Portal, Wwid};
@@ -24,13 +25,14 @@ pub type Target = (&'static str, fn(&[u8]) -> bool);
     dead_code,
     reason = "a single fuzz target uses one of them, the test all"
 )]
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     ("blkid", blkid),
     ("config", config),
     ("initiator_name", initiator_name),
     ("intent", intent),
     ("ledger", ledger),
     ("listing", listing),
+    ("manifest", manifest),
     ("mountinfo", mountinfo),
     ("multipathd", multipathd),
     ("names", names),
@@ -102,6 +104,19 @@ pub fn listing(bytes: &[u8]) -> bool {
         return false;
     };
     sanpath::config::parse(&imported.text).expect("what was imported is a config file");
+    true
+}
+
+/// An object of an archive: a manifest, as it is stored or as its lines; and it may be taken for a chunk.
+pub fn manifest(bytes: &[u8]) -> bool {
+    let _ = open(bytes, &Digest::of(b""), 4096);
+    let packed = zstd::stream::encode_all(bytes, 1).expect("anything can be packed");
+    let read = |object: &[u8]| Manifest::read(object).ok().flatten();
+    let Some(manifest) = read(bytes).or_else(|| read(&packed)) else {
+        return false;
+    };
+    let printed = manifest.write().expect("what was read can be written");
+    assert_eq!(read(&printed), Some(manifest));
     true
 }
 

@@ -18,6 +18,7 @@
 //! cli -> controller: an adopted volume gets the notes that a controller reads, and a PersistentVolume that says what it would have said
 //! cli -> linux_san_wire: an operator's command calls a SAN's management, with his certificate
 //! cli -> csi::proto: `sanpath try` calls the daemons as an orchestrator does
+//! cli -> archive: an operator's archives, with no daemon at all
 //! cli -> host: an operator's files are read and edited through the seam
 //! doctor -> admin, config, fabric, host, iscsi, multipath, scsi: probes that only look
 //! doctor -> node: its advice about interfaces that share a subnet
@@ -47,6 +48,7 @@
 //! ```
 
 pub mod admin;
+pub mod archive;
 pub mod attach;
 pub mod cli;
 pub mod config;

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Partition;
+use super::{ArchiveName, Partition};
 use crate::fabric::{Chap, ChapError, ChapUser, Iqn, Secret};
 use crate::fault::{Fault, Faulted};
 use crate::host::{FileKind, Host, is_gone};
@@ -14,6 +14,11 @@ const USERNAME: &str = "node.session.auth.username";
 const PASSWORD: &str = "node.session.auth.password";
 const USERNAME_IN: &str = "node.session.auth.username_in";
 const PASSWORD_IN: &str = "node.session.auth.password_in";
+
+/// As every S3 client names them.
+const ACCESS_KEY: &str = "AWS_ACCESS_KEY_ID";
+const SECRET_KEY: &str = "AWS_SECRET_ACCESS_KEY";
+const SESSION_TOKEN: &str = "AWS_SESSION_TOKEN";
 
 /// The kubelet replaces a whole Secret by pointing this link elsewhere.
 const GENERATION: &str = "..data";
@@ -128,6 +133,37 @@ pub fn read_san_chap(
     read_whole(host, &of, (folder, None), Reach::OwnerAlone)
 }
 
+/// What requests to an archive's bucket are signed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct S3Keys {
+    /// Which key it is; no secret.
+    pub access_key: String,
+    /// The key.
+    pub secret: Secret,
+    /// What goes along with a key that is good for a while.
+    pub token: Option<Secret>,
+}
+
+/// The keys of the archive `name` in `directory`: a file each for `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, if there is one, `AWS_SESSION_TOKEN`.
+///
+/// # Errors
+/// See [`CredentialsError`].
+pub fn read_s3_keys(
+    host: &Host,
+    name: &ArchiveName,
+    directory: &Path,
+) -> Result<S3Keys, CredentialsError> {
+    let of = format!("archive {name}");
+    read_stable(host, &of, (directory, Reach::AsMounted), |folder| {
+        let needed = |file| folder.find(file)?.ok_or_else(|| folder.missing(file));
+        Ok(S3Keys {
+            access_key: needed(ACCESS_KEY)?,
+            secret: needed(SECRET_KEY)?.into(),
+            token: folder.find(SESSION_TOKEN)?.map(Secret::from),
+        })
+    })
+}
+
 /// Whom a file with a secret may be open to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reach {
@@ -143,6 +179,16 @@ fn read_whole(
     (directory, chapuser): (&Path, Option<&str>),
     reach: Reach,
 ) -> Result<Chap, CredentialsError> {
+    read_stable(host, of, (directory, reach), |folder| folder.chap(chapuser))
+}
+
+/// What `read` finds in one state of the directory.
+fn read_stable<T>(
+    host: &Host,
+    of: &str,
+    (directory, reach): (&Path, Reach),
+    read: impl Fn(&Folder<'_>) -> Result<T, CredentialsError>,
+) -> Result<T, CredentialsError> {
     let mut tries = 1;
     loop {
         let generation = host.read_link(&directory.join(GENERATION)).ok();
@@ -155,10 +201,10 @@ fn read_whole(
                 .as_ref()
                 .map_or_else(|| directory.to_owned(), |inner| directory.join(inner)),
         };
-        let chap = folder.chap(chapuser);
+        let found = read(&folder);
         let after = host.read_link(&directory.join(GENERATION)).ok();
         if after == generation || tries == TRIES {
-            return chap;
+            return found;
         }
         tries += 1;
     }

@@ -5,8 +5,9 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::Config;
+use super::archive::{ArchiveForm, archive};
 use super::partition::{PartitionForm, partition};
+use super::{ArchiveName, Config};
 use crate::fabric::PathListError;
 use crate::volume::{SanName, SanNameError};
 
@@ -78,6 +79,19 @@ pub enum ConfigError {
     /// Where a relative path leads is anybody's guess.
     #[error("partitions.{0}.credentials is not an absolute path")]
     Credentials(SanName),
+    /// An archive's name.
+    #[error("archives: {0}")]
+    ArchiveName(String),
+    /// A field of an archive.
+    #[error("archives.{archive}.{field}: {reason}")]
+    Archive {
+        /// Where.
+        archive: ArchiveName,
+        /// Which field.
+        field: &'static str,
+        /// What is wrong and how to mend it.
+        reason: String,
+    },
 }
 
 #[derive(Deserialize)]
@@ -85,6 +99,8 @@ pub enum ConfigError {
 struct FileForm {
     version: u32,
     partitions: BTreeMap<String, PartitionForm>,
+    #[serde(default)]
+    archives: BTreeMap<String, ArchiveForm>,
 }
 
 /// What stands twice in a list and counts once.
@@ -152,7 +168,12 @@ pub fn read(text: &str) -> Result<Read, ConfigError> {
         let partition = partition(&name, form, &mut remarks)?;
         partitions.insert(name, partition);
     }
-    let config = Config { partitions };
+    let archives = form.archives.iter();
+    let archives: Result<_, _> = archives.map(|(name, form)| archive(name, form)).collect();
+    let config = Config {
+        partitions,
+        archives: archives?,
+    };
     Ok(Read { config, remarks })
 }
 

@@ -1,8 +1,9 @@
-//! The one config file: partitions, each with the SAN that serves it and the paths that lead there.
+//! The one config file: partitions, each with the SAN that serves it and the paths that lead there; and archives.
 //!
 //! Strict YAML under Eucalyptus' property names. [`parse`] turns text into values or says which field is wrong and how to mend it;
 //! [`Live`] keeps the last good file in force when an edit is bad, on a node over restarts too.
 
+mod archive;
 mod check;
 mod credentials;
 mod edit;
@@ -18,8 +19,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use archive::{Archive, ArchiveKind, ArchiveName, S3};
 pub use check::{ADDRESSES, Finding, Probed, check, probe};
-pub use credentials::{CredentialsError, read_chap, read_san_chap};
+pub use credentials::{CredentialsError, S3Keys, read_chap, read_s3_keys, read_san_chap};
 pub use edit::{Change, Changed, EditError, Edited, edit};
 pub use file::{ConfigError, Read, Remark, parse, read};
 pub use interfaces::{InterfaceLineError, InterfaceSource, InterfaceSourceError, find_interfaces};
@@ -38,6 +40,8 @@ use crate::volume::{Family, SanName};
 pub struct Config {
     /// By name; a partition's SAN bears the partition's name.
     pub partitions: BTreeMap<SanName, Partition>,
+    /// Object stores for snapshots, by name.
+    pub archives: BTreeMap<ArchiveName, Archive>,
 }
 
 /// One partition: nodes that share a SAN and the paths to it.

@@ -12,6 +12,7 @@ mod exec;
 #[cfg(test)]
 pub mod fake;
 mod files;
+mod image;
 mod kernel_events;
 mod listen;
 mod multipathd_socket;
@@ -32,6 +33,7 @@ pub use addresses::Address;
 pub use block::Block;
 pub use exec::{Command, ExecError, OnDeadline, Output};
 pub use files::{FileExtent, FileKind, Space, Stat};
+pub use image::{Image, ImageAccess};
 pub use listen::{ListenError, listen_unix};
 pub use real::Real;
 pub use steps::{Counts, Step, StepHook};

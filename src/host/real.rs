@@ -16,6 +16,7 @@ use super::addresses::{self, Address};
 use super::block::{Block, RealBlock};
 use super::exec::{Command, ExecError, Output};
 use super::files::{FileExtent, FileKind, Space, Stat};
+use super::image::{Image, ImageAccess, RealImage};
 use super::kernel_events::{Crowd, KernelEvents};
 use super::world::{LockGuard, MountCall, Watch, World};
 use super::{exec, multipathd_socket, sys, tcp};
@@ -104,6 +105,10 @@ impl World for Real {
 
     fn file_extents(&self, path: &Path, from: u64, most: usize) -> io::Result<Vec<FileExtent>> {
         sys::file_extents(&File::open(path)?, from, most)
+    }
+
+    fn open_image(&self, path: &Path, access: ImageAccess) -> io::Result<Box<dyn Image>> {
+        Ok(Box::new(RealImage::open(path, access)?))
     }
 
     fn open_block(&self, path: &Path) -> io::Result<Box<dyn Block>> {

@@ -12,6 +12,7 @@ use super::addresses::Address;
 use super::block::Block;
 use super::exec::{Command, ExecError, Output};
 use super::files::{FileExtent, Space, Stat};
+use super::image::{Image, ImageAccess};
 use crate::deadline::Moment;
 use crate::fabric::{HostName, Netdev};
 
@@ -58,6 +59,10 @@ pub trait World: Send + Sync {
     fn space(&self, path: &Path) -> io::Result<Space>;
     fn file_extents(&self, path: &Path, from: u64, most: usize) -> io::Result<Vec<FileExtent>>;
     fn open_block(&self, path: &Path) -> io::Result<Box<dyn Block>>;
+    /// The fake host has none.
+    fn open_image(&self, _path: &Path, _access: ImageAccess) -> io::Result<Box<dyn Image>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     fn probe_tcp(
         &self,
         address: SocketAddr,

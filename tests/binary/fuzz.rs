@@ -55,6 +55,8 @@ fn what_must_stay_readable_is_a_seed() {
         ("ledger", "src/attach/golden/ledger-1.json"),
         ("config", "tests/binary/fixtures/config-v1.yaml"),
         ("config", "tests/binary/fixtures/config-v1-all.yaml"),
+        ("config", "tests/binary/fixtures/config-v1-archives.yaml"),
+        ("manifest", "src/archive/golden/manifest-v1"),
     ];
     for (target, file) in golden {
         let file = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();

@@ -1,0 +1,135 @@
+//! Which snapshots an archive holds.
+
+use std::collections::BTreeMap;
+
+use super::error::ArchiveError;
+use super::manifest::Manifest;
+use super::names::{DELETED, MANIFESTS, SnapshotName};
+use super::store::{Objects, Put, StoreError};
+
+/// The manifest of `snapshot`; `None` when there is none, or when it is deleted.
+///
+/// # Errors
+/// See [`ArchiveError`]; a manifest that cannot be read is one.
+pub fn find_snapshot(
+    objects: &dyn Objects,
+    snapshot: &SnapshotName,
+) -> Result<Option<Manifest>, ArchiveError> {
+    if objects.find(&snapshot.deletion())?.is_some() {
+        return Ok(None);
+    }
+    for object in names_below(objects, &snapshot.folder())? {
+        if let Some(manifest) = read_manifest(objects, &object, snapshot)? {
+            return Ok(Some(manifest));
+        }
+    }
+    Ok(None)
+}
+
+/// One snapshot of an archive.
+pub struct Entry {
+    /// Which.
+    pub snapshot: SnapshotName,
+    /// Its manifest, or why it cannot be used.
+    pub manifest: Result<Manifest, ArchiveError>,
+}
+
+/// Every snapshot that an archive holds, by name.
+///
+/// # Errors
+/// See [`ArchiveError`]; that one manifest cannot be read is none.
+pub fn snapshots(objects: &dyn Objects) -> Result<Vec<Entry>, ArchiveError> {
+    let mut found: BTreeMap<SnapshotName, Result<Manifest, ArchiveError>> = BTreeMap::new();
+    for object in names_below(objects, MANIFESTS)? {
+        let Some((snapshot, _)) = SnapshotName::find_below(MANIFESTS, &object) else {
+            continue;
+        };
+        if matches!(found.get(&snapshot), Some(Ok(_))) {
+            continue;
+        }
+        match read_manifest(objects, &object, &snapshot) {
+            Ok(None) => {}
+            Ok(Some(manifest)) => {
+                found.insert(snapshot, Ok(manifest));
+            }
+            Err(ArchiveError::Store(error)) => return Err(error.into()),
+            Err(error) => {
+                found.insert(snapshot, Err(error));
+            }
+        }
+    }
+    let deleted = names_below(objects, DELETED)?;
+    let is_there = |(snapshot, _): &(SnapshotName, _)| {
+        let deletion = snapshot.deletion();
+        !deleted.contains(&deletion)
+    };
+    let entries = found.into_iter().filter(is_there);
+    Ok(entries
+        .map(|(snapshot, manifest)| Entry { snapshot, manifest })
+        .collect())
+}
+
+/// Deletes `snapshot`: first a word that it is deleted, then its manifests. What its chunks take is free after prune. Absent is fine.
+///
+/// # Errors
+/// See [`StoreError`]; what was begun is ended by prune.
+pub fn remove_snapshot(objects: &dyn Objects, snapshot: &SnapshotName) -> Result<(), StoreError> {
+    let is_new = objects.put(&snapshot.deletion(), Vec::new())? == Put::Made;
+    let manifests = names_below(objects, &snapshot.folder())?;
+    if is_new && manifests.is_empty() {
+        // There was nothing to delete: the name stays free, unless somebody is carrying it here just now.
+        let pending = names_below(objects, &format!("{}/{snapshot}", super::names::PENDING))?;
+        if pending.is_empty() {
+            return objects.remove(&snapshot.deletion());
+        }
+    }
+    remove_manifests(objects, manifests)
+}
+
+/// Removes manifests. A revocation stays: its place must never be free again.
+pub(super) fn remove_manifests(
+    objects: &dyn Objects,
+    manifests: Vec<String>,
+) -> Result<(), StoreError> {
+    for object in manifests {
+        let content = objects.find(&object)?;
+        if content.is_some_and(|content| !is_revocation(&content)) {
+            objects.remove(&object)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_revocation(content: &[u8]) -> bool {
+    matches!(Manifest::read(content), Ok(None))
+}
+
+/// The manifest `object`; `None` when it is gone or a revocation.
+pub(super) fn read_manifest(
+    objects: &dyn Objects,
+    object: &str,
+    snapshot: &SnapshotName,
+) -> Result<Option<Manifest>, ArchiveError> {
+    let Some(content) = objects.find(object)? else {
+        return Ok(None);
+    };
+    let read = Manifest::read(&content).map_err(|source| ArchiveError::Manifest {
+        object: object.to_owned(),
+        source,
+    })?;
+    match read {
+        Some(manifest) if manifest.about.snapshot != *snapshot => Err(ArchiveError::Misplaced {
+            object: object.to_owned(),
+            found: manifest.about.snapshot,
+        }),
+        read => Ok(read),
+    }
+}
+
+/// The names of all objects below a folder, sorted.
+pub(super) fn names_below(objects: &dyn Objects, folder: &str) -> Result<Vec<String>, StoreError> {
+    let mut names = Vec::new();
+    objects.list(folder, &mut |listed| names.push(listed.name))?;
+    names.sort();
+    Ok(names)
+}
