@@ -3,6 +3,7 @@
 
 mod adopt;
 mod answer;
+mod archives;
 mod called_san;
 mod doctor;
 mod node;
@@ -15,6 +16,7 @@ mod table;
 mod trial;
 
 pub use adopt::AdoptArguments;
+pub use archives::ArchivesArguments;
 pub use doctor::DoctorArguments;
 pub use node::NodeCommand;
 pub use paths::PathsArguments;
@@ -81,6 +83,8 @@ pub enum Role {
     /// Make a volume and mount it here, and the reverse, where no orchestrator does it: to try things out.
     #[command(name = "try")]
     Trial(TrialArguments),
+    /// Look at archived snapshots, prove them, bring them out and put them in; needs no daemon.
+    Archives(ArchivesArguments),
 }
 
 /// The operator's commands.
@@ -96,6 +100,8 @@ pub enum Command {
     Sanhosts(SanhostsArguments),
     /// `sanpath properties …`.
     Properties(PropertiesArguments),
+    /// `sanpath archives …`.
+    Archives(ArchivesArguments),
     /// `sanpath san …`, beside the daemon.
     San(SanCommand),
     /// `sanpath try …`.
@@ -122,6 +128,7 @@ impl Role {
             Self::Sanhosts(asked) => Ok(Command::Sanhosts(asked)),
             Self::Properties(asked) => Ok(Command::Properties(asked)),
             Self::Trial(asked) => Ok(Command::Trial(asked)),
+            Self::Archives(asked) => Ok(Command::Archives(asked)),
             daemon => Err(Box::new(daemon)),
         }
     }
@@ -247,6 +254,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Paths(asked) => paths::run(&asked),
         Command::Sanhosts(asked) => sanhosts::run(&asked),
         Command::Properties(asked) => properties::run(asked),
+        Command::Archives(asked) => archives::run(&asked),
         Command::San(command) => san::run(command),
         Command::Trial(asked) => trial::run(&asked),
     })

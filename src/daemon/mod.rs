@@ -44,7 +44,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             | Role::Paths(_)
             | Role::Sanhosts(_)
             | Role::Properties(_)
-            | Role::Trial(_) => Err(anyhow::anyhow!("a command is no daemon")),
+            | Role::Trial(_)
+            | Role::Archives(_) => Err(anyhow::anyhow!("a command is no daemon")),
         }
     });
     // Work that is stuck in the kernel has threads of its own; what it does is in the ledger.
