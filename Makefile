@@ -5,6 +5,9 @@ SHELL = /bin/bash
 DENY_VERSION = 0.20.2
 DENY = target/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
+MOTO_VERSION = 5.2.5
+MOTO = target/tools/moto-$(MOTO_VERSION)/bin/moto_server
+
 FUZZ_VERSION = 0.13.2
 FUZZ = target/tools/cargo-fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
 FUZZ_TARGETS = $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
@@ -19,7 +22,7 @@ PROMTOOL = target/tools/promtool/usr/bin/promtool
 # Debian releases that the lab's guests run beside the usual one.
 OTHER_RELEASES = bookworm
 
-.PHONY: bench help demo check test test-full fault-table fuzz lab format lint deny manifests image unit selftest suite
+.PHONY: bench help demo check test test-full fault-table fuzz lab format lint deny manifests image unit s3 selftest suite
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,7 +32,7 @@ demo: ## the main job on a real kernel, told as it happens
 
 check: format lint unit ## the inner loop: formatting, lints, unit and fake-host tests
 
-test: format lint deny unit manifests selftest suite ## everything: the above, licences, deploy/, the lab on a real kernel
+test: format lint deny unit s3 manifests selftest suite ## everything: the above, licences, archives in an S3, deploy/, the lab on a real kernel
 
 # The other releases first: what the last run tells is of the usual one.
 test-full: ## the same code with longer rounds (LAB_SCALE, 10 unless said otherwise), the lab on every release
@@ -95,6 +98,13 @@ image: ## the image of the release program, its size, and the controller in it w
 unit:
 	@mkdir -p target/lab
 	set -o pipefail; cargo test 2>&1 | tee target/lab/unit.log
+
+# Archives in an S3 that we did not write: moto, on a port of this machine.
+s3: $(MOTO) ## archives in an S3 bucket
+	$(dir $(MOTO))python tests/s3/run.py cargo test --lib -- --ignored archive::s3_tests
+
+$(MOTO):
+	tests/lab/python-tool.sh $(abspath $(dir $@)..) 'moto[server]==$(MOTO_VERSION)'
 
 # The lab is proven first: what it says of the rest is only worth what it is.
 selftest:

@@ -29,6 +29,8 @@ mod open_archive;
 #[cfg(test)]
 mod race_tests;
 mod restore;
+#[cfg(test)]
+mod s3_tests;
 mod source;
 mod store;
 #[cfg(test)]
