@@ -40,8 +40,9 @@ test-full: ## the same code with longer rounds (LAB_SCALE, 10 unless said otherw
 	for release in $(OTHER_RELEASES); do LAB_RELEASE=$$release $(MAKE) suite; done; \
 	$(MAKE) test image
 
-bench: ## what a thousand volumes cost the Linux SAN: time and memory
+bench: ## what a thousand volumes cost the Linux SAN, and what an archive costs beside reading and putting
 	cargo test --lib -- --ignored --nocapture a_thousand_volumes
+	cargo test --release --lib -- --ignored --nocapture archive::bench
 
 fault-table: ## write tests/README.md's table of fault cases from the last run of `make test`
 	@cargo test --test lab -- --fault-table

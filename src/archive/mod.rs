@@ -16,6 +16,8 @@
 //! changed; the name of a chunk is used once and never again; a manifest is the last object of its snapshot, put only when every chunk of it was seen
 //! beside it and none was condemned. All calls block and run on plain threads.
 
+#[cfg(test)]
+mod bench;
 mod bucket;
 mod catalogue;
 mod chunk;
@@ -24,6 +26,8 @@ mod error;
 mod manifest;
 #[cfg(test)]
 mod memory;
+#[cfg(test)]
+mod moment_tests;
 mod names;
 mod open_archive;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::upload::stored;
 /// What is zeros in a chunk is left out in pieces of this length.
 const PIECE: usize = 64 << 10;
 /// Zeros for targets that hold something else.
-const ZEROS: [u8; PIECE] = [0; PIECE];
+static ZEROS: [u8; PIECE] = [0; PIECE];
 
 /// The manifest of `snapshot`.
 ///

@@ -341,6 +341,13 @@ mod tests {
                 "archives.away.credentials: etc",
             ),
             ("ca: /", "ca: ", "archives.away.ca: etc"),
+        ];
+        cases.into_iter().for_each(assert_refused);
+    }
+
+    #[test]
+    fn a_bound_or_a_field_of_the_other_kind_is_told() {
+        let cases = [
             (
                 "Transfers: 8",
                 "Transfers: 0",
@@ -372,12 +379,15 @@ mod tests {
                 "form of a config file",
             ),
         ];
-        for (from, to, expected) in cases {
-            let text = ALL.replacen(from, to, 1);
-            assert_ne!(text, ALL, "{from}");
-            let refused = chain(&parse(&text).unwrap_err());
-            assert!(refused.contains(expected), "{refused}");
-        }
+        cases.into_iter().for_each(assert_refused);
+    }
+
+    /// What `from` is changed to is refused in these words.
+    fn assert_refused((from, to, expected): (&str, &str, &str)) {
+        let text = ALL.replacen(from, to, 1);
+        assert_ne!(text, ALL, "{from}");
+        let refused = chain(&parse(&text).unwrap_err());
+        assert!(refused.contains(expected), "{refused}");
     }
 
     #[test]
