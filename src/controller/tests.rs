@@ -85,6 +85,23 @@ async fn a_parameter_that_nobody_knows_is_named_and_those_of_kubernetes_are_pass
     );
 }
 
+/// CSI lets them be in names.
+#[tokio::test]
+async fn a_name_with_tabs_and_line_breaks_is_one_volumes_name() {
+    let bench = Bench::new(&["a"]).await;
+    let create = async |name: &str| bench.controller.create(&wanted(name, "")).await.unwrap();
+    let odd = create("a\tb\r\n").await;
+    assert_eq!(create("a\tb\r\n").await, odd);
+    let others = ["a%09b%0D%0A", "a\tb\n", "sanpath-encoded:a%09b%0D%0A"];
+    for other in others {
+        assert_ne!(create(other).await.id, odd.id, "{other:?}");
+    }
+    let names = bench.san().volumes();
+    assert_eq!(names.len(), 1 + others.len());
+    let shown = |name: &String| !name.contains(char::is_control);
+    assert!(names.iter().map(|volume| &volume.name).all(shown));
+}
+
 #[tokio::test]
 async fn encryption_travels_with_the_volume_for_all_its_life() {
     let bench = Bench::new(&["a"]).await;

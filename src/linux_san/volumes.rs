@@ -14,8 +14,8 @@ use super::state::{ExportState, Phase, Source, State, VolumeRecord};
 use crate::fabric::{Iqn, Wwid};
 use crate::fault::{Fault, Faulted};
 
-/// A name is a caller's; CSI gives at most 128 bytes.
-const MAX_NAME_BYTES: usize = 256;
+/// A name is a caller's; CSI gives at most 128 bytes, of which a controller may make three times as many, and a prefix.
+const MAX_NAME_BYTES: usize = 576;
 /// Notes are small; the state file is written whole.
 const MAX_METADATA_BYTES: usize = 16 << 10;
 
