@@ -12,24 +12,32 @@ use anyhow::{Context, Result, bail, ensure};
 use tonic::Code;
 
 use crate::kit::case::{Case, Lab};
-use crate::kit::csi::{Access, Orchestrator, Volume, patiently};
+use crate::kit::csi::{Access, Orchestrator, Origin, Volume, patiently};
 use crate::kit::stack::{Plan, Stack};
 use crate::kit::{daemons, leftovers};
 
 pub const CASES: &[Case] = &[Case {
     name: "encrypted_volume",
-    deadline: Duration::from_secs(420),
+    deadline: Duration::from_secs(600),
     run: encrypted_volume,
 }];
 
-pub const LONG: &[Case] = &[Case {
-    name: "encrypted_raw_volume",
-    deadline: Duration::from_secs(600),
-    run: raw_volume,
-}];
+pub const LONG: &[Case] = &[
+    Case {
+        name: "encrypted_raw_volume",
+        deadline: Duration::from_secs(600),
+        run: raw_volume,
+    },
+    Case {
+        name: "encrypted_clones",
+        deadline: Duration::from_secs(900),
+        run: clones,
+    },
+];
 
 const SIZE: i64 = 128 << 20;
 const LARGER: i64 = 192 << 20;
+const LARGEST: i64 = 256 << 20;
 /// What the LUKS2 header takes.
 const HEADER: i64 = 16 << 20;
 const FIRST: &str = "first-passphrase-of-the-lab";
@@ -73,6 +81,9 @@ fn encrypted_volume(lab: &mut Lab) -> Result<()> {
     let size = count.parse::<i64>()? * size.parse::<i64>()?;
     ensure!(size > SIZE, "the file system has {size} bytes");
     ensure!(fs::read(volume.target.join("written"))? == written);
+    let restored = restore_beside(lab, &mut orchestrator, &volume)?;
+    ensure!(fs::read(restored.target.join("written"))? == written);
+    orchestrator.bring_down(&restored)?;
     leave(&mut orchestrator, &volume)?;
 
     let seen = watch.end()?;
@@ -91,6 +102,39 @@ fn encrypted_volume(lab: &mut Lab) -> Result<()> {
         "the node's log holds a passphrase"
     );
     Ok(())
+}
+
+/// A larger copy, cut and staged while its source is mounted: two layers with one LUKS UUID. It opens with what opened its source, and is refused in the clear.
+fn restore_beside(lab: &Lab, orchestrator: &mut Orchestrator, source: &Volume) -> Result<Volume> {
+    fs::File::open(&source.target)?.sync_all()?;
+    let snapshot = orchestrator.cut("sealed-cut", source)?;
+    let origin = Origin::Snapshot(&snapshot);
+    let Err(status) = orchestrator.copy("in-the-clear", LARGER, source.access, origin) else {
+        bail!("an encrypted snapshot was restored in the clear")
+    };
+    ensure!(status.code() == Code::InvalidArgument, "{status:?}");
+    ensure!(status.message().contains("encryption: luks2"), "{status:?}");
+    let how: (_, &[_]) = (source.access, &[("encryption", "luks2")]);
+    let mut restored = patiently("CreateVolume", || {
+        orchestrator.copy_with("restored", LARGEST, how, origin)
+    })?;
+    patiently("DeleteSnapshot", || orchestrator.delete_snapshot(&snapshot))?;
+    restored.secrets.clone_from(&source.secrets);
+    let start = Instant::now();
+    orchestrator.bring_up(&mut restored)?;
+    let (room, of_source) = (room_in(&restored)?, room_in(source)?);
+    lab.story(format!(
+        "a copy of {room} bytes is staged beside its source of {of_source} in {} ms",
+        start.elapsed().as_millis()
+    ));
+    ensure!(room > of_source, "the copy did not grow");
+    Ok(restored)
+}
+
+/// What the volume's file system has for files.
+fn room_in(volume: &Volume) -> Result<u64> {
+    let room = nix::sys::statvfs::statvfs(&volume.target)?;
+    Ok(room.blocks() * room.fragment_size())
 }
 
 fn refuse_other_words(orchestrator: &mut Orchestrator) -> Result<()> {
@@ -179,6 +223,78 @@ fn raw_volume(lab: &mut Lab) -> Result<()> {
     orchestrator.bring_down(&volume)?;
     lab.execute(&["losetup", "--detach", &loop_device])?;
     stack.stop(lab)
+}
+
+/// A line of xfs volumes, each the clone of the one before, all mounted at once; each of them changes its passphrase alone.
+fn clones(lab: &mut Lab) -> Result<()> {
+    const SIZE: i64 = 336 << 20;
+    let stack = Stack::start(lab, Plan::default())?;
+    let mut orchestrator = stack.orchestrator()?;
+    let how: (_, &[_]) = (Access::Xfs, &[("encryption", "luks2")]);
+    let mut first = patiently("CreateVolume", || {
+        orchestrator.create_with("first", SIZE, how.0, how.1)
+    })?;
+    first.secrets = secrets(FIRST, None);
+    orchestrator.bring_up(&mut first)?;
+    let written = write_marks(&first.target.join("written"))?;
+    let mut line = vec![first];
+    for (number, keys) in [secrets(SECOND, Some(FIRST)), secrets(SECOND, None)]
+        .into_iter()
+        .enumerate()
+    {
+        let name = format!("clone-{number}");
+        let source = &line[number];
+        let mut clone = patiently("CreateVolume", || {
+            orchestrator.copy_with(&name, SIZE, how, Origin::Volume(source))
+        })?;
+        if number == 0 {
+            refuse_wrong_passphrase_of_clone(lab, &mut orchestrator, &mut clone)?;
+        }
+        clone.secrets = keys;
+        orchestrator.bring_up(&mut clone)?;
+        ensure!(
+            fs::read(clone.target.join("written"))? == written,
+            "{name}: other data"
+        );
+        line.push(clone);
+    }
+    let images: Vec<String> = line
+        .iter()
+        .map(|volume| image_of(lab, volume))
+        .collect::<Result<_>>()?;
+    for (image, [first, second]) in images
+        .iter()
+        .zip([[true, false], [false, true], [false, true]])
+    {
+        ensure!(opens(lab, image, FIRST)? == first, "{image}: the first");
+        ensure!(opens(lab, image, SECOND)? == second, "{image}: the second");
+    }
+    for volume in line {
+        orchestrator.bring_down(&volume)?;
+    }
+    stack.stop(lab)
+}
+
+/// A clone does not open with the passphrase of a Secret that is not its source's, and stays as it is.
+fn refuse_wrong_passphrase_of_clone(
+    lab: &Lab,
+    orchestrator: &mut Orchestrator,
+    clone: &mut Volume,
+) -> Result<()> {
+    patiently("ControllerPublishVolume", || orchestrator.attach(clone))?;
+    let image = image_of(lab, clone)?;
+    let header = header_of(lab, &image)?;
+    clone.secrets = secrets("not the one of its source", None);
+    let Err(status) = orchestrator.stage(clone) else {
+        bail!("a wrong passphrase opened the clone")
+    };
+    ensure!(status.code() == Code::FailedPrecondition, "{status:?}");
+    ensure!(
+        status.message().contains("secrets.passphrase"),
+        "{status:?}"
+    );
+    ensure!(header_of(lab, &image)? == header, "the header was changed");
+    Ok(())
 }
 
 /// What the mapping of this name lies on, asked of the kernel.

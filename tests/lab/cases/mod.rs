@@ -1,6 +1,8 @@
 //! The list of what is proven inside one guest.
 
+mod adoption;
 mod attach;
+mod changed_blocks;
 mod chaos;
 mod config_lost;
 mod crash_loop;
@@ -83,6 +85,8 @@ pub fn everyday() -> Vec<Case> {
         node_stats::CASES,
         csi_health::CASES,
         static_volumes::CASES,
+        adoption::CASES,
+        changed_blocks::CASES,
         csi_sanity::CASES,
         many_volumes::CASES,
     ]
@@ -118,6 +122,7 @@ pub fn long() -> Vec<Case> {
         sanhost::LONG,
         san_lvm::LONG,
         snapshots::LONG,
+        changed_blocks::LONG,
         san_pool_full::LONG,
         san_crashes::LONG,
         san_power_cut::LONG,

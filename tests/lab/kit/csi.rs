@@ -1,5 +1,6 @@
 //! Plays the orchestrator: calls controller and node over their sockets in the order and with the patience of kubelet and sidecars.
 
+mod blocks;
 mod looks;
 mod snapshots;
 
@@ -16,6 +17,7 @@ use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
+pub use blocks::Told;
 pub use snapshots::Origin;
 
 /// The kubelet's deadline for a node call.

@@ -40,11 +40,26 @@ impl Orchestrator {
         access: Access,
         origin: Origin<'_>,
     ) -> Result<Volume, Status> {
+        self.copy_with(name, size, (access, &[]), origin)
+    }
+
+    /// The same with StorageClass parameters.
+    pub fn copy_with(
+        &mut self,
+        name: &str,
+        size: i64,
+        (access, parameters): (Access, &[(&str, &str)]),
+        origin: Origin<'_>,
+    ) -> Result<Volume, Status> {
         let source = Some(origin.on_wire());
+        let parameters = parameters.iter();
         let made = self.create_volume(csi::CreateVolumeRequest {
             name: name.to_owned(),
             capacity_range: range(size),
             volume_capabilities: vec![access.capability()],
+            parameters: parameters
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
             volume_content_source: source.clone(),
             ..csi::CreateVolumeRequest::default()
         })?;
