@@ -99,8 +99,7 @@ struct Drain {
 
 impl Drain {
     fn end(&self, outcome: Outcome) {
-        let mut slot = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        slot.get_or_insert(outcome);
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
         self.ended.notify_all();
     }
 
@@ -120,16 +119,27 @@ struct Ending {
     engine: Arc<Engine>,
     pair: Pair,
     drain: Arc<Drain>,
+    outcome: Option<Outcome>,
+}
+
+impl Ending {
+    fn run(&mut self) {
+        let outcome = self.engine.drain(&self.pair.0, &self.pair.1);
+        self.outcome = Some(outcome.map_err(Arc::new));
+    }
 }
 
 impl Drop for Ending {
+    /// Nobody joins it any more by the time it is told of: whoever was told may give the volume anew and take it again.
     fn drop(&mut self) {
         let drains = &self.engine.drains.0;
         drains
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&self.pair);
-        self.drain.end(Err(Arc::new(DrainError::Lost)));
+        let outcome = self.outcome.take();
+        self.drain
+            .end(outcome.unwrap_or_else(|| Err(Arc::new(DrainError::Lost))));
     }
 }
 
@@ -212,16 +222,14 @@ impl Engine {
             }
             drains.insert(pair.clone(), Arc::clone(&drain));
         }
-        let ending = Ending {
+        let mut ending = Ending {
             engine: Arc::clone(self),
             pair,
             drain: Arc::clone(&drain),
+            outcome: None,
         };
         let thread = std::thread::Builder::new().name("drain".to_owned());
-        let started = thread.spawn(move || {
-            let outcome = ending.engine.drain(&ending.pair.0, &ending.pair.1);
-            ending.drain.end(outcome.map_err(Arc::new));
-        });
+        let started = thread.spawn(move || ending.run());
         if let Err(source) = started {
             // The closure was dropped with its `Ending`, which has said `Lost`; this says why.
             tracing::error!(%key, %initiator, reason = %source, "no thread to take a volume away");

@@ -203,6 +203,18 @@ fn a_removed_target_never_comes_back_with_other_disks() {
     assert_ne!(at(&before), at(&after));
 }
 
+/// The thread that took the volume away is told of when nobody can join it any more: the next call is for the next export.
+#[test]
+fn a_volume_comes_and_goes_as_often_as_it_is_asked_for() {
+    let san = SanBox::new();
+    let engine = san.start();
+    let volume = engine.create_volume(&wanted("pvc-1")).unwrap();
+    for _ in 0..100 {
+        engine.ensure_export(&give(&volume, "n1")).unwrap();
+        take(&engine, &volume, "n1").unwrap();
+    }
+}
+
 #[test]
 fn a_volume_goes_nowhere_else_before_it_is_drained() {
     let san = SanBox::new();
