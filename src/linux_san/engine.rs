@@ -123,6 +123,11 @@ impl Engine {
         self.options.management
     }
 
+    /// How long a caller of its management may answer nothing.
+    pub fn caller_silence(&self) -> Duration {
+        self.options.caller_silence
+    }
+
     /// Where the certificates of its management are.
     #[must_use]
     pub fn certificates(&self) -> PathBuf {

@@ -31,6 +31,9 @@ pub struct SanOptions {
     pub target_prefix: String,
     /// How long an unexport waits for the kernel to land what is in flight.
     pub drain_deadline: Duration,
+    /// How long a caller of the management may answer nothing before he is taken for gone. One that lost its power never closes its connection, and the
+    /// daemon's end waits for callers.
+    pub caller_silence: Duration,
     /// Which target an export that is new is put at. Those that are there stay where they are.
     pub layout: Layout,
     /// What initiators have to prove; without it nothing.
@@ -108,6 +111,7 @@ impl SanOptions {
             second_portals: Vec::new(),
             target_prefix: "iqn.2026-11.dev.sanpath".to_owned(),
             drain_deadline: Duration::from_secs(20),
+            caller_silence: Duration::from_secs(12),
             layout: Layout::Node,
             secrets: None,
             configfs: PathBuf::from("/sys/kernel/config/target"),

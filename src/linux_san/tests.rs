@@ -42,7 +42,8 @@ impl SanBox {
     }
 
     pub(super) fn with(adjust: fn(&mut SanOptions)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        // In memory: the crashes of one run make thousands of small trees, and nothing here asks how long a disk takes.
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         std::fs::create_dir(dir.path().join("pool")).unwrap();
         let lio = Arc::new(FakeLio::new(&dir.path().join("target")));
         let host = Host::new(Arc::clone(&lio) as _);

@@ -2,14 +2,19 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
+use super::life::serve_bound;
 use super::*;
+use crate::fault::chain;
+use crate::linux_san::options::{Management, SanOptions};
 use crate::linux_san::tests::{MIB, SanBox};
 use crate::linux_san::{Certificates, CertificatesError};
-use crate::tls::{Bearer, Caller, Lifetime, Role, dial};
+use crate::tls::{Bearer, Caller, Lifetime, Papers, Role, dial};
 use pb::linux_san_client::LinuxSanClient;
 
 const DAYS: Lifetime = Lifetime::days(90);

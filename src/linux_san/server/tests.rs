@@ -1,12 +1,16 @@
 //! The service over real sockets: what a controller sees.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::Channel;
 
+use super::life::serve_bound;
 use super::*;
+use crate::linux_san::options::{Management, SanOptions};
 use crate::linux_san::tests::{MIB, SanBox};
 use pb::linux_san_client::LinuxSanClient;
 
@@ -20,7 +24,12 @@ struct Running {
 
 impl Running {
     fn start() -> Self {
-        let san = SanBox::new();
+        Self::start_with(|_| {})
+    }
+
+    /// With what its operator wants different from the usual.
+    fn start_with(adjust: fn(&mut SanOptions)) -> Self {
+        let san = SanBox::with(adjust);
         let home = "127.0.0.1:0".parse().unwrap();
         let listeners = listen::bind_all(&[home, home], Management::Plaintext).unwrap();
         let addresses = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
@@ -106,6 +115,24 @@ fn delete(volume: &pb::Volume) -> pb::DeleteVolumeRequest {
         key: volume.key.clone(),
         wwid: volume.wwid.clone(),
     }
+}
+
+/// Seen on real guests: a controller's machine had lost its power, and the SAN waited for its connection instead of ending.
+#[tokio::test]
+async fn a_caller_without_power_does_not_hold_up_the_end() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let running = Running::start_with(|options| {
+        options.caller_silence = Duration::from_millis(200);
+    });
+    let mut silent = tokio::net::TcpStream::connect(running.addresses[0])
+        .await
+        .unwrap();
+    let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    silent.write_all(hello).await.unwrap();
+    silent.read_u8().await.unwrap();
+    running.shutdown.cancel();
+    running.server.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
