@@ -10,7 +10,8 @@ mod wire;
 pub use client::{AskError, ask};
 pub use server::{Desk, MODE, serve};
 pub use wire::{
-    AddressRow, Answer, PathShown, PathsShown, Question, SanhostRow, VolumePathsRow, VolumeRow,
+    AddressRow, Answer, ExportRow, PathShown, PathsShown, Question, SanVolumeRow, SanhostRow,
+    TroubleRow, VolumePathsRow, VolumeRow,
 };
 
 use std::path::{Path, PathBuf};

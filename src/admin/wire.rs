@@ -31,6 +31,11 @@ pub enum Question {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         partition: Option<String>,
     },
+    /// A volume as its SAN has it; asked of the controller.
+    SanVolume {
+        /// Its id, its WWID or its name on the SAN.
+        volume: String,
+    },
     /// Mount the file system of a volume anew.
     Recover {
         /// Its id, its WWID or its name on the SAN.
@@ -56,6 +61,8 @@ pub enum Answer {
     Paths(PathsShown),
     /// The management addresses.
     Sanhosts(Vec<SanhostRow>),
+    /// A volume as its SAN has it.
+    SanVolume(Box<SanVolumeRow>),
     /// It was done; what, in lines for people.
     Done(Vec<String>),
     /// It was not done, or not to its end; why, and what to do.
@@ -184,6 +191,54 @@ pub struct AddressRow {
     pub error: Option<String>,
     /// How many seconds ago that was.
     pub error_age: Option<u64>,
+}
+
+/// A volume as its SAN has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SanVolumeRow {
+    /// Its id; what was asked for when no SAN has it.
+    pub volume: String,
+    /// The partition whose SAN has it, or would.
+    pub partition: Option<String>,
+    /// Whether a SAN has it.
+    pub found: bool,
+    /// Its name on the SAN.
+    pub name: Option<String>,
+    /// Its size in bytes.
+    pub size_bytes: Option<u64>,
+    /// Who may reach it.
+    pub exported_to: Vec<ExportRow>,
+    /// What is wrong with it by the SAN's word.
+    pub troubles: Vec<TroubleRow>,
+    /// The management addresses of its partition's SAN.
+    pub sanhost: Option<SanhostRow>,
+    /// Why the SAN could not be asked.
+    pub error: Option<String>,
+}
+
+/// A node that may reach a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExportRow {
+    /// The name under which it was exported.
+    pub node: String,
+    /// The node's initiator.
+    pub initiator: String,
+    /// Whether its writes are refused.
+    pub read_only: bool,
+}
+
+/// One thing that is wrong with a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TroubleRow {
+    /// One CamelCase word.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// Whether the volume is not served.
+    pub inaccessible: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -316,6 +371,28 @@ mod tests {
         }
     }
 
+    fn san_volume() -> SanVolumeRow {
+        SanVolumeRow {
+            volume: row().volume,
+            partition: Some("cluster-a".to_owned()),
+            found: true,
+            name: Some("pvc-1".to_owned()),
+            size_bytes: Some(1024),
+            exported_to: vec![ExportRow {
+                node: "n1".to_owned(),
+                initiator: "iqn.1993-08.org.debian:01:n1".to_owned(),
+                read_only: false,
+            }],
+            troubles: vec![TroubleRow {
+                reason: "PoolFull".to_owned(),
+                message: "the pool is full".to_owned(),
+                inaccessible: false,
+            }],
+            sanhost: Some(sanhost()),
+            error: None,
+        }
+    }
+
     #[test]
     fn version_1_is_written_and_read_for_ever() {
         let volume = || "v1".to_owned();
@@ -338,6 +415,7 @@ mod tests {
             Question::Sanhosts {
                 partition: Some("cluster-a".to_owned()),
             },
+            Question::SanVolume { volume: volume() },
         ];
         let answers = [
             Answer::Volumes(vec![row()]),
@@ -345,6 +423,7 @@ mod tests {
             Answer::Refused("no".to_owned()),
             Answer::Paths(paths()),
             Answer::Sanhosts(vec![sanhost()]),
+            Answer::SanVolume(Box::new(san_volume())),
         ];
         let mut lines = GOLDEN.split_inclusive('\n');
         for question in &questions {

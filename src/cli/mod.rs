@@ -13,6 +13,7 @@ mod properties;
 mod san;
 mod sanhosts;
 mod table;
+mod trace;
 mod trial;
 
 pub use adopt::AdoptArguments;
@@ -24,6 +25,7 @@ pub use portal_groups::PortalGroupsArguments;
 pub use properties::PropertiesArguments;
 pub use san::SanCommand;
 pub use sanhosts::SanhostsArguments;
+pub use trace::TraceArguments;
 pub use trial::TrialArguments;
 
 use std::net::SocketAddr;
@@ -78,6 +80,8 @@ pub enum Role {
     Paths(PathsArguments),
     /// Show the management addresses of the SANs, as the controller daemon of this machine or container sees them.
     Sanhosts(SanhostsArguments),
+    /// Show one volume from its mount on this node back to its SAN, and say at which hop it stops being right and what to do.
+    Trace(TraceArguments),
     /// Look at, change and check the config file under Eucalyptus' names for its settings.
     Properties(PropertiesArguments),
     /// Make a volume and mount it here, and the reverse, where no orchestrator does it: to try things out.
@@ -98,6 +102,8 @@ pub enum Command {
     Paths(PathsArguments),
     /// `sanpath sanhosts`.
     Sanhosts(SanhostsArguments),
+    /// `sanpath trace`.
+    Trace(TraceArguments),
     /// `sanpath properties …`.
     Properties(PropertiesArguments),
     /// `sanpath archives …`.
@@ -126,6 +132,7 @@ impl Role {
             Self::Doctor(asked) => Ok(Command::Doctor(asked)),
             Self::Paths(asked) => Ok(Command::Paths(asked)),
             Self::Sanhosts(asked) => Ok(Command::Sanhosts(asked)),
+            Self::Trace(asked) => Ok(Command::Trace(asked)),
             Self::Properties(asked) => Ok(Command::Properties(asked)),
             Self::Trial(asked) => Ok(Command::Trial(asked)),
             Self::Archives(asked) => Ok(Command::Archives(asked)),
@@ -253,6 +260,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(asked) => doctor::run(asked),
         Command::Paths(asked) => paths::run(&asked),
         Command::Sanhosts(asked) => sanhosts::run(&asked),
+        Command::Trace(asked) => trace::run(&asked),
         Command::Properties(asked) => properties::run(asked),
         Command::Archives(asked) => archives::run(&asked),
         Command::San(command) => san::run(command),

@@ -29,6 +29,7 @@ mod snapshot_list;
 mod snapshot_tests;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod validate;
 
 use std::collections::BTreeMap;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::controller_desk::ControllerDesk;
@@ -36,19 +37,29 @@ pub(super) async fn run(
     let host = Host::real(Path::new("/"));
     let live = Live::load(host.clone(), &plugin.config).context("--config")?;
     let fleet = Fleet::new(settings(&live.current(), &host));
+    let controller = Controller::new(fleet.clone(), BUDGET);
     let listener = socket::bind(plugin.endpoint.as_ref())?;
-    answer_operators(&host, &arguments.runtime_dir, &fleet, &stop);
+    let desk = ControllerDesk {
+        fleet: fleet.clone(),
+        controller: controller.clone(),
+        runtime: Handle::current(),
+    };
+    answer_operators(&host, &arguments.runtime_dir, desk, &stop);
     tokio::spawn(follow(live, host, fleet.clone(), stop.clone()));
     tracing::info!(endpoint = plugin.endpoint, "controller serves");
     let calls = Calls::default();
-    super::serve_metrics(plugin.metrics, &calls, FleetGauges(fleet.clone()), &stop).await?;
-    let controller = Controller::new(fleet, BUDGET);
+    super::serve_metrics(plugin.metrics, &calls, FleetGauges(fleet), &stop).await?;
     serve_controller(listener, identity, controller, calls, stop).await?;
     Ok(())
 }
 
 /// Serves the operator's socket beside the orchestrator's. Without it volumes are managed all the same, so what is wrong with it is told and no more.
-fn answer_operators(host: &Host, runtime_dir: &Path, fleet: &Fleet, stop: &CancellationToken) {
+fn answer_operators(
+    host: &Host,
+    runtime_dir: &Path,
+    desk: ControllerDesk,
+    stop: &CancellationToken,
+) {
     let path = admin::controller_socket(runtime_dir);
     let bound = host
         .ensure_directory(runtime_dir)
@@ -61,7 +72,7 @@ fn answer_operators(host: &Host, runtime_dir: &Path, fleet: &Fleet, stop: &Cance
             return;
         }
     };
-    let (desk, stop) = (Arc::new(ControllerDesk(fleet.clone())), stop.clone());
+    let (desk, stop) = (Arc::new(desk), stop.clone());
     tokio::spawn(async move {
         if let Err(error) = admin::serve(listener, desk, stop).await {
             tracing::error!(%error, "operators are not answered any more");

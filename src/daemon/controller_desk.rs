@@ -2,17 +2,29 @@
 
 use std::time::Duration;
 
-use crate::admin::{AddressRow, Answer, Desk, Question, SanhostRow};
-use crate::san::{AddressStanding, AddressState, Fleet, SanhostState};
-use crate::volume::SanName;
+use tokio::runtime::Handle;
+
+use crate::admin::{
+    AddressRow, Answer, Desk, ExportRow, Question, SanVolumeRow, SanhostRow, TroubleRow,
+};
+use crate::controller::{Controller, Grade, Trouble};
+use crate::fault::chain;
+use crate::san::{AddressStanding, AddressState, Checked, Exported, Fleet, SanhostState};
+use crate::volume::{SanName, VolumeId};
 
 /// The SANs behind the socket.
-pub(super) struct ControllerDesk(pub(super) Fleet);
+pub(super) struct ControllerDesk {
+    pub(super) fleet: Fleet,
+    pub(super) controller: Controller,
+    /// Where calls to SANs run; the socket's threads only wait for them.
+    pub(super) runtime: Handle,
+}
 
 impl Desk for ControllerDesk {
     fn answer(&self, question: Question) -> Answer {
         match question {
             Question::Sanhosts { partition } => self.sanhosts(partition.as_deref()),
+            Question::SanVolume { volume } => Answer::SanVolume(Box::new(self.san_volume(&volume))),
             Question::Volumes {}
             | Question::Paths { .. }
             | Question::Recover { .. }
@@ -26,7 +38,7 @@ impl Desk for ControllerDesk {
 
 impl ControllerDesk {
     fn sanhosts(&self, only: Option<&str>) -> Answer {
-        let all = self.0.sanhosts();
+        let all = self.fleet.sanhosts();
         if let Some(wanted) = only
             && !all.iter().any(|(name, _)| name.as_str() == wanted)
         {
@@ -39,6 +51,73 @@ impl ControllerDesk {
         let is_wanted =
             |(name, _): &&(SanName, SanhostState)| only.is_none_or(|it| it == name.as_str());
         Answer::Sanhosts(all.iter().filter(is_wanted).map(row).collect())
+    }
+
+    fn san_volume(&self, named: &str) -> SanVolumeRow {
+        let traced = self.runtime.block_on(self.controller.trace(named));
+        let id = VolumeId::find(named);
+        let blank = SanVolumeRow {
+            volume: named.to_owned(),
+            partition: id.map(|id| id.san.to_string()),
+            found: false,
+            name: None,
+            size_bytes: None,
+            exported_to: Vec::new(),
+            troubles: Vec::new(),
+            sanhost: None,
+            error: None,
+        };
+        let told = match traced {
+            Ok(Some((id, checked))) => volume_row(&id, checked, blank),
+            Ok(None) => blank,
+            Err(error) => SanVolumeRow {
+                error: Some(chain(&error)),
+                ..blank
+            },
+        };
+        SanVolumeRow {
+            sanhost: self.sanhost_of(told.partition.as_deref()),
+            ..told
+        }
+    }
+
+    /// The management addresses of this partition; of the only one when it is not known which.
+    fn sanhost_of(&self, partition: Option<&str>) -> Option<SanhostRow> {
+        let all = self.fleet.sanhosts();
+        match partition {
+            Some(partition) => all.iter().find(|(name, _)| name.as_str() == partition),
+            None => all.first().filter(|_| all.len() == 1),
+        }
+        .map(row)
+    }
+}
+
+fn volume_row(id: &VolumeId, checked: Checked, blank: SanVolumeRow) -> SanVolumeRow {
+    SanVolumeRow {
+        volume: id.to_string(),
+        partition: Some(id.san.to_string()),
+        found: true,
+        name: Some(checked.volume.name),
+        size_bytes: Some(checked.volume.size),
+        exported_to: checked.volume.exported_to.iter().map(export_row).collect(),
+        troubles: checked.troubles.into_iter().map(trouble_row).collect(),
+        ..blank
+    }
+}
+
+fn export_row(to: &Exported) -> ExportRow {
+    ExportRow {
+        node: to.node_name.clone(),
+        initiator: to.initiator.to_string(),
+        read_only: to.read_only,
+    }
+}
+
+fn trouble_row(trouble: Trouble) -> TroubleRow {
+    TroubleRow {
+        inaccessible: trouble.grade == Grade::Inaccessible,
+        reason: trouble.reason,
+        message: trouble.message,
     }
 }
 
@@ -91,7 +170,12 @@ mod tests {
         };
         let name = |name: &str| name.parse::<SanName>().unwrap();
         let all = [(name("a"), settings.clone()), (name("b"), settings)];
-        let desk = ControllerDesk(Fleet::new(all.into()));
+        let fleet = Fleet::new(all.into());
+        let desk = ControllerDesk {
+            controller: Controller::new(fleet.clone(), Duration::from_secs(1)),
+            fleet,
+            runtime: Handle::current(),
+        };
         let asked = |partition: Option<&str>| {
             let partition = partition.map(str::to_owned);
             desk.answer(Question::Sanhosts { partition })

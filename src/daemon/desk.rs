@@ -36,7 +36,7 @@ impl Desk for NodeDesk {
                 Err(error) => Answer::Refused(chain(&error)),
             },
             Question::Paths { volume, seen } => self.paths(volume.as_deref(), seen),
-            Question::Sanhosts { .. } => Answer::Refused(
+            Question::Sanhosts { .. } | Question::SanVolume { .. } => Answer::Refused(
                 "this is the node; ask the controller daemon, which manages the SANs".to_owned(),
             ),
             Question::Recover { volume } => {

@@ -40,12 +40,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             Role::Controller(arguments) => controller::run(&arguments, stop).await,
             Role::Node(arguments) => node::run(&arguments, stop).await,
             Role::San(arguments) => san::run(*arguments, stop).await,
-            Role::Doctor(_)
-            | Role::Paths(_)
-            | Role::Sanhosts(_)
-            | Role::Properties(_)
-            | Role::Trial(_)
-            | Role::Archives(_) => Err(anyhow::anyhow!("a command is no daemon")),
+            _ => Err(anyhow::anyhow!("a command is no daemon")),
         }
     });
     // Work that is stuck in the kernel has threads of its own; what it does is in the ledger.

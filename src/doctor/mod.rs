@@ -11,9 +11,13 @@ mod network;
 mod node;
 #[cfg(test)]
 mod tests;
+mod trace;
+mod trace_node;
 
 pub use controller::{ControllerSetup, examine_controller};
 pub use node::{NodeSetup, examine_node};
+pub use trace::{Hop, NodeSide, Side, State, Trace, trace};
+pub use trace_node::look_at_node;
 
 use serde::Serialize;
 

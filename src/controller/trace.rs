@@ -1,0 +1,66 @@
+//! One volume for an operator: found by whatever he has of it, and how its SAN says it stands.
+
+use super::list::ASKED;
+use super::{Controller, ControllerError, Volume};
+use crate::san::{Checked, San, SanError, SanVolume};
+use crate::volume::{SanName, VolumeId};
+
+impl Controller {
+    /// The volume of this id, WWID or name on its SAN, if a SAN of the config file has it.
+    ///
+    /// # Errors
+    /// As a SAN that may have it, or the way to it, failed.
+    pub async fn trace(&self, name: &str) -> Result<Option<(VolumeId, Checked)>, ControllerError> {
+        if let Some(id) = VolumeId::find(name) {
+            let san = self.san_of(&id)?;
+            let found = san.check_volume(&id.key, &id.wwid, self.until()).await;
+            let found = found.map_err(ControllerError::san(&id.san))?;
+            return Ok(found.map(|checked| (id, checked)));
+        }
+        for partition in self.fleet.names() {
+            let Some(san) = self.fleet.find(&partition) else {
+                continue;
+            };
+            let found = self.find_on(&san, name).await;
+            if let Some(volume) = found.map_err(ControllerError::san(&partition))? {
+                return self.checked(&san, &partition, volume).await.map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn find_on(&self, san: &San, name: &str) -> Result<Option<SanVolume>, SanError> {
+        let until = self.until();
+        if let Some(named) = san.find_named(name, until).await? {
+            return Ok(Some(named));
+        }
+        // Fits by far.
+        let asked = u32::try_from(ASKED).unwrap_or(u32::MAX);
+        let mut after = String::new();
+        loop {
+            let page = san.list_volumes(&after, asked, until).await?;
+            let last = page.volumes.last().map(|volume| volume.key.clone());
+            let mut volumes = page.volumes.into_iter();
+            if let Some(found) = volumes.find(|volume| volume.wwid.as_str() == name) {
+                return Ok(Some(found));
+            }
+            match last {
+                Some(last) if page.more => after = last,
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    async fn checked(
+        &self,
+        san: &San,
+        partition: &SanName,
+        volume: SanVolume,
+    ) -> Result<(VolumeId, Checked), ControllerError> {
+        let looked = san.check_volume(&volume.key, &volume.wwid, self.until());
+        let looked = looked.await.map_err(ControllerError::san(partition))?;
+        let troubles = looked.map(|it| it.troubles).unwrap_or_default();
+        let id = Volume::new(san, partition, volume.clone()).id;
+        Ok((id, Checked { volume, troubles }))
+    }
+}

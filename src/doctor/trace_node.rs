@@ -1,0 +1,70 @@
+//! What `sanpath trace` learns on a node: the daemon's word, and the two things that are seen without it.
+
+use std::path::Path;
+
+use super::trace::{NodeSide, Side};
+use crate::admin::{Answer, Question, VolumeRow};
+use crate::fabric::Wwid;
+use crate::fault::chain;
+use crate::host::Host;
+use crate::{iscsi, multipath};
+
+/// Asks the node's daemon, through `ask`, about the volume that the operator named.
+///
+/// # Errors
+/// Why nothing can be told: the daemon does not answer.
+pub fn look_at_node(
+    host: &Host,
+    root: &Path,
+    named: &str,
+    ask: impl Fn(&Question) -> Result<Answer, String>,
+) -> Side<NodeSide> {
+    let volume = match ask(&Question::Volumes {})? {
+        Answer::Volumes(rows) => rows.into_iter().find(|row| is_named(row, named)),
+        other => return Err(no_answer(other)),
+    };
+    let id = volume.as_ref().map_or(named, |row| &row.volume);
+    let wwid = id.rsplit(':').next();
+    let wwid = wwid.and_then(|text| text.parse::<Wwid>().ok());
+    let map = wwid.and_then(|wwid| multipath::find_map(host, &wwid).ok().flatten());
+    let paths = match &volume {
+        Some(row) => paths_of(&row.volume, ask)?,
+        None => None,
+    };
+    Ok(NodeSide {
+        volume,
+        paths,
+        initiator: match iscsi::find_initiator_name(host, root) {
+            Ok(name) => Some(name.to_string()),
+            Err(error) => {
+                tracing::debug!(reason = chain(&error), "no initiator name");
+                None
+            }
+        },
+        map: map.map(|map| map.name),
+    })
+}
+
+fn paths_of(
+    id: &str,
+    ask: impl Fn(&Question) -> Result<Answer, String>,
+) -> Result<Option<crate::admin::VolumePathsRow>, String> {
+    let volume = Some(id.to_owned());
+    match ask(&Question::Paths { volume, seen: None })? {
+        Answer::Paths(shown) => Ok(shown.volumes.into_iter().next()),
+        other => Err(no_answer(other)),
+    }
+}
+
+fn no_answer(answer: Answer) -> String {
+    match answer {
+        Answer::Refused(why) => why,
+        _ => "the daemon answered something else".to_owned(),
+    }
+}
+
+/// By its whole id, or by the SAN's key or the WWID in it.
+fn is_named(row: &VolumeRow, named: &str) -> bool {
+    let mut parts = row.volume.rsplit(':');
+    row.volume == named || parts.by_ref().take(2).any(|part| part == named)
+}
