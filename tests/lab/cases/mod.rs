@@ -47,6 +47,7 @@ mod san_snapshots;
 mod sanhost;
 mod snapshots;
 mod static_volumes;
+mod trace;
 mod trim;
 mod upgrades;
 
@@ -116,6 +117,7 @@ pub fn long() -> Vec<Case> {
         detach_attach_races::LONG,
         many_volumes::LONG,
         doctor::LONG,
+        trace::LONG,
         pile_up::LONG,
         quick_start::LONG,
         upgrades::LONG,
