@@ -363,7 +363,7 @@ async fn a_claim_is_confirmed_or_refused_with_the_reason() {
 #[tokio::test]
 async fn a_volume_is_traced_by_whatever_is_known_of_it() {
     let bench = Bench::new(&["cluster-a", "cluster-b"]).await;
-    made(&bench, "other", "cluster-a").await;
+    made(&bench, "other", "cluster-b").await;
     let volume = made(&bench, "v", "cluster-b").await;
     let (id, wwid) = (volume.id.to_string(), volume.id.wwid.to_string());
     for known in [id.as_str(), wwid.as_str(), "v"] {
@@ -374,7 +374,7 @@ async fn a_volume_is_traced_by_whatever_is_known_of_it() {
     }
     assert_eq!(bench.controller.trace("nobody").await.unwrap(), None);
     // The first SAN may have it: nothing is known without its word.
-    bench.sans[0].1.fall_silent();
+    bench.refuse("FindVolume", tonic::Code::PermissionDenied);
     assert!(bench.controller.trace("v").await.is_err());
     assert!(bench.controller.trace(&id).await.unwrap().is_some());
 }
