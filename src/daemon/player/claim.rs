@@ -135,11 +135,7 @@ impl Claim {
             _ => {
                 self.clear_lost_nodes(None).await;
                 self.delete().await;
-                owned.push(Owned {
-                    claim: self,
-                    seat: None,
-                    has_volume: false,
-                });
+                owned.push(Owned::without_its_volume(self));
                 return owned;
             }
         };
@@ -311,7 +307,8 @@ impl Claim {
                 .world
                 .sidecar("ControllerUnpublishVolume", Caller::Attacher, call)
                 .await;
-            if answer.is_ok() {
+            // What a former leader gives meanwhile, the attacher finds by ListVolumes and takes back again.
+            if answer.is_ok() && !self.world.outlast_former_leader().await {
                 self.world.net.wait_until_all_landed().await;
                 let (nodes, _) = self.world.on_san(&self.name).unwrap();
                 assert!(!nodes.contains(&host.id.name), "{} is kept", self.name);
@@ -422,6 +419,14 @@ impl Claim {
 }
 
 impl Owned {
+    /// Deleted; its snapshots may be left.
+    pub(super) fn without_its_volume(claim: Claim) -> Self {
+        Self {
+            has_volume: false,
+            ..Self::without_a_pod(claim)
+        }
+    }
+
     pub(super) fn without_a_pod(claim: Claim) -> Self {
         Self {
             claim,

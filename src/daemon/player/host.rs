@@ -17,11 +17,12 @@ use super::world::Refusals;
 use crate::attach::{Dirs, Engine};
 use crate::csi::{NodeService, TopologyKeys};
 use crate::fabric::{Iqn, Portal};
+use crate::fault::chain;
 use crate::host::fake::{FakeWorld, Fault, PortalState};
 use crate::inflight::Inflight;
 use crate::node::{Limits, Node, PathSettings};
 use crate::san::{Dice, PORTALS, TARGET};
-use crate::volume::NodeId;
+use crate::volume::{NodeId, VolumeId};
 
 const STATE: &str = "/var/lib/sanpath";
 /// After this an unused session may go.
@@ -124,6 +125,18 @@ impl Host {
             answer => answer
                 .map(Response::into_inner)
                 .map_err(|it| self.refusals.code_of(&it)),
+        }
+    }
+
+    /// `sanpath node release VOLUME --accept-data-loss`; refused while there is no reason for it.
+    pub(super) async fn release(&self, volume: &str) {
+        let node = self.plugin(|it| it.node.clone());
+        let volume = VolumeId::find(volume).unwrap();
+        let released = spawn_blocking(move || node.release(&volume, true).outcome);
+        // A plugin that is killed meanwhile takes its answer with it.
+        if let Ok(Err(error)) = released.await {
+            let told = format!("release: {}", chain(&error));
+            self.refusals.code_of(&Status::unknown(told));
         }
     }
 

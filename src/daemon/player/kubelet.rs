@@ -219,16 +219,28 @@ impl Seat {
             if self.pod != Belief::Nothing && self.unpublish().await.is_ok() {
                 self.pod = Belief::Nothing;
             }
-            if self.pod == Belief::Nothing
-                && self.device != Belief::Nothing
-                && self.unstage().await.is_ok()
-            {
-                self.device = Belief::Nothing;
+            if self.pod == Belief::Nothing && self.device != Belief::Nothing {
+                match self.unstage().await {
+                    Ok(_) => self.device = Belief::Nothing,
+                    Err(code) => self.give_up_if_lost(code).await,
+                }
             }
             if self.pod == Belief::Nothing && self.device == Belief::Nothing {
                 return;
             }
             self.host.rest(pauses.draw()).await;
+        }
+    }
+
+    /// The operator's part. A node that was taken for dead comes back to a sealed volume that it cannot reach any more: whether something is unwritten
+    /// under the mapping is not known, so the plugin keeps it until somebody gives it up.
+    async fn give_up_if_lost(&self, code: Code) {
+        let is_given = || {
+            let nodes = self.world.nodes_of(&self.place.wwid);
+            nodes.contains(&self.host.id.name)
+        };
+        if code == Code::FailedPrecondition && self.place.is_sealed && !is_given() {
+            self.host.release(&self.id).await;
         }
     }
 

@@ -130,6 +130,6 @@ impl Claim {
         }
         copy.clear_lost_nodes(None).await;
         copy.delete().await;
-        None
+        Some(Owned::without_its_volume(copy))
     }
 }

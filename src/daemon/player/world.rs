@@ -95,6 +95,8 @@ pub(super) struct World {
     dice: Mutex<Dice>,
     seats: Arc<Seats>,
     calm_at: Instant,
+    /// Until then a leader that was replaced and does not know it may go on with what it began.
+    former_until: Mutex<Instant>,
     tally: Mutex<Tally>,
     refusals: Refusals,
 }
@@ -123,6 +125,7 @@ impl World {
             dice: Mutex::new(dice),
             seats,
             calm_at,
+            former_until: Mutex::new(Instant::now()),
             tally: Mutex::default(),
             refusals: Refusals::default(),
         })
@@ -192,7 +195,20 @@ impl World {
         let before = std::mem::replace(&mut *lock(&self.leader), process(&self.net, seed));
         if self.throw(2) == 0 {
             before.net.kill_process();
+        } else {
+            *lock(&self.former_until) = Instant::now() + BUDGET;
         }
+    }
+
+    /// Waits until only one leads; whether that took time.
+    pub(super) async fn outlast_former_leader(&self) -> bool {
+        let until = *lock(&self.former_until);
+        let left = until.checked_duration_since(Instant::now());
+        if let Some(left) = left.filter(|left| !left.is_zero()) {
+            sleep(left).await;
+            return true;
+        }
+        false
     }
 
     /// What was refused last, and by whom: for a test that fails.
@@ -223,6 +239,14 @@ impl World {
         let nodes = found.exported_to.iter().map(|it| it.node_name.clone());
         let size = i64::try_from(found.size_bytes).unwrap();
         Some((nodes.collect(), size))
+    }
+
+    /// The nodes that the SAN gives this volume to.
+    pub(super) fn nodes_of(&self, wwid: &Wwid) -> Vec<String> {
+        let volumes = self.double.volumes().into_iter();
+        let its = volumes.filter(|it| it.wwid == wwid.as_str());
+        its.flat_map(|it| it.exported_to.into_iter().map(|to| to.node_name))
+            .collect()
     }
 
     pub(super) fn has_snapshot(&self, name: &str) -> bool {
