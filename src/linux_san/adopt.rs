@@ -10,7 +10,7 @@ use super::format::FormatError;
 use super::names::{Serial, VolumeKey};
 use super::pool::{Image, PoolError};
 use super::state::{Phase, State, VolumeRecord};
-use super::volumes::{VolumeError, VolumeView, check_words, unfinished_named, view};
+use super::volumes::{VolumeError, VolumeView, check_words};
 use crate::fabric::Wwid;
 use crate::fault::{Fault, Faulted};
 
@@ -109,12 +109,7 @@ impl Engine {
         if let Some(found) = self.find_adopted(wanted, &stray)? {
             return Ok(found);
         }
-        let cut_off = self
-            .state
-            .read(|state| unfinished_named(state, &wanted.name));
-        for key in cut_off {
-            self.finish_removal(&key)?;
-        }
+        self.clear_cut_off(&wanted.name)?;
         let size = self.pool.weigh(&stray)?;
         let (key, record) = self.state.change(|state| {
             let serial = serial.unwrap_or_else(Serial::random);
@@ -122,22 +117,9 @@ impl Engine {
         })?;
         let image = Image::of_volume(&key, &record);
         let stray = record.adopted.as_deref().unwrap_or_default();
-        if let Err(error) = self.pool.take(stray, &image) {
-            if !error.is_under_way() {
-                self.clear_failed(&key);
-            }
-            return Err(error.into());
-        }
-        self.state.change(|state| {
-            let made = state.volumes.get_mut(&key);
-            made.expect("only the call for this name removes it").phase = Phase::Ready;
-            Ok::<_, FormatError>(())
-        })?;
+        self.finish_making(&key, self.pool.take(stray, &image))?;
         tracing::info!(%key, size, object, "taken over as a volume");
-        let allocated = self.pool.allocated_of(&image.owner)?;
-        Ok(self
-            .state
-            .read(|state| view(state, &key, &record, allocated)))
+        Ok(self.view_made(&key, &record)?)
     }
 
     /// The volume that an earlier call made of this very thing.
@@ -157,11 +139,7 @@ impl Engine {
         if of_it.as_deref() == Some(stray) && found.metadata == wanted.metadata && same_wwid {
             return Ok(Some(found));
         }
-        Err(AdoptError::Volume(VolumeError::Taken {
-            name: found.name,
-            key: found.key,
-            size: found.size,
-        }))
+        Err(VolumeError::taken_by(found).into())
     }
 
     /// Gives the volume its notes, unless it has some.
@@ -169,11 +147,7 @@ impl Engine {
         let absent = || AdoptError::NoVolume(wanted.name.clone());
         let found = self.find_volume_named(&wanted.name)?.ok_or_else(absent)?;
         if wanted.wwid.as_ref().is_some_and(|wwid| *wwid != found.wwid) {
-            return Err(AdoptError::Volume(VolumeError::Taken {
-                name: found.name,
-                key: found.key,
-                size: found.size,
-            }));
+            return Err(VolumeError::taken_by(found).into());
         }
         if !found.metadata.is_empty() {
             return Ok(found);

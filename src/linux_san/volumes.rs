@@ -70,6 +70,17 @@ pub enum VolumeError {
     State(#[from] FormatError),
 }
 
+impl VolumeError {
+    /// The name is that of another volume.
+    pub(super) fn taken_by(found: VolumeView) -> Self {
+        Self::Taken {
+            name: found.name,
+            key: found.key,
+            size: found.size,
+        }
+    }
+}
+
 impl Faulted for VolumeError {
     fn fault(&self) -> Fault {
         match self {
@@ -172,38 +183,59 @@ impl Engine {
         }
         let source = self.prove_source(wanted)?;
         self.pool.check_room(wanted.size)?;
-        for cut_off in self
-            .state
-            .read(|state| unfinished_named(state, &wanted.name))
-        {
-            self.finish_removal(&cut_off)?;
-        }
+        self.clear_cut_off(&wanted.name)?;
         let (key, record) = self.state.change(|state| begin_making(state, wanted))?;
         let image = Image::of_volume(&key, &record);
         let made = match &source {
             Some(source) => self.pool.copy(source, &image),
             None => self.pool.create(&image),
         };
+        self.finish_making(&key, made)?;
+        tracing::info!(%key, size = record.size, source = ?record.source, "volume made");
+        self.view_made(&key, &record)
+    }
+
+    /// What is left of calls for this name that were cut off goes first.
+    pub(super) fn clear_cut_off(&self, name: &str) -> Result<(), VolumeError> {
+        for cut_off in self.state.read(|state| unfinished_named(state, name)) {
+            self.finish_removal(&cut_off)?;
+        }
+        Ok(())
+    }
+
+    /// The volume is ready if the pool made its image; what it could not make is cleared away.
+    pub(super) fn finish_making(
+        &self,
+        key: &VolumeKey,
+        made: Result<(), PoolError>,
+    ) -> Result<(), VolumeError> {
         if let Err(error) = made {
             if !error.is_under_way() {
-                self.clear_failed(&key);
+                self.clear_failed(key);
             }
             return Err(error.into());
         }
         self.state.change(|state| {
-            let made = state.volumes.get_mut(&key);
+            let made = state.volumes.get_mut(key);
             made.expect("only the call for this name removes it").phase = Phase::Ready;
             Ok::<_, FormatError>(())
         })?;
-        tracing::info!(%key, size = record.size, source = ?record.source, "volume made");
-        let allocated = self.pool.allocated_of(&image.owner)?;
-        Ok(self
-            .state
-            .read(|state| view(state, &key, &record, allocated)))
+        Ok(())
+    }
+
+    pub(super) fn view_made(
+        &self,
+        key: &VolumeKey,
+        record: &VolumeRecord,
+    ) -> Result<VolumeView, VolumeError> {
+        let owner = Image::of_volume(key, record).owner;
+        let allocated = self.pool.allocated_of(&owner)?;
+        let view = |state: &State| view(state, key, record, allocated);
+        Ok(self.state.read(view))
     }
 
     /// What is left of a volume that could not be made is not kept until somebody comes back for it: perhaps nobody does.
-    pub(super) fn clear_failed(&self, key: &VolumeKey) {
+    fn clear_failed(&self, key: &VolumeKey) {
         if let Err(error) = self.finish_removal(key) {
             tracing::warn!(%key, reason = crate::fault::chain(&error), "the remains of a volume stay until it is made again, or the next start");
         }
@@ -219,11 +251,7 @@ impl Engine {
         {
             return Ok(Some(found));
         }
-        Err(VolumeError::Taken {
-            name: found.name,
-            key: found.key,
-            size: found.size,
-        })
+        Err(VolumeError::taken_by(found))
     }
 
     /// The image that the volume is to be a copy of: there, and what it should be.
@@ -371,7 +399,7 @@ impl Engine {
     }
 }
 
-pub(super) fn unfinished_named(state: &State, name: &str) -> Vec<VolumeKey> {
+fn unfinished_named(state: &State, name: &str) -> Vec<VolumeKey> {
     let unfinished = |record: &VolumeRecord| record.phase != Phase::Ready && record.name == name;
     let found = state.volumes.iter().filter(|(_, r)| unfinished(r));
     found.map(|(key, _)| key.clone()).collect()
@@ -415,12 +443,7 @@ fn begin_removing(state: &mut State, key: &VolumeKey, wwid: &Wwid) -> Result<boo
     Ok(true)
 }
 
-pub(super) fn view(
-    state: &State,
-    key: &VolumeKey,
-    record: &VolumeRecord,
-    allocated: u64,
-) -> VolumeView {
+fn view(state: &State, key: &VolumeKey, record: &VolumeRecord, allocated: u64) -> VolumeView {
     let exports = state.exports_of(key);
     VolumeView {
         key: key.clone(),
