@@ -1,6 +1,6 @@
 //! `sanpath trace`: one volume from the pod back to the SAN, asked of the daemons that run here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use super::answer;
 use super::duration;
 use super::paths::Form;
 use super::table::table;
-use crate::admin::{Answer, Question, ask, controller_socket, node_socket};
-use crate::doctor::{Hop, NodeSide, Side, State, Trace, look_at_node, trace};
+use crate::admin::{Answer, Question, SanVolumeRow, ask, controller_socket, node_socket};
+use crate::doctor::{Hop, NodeSide, SOMETHING_ELSE, Side, State, Trace, look_at_node, trace};
 use crate::fault::chain;
 use crate::host::Host;
 
@@ -39,10 +39,16 @@ pub struct TraceArguments {
 /// # Errors
 /// When neither answers, or nobody reads.
 pub fn run(arguments: &TraceArguments) -> anyhow::Result<ExitCode> {
-    let node = node_side(arguments);
-    let id = node.as_ref().ok().and_then(|node| node.volume.as_ref());
-    let id = id.map_or(&arguments.volume, |row| &row.volume);
-    let san = san_side(arguments, id);
+    let mut node = node_side(arguments, &arguments.volume);
+    let known = node.as_ref().ok().and_then(|node| node.volume.as_ref());
+    let known = known.map(|row| row.volume.clone());
+    let san = san_side(arguments, known.as_ref().unwrap_or(&arguments.volume));
+    // Its name is the SAN's; a node knows it by its id.
+    if known.is_none()
+        && let Ok(row) = &san
+    {
+        node = node_side(arguments, &row.volume);
+    }
     if let (Err(node), Err(san)) = (&node, &san) {
         anyhow::bail!("nobody to ask: of the node: {node}; of the controller: {san}");
     }
@@ -59,24 +65,28 @@ pub fn run(arguments: &TraceArguments) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn node_side(arguments: &TraceArguments) -> Side<NodeSide> {
+fn node_side(arguments: &TraceArguments, volume: &str) -> Side<NodeSide> {
     let socket = node_socket(&arguments.runtime_dir);
-    let asked = |question: &Question| match ask(&socket, question, arguments.patience) {
-        Ok(answer) => Ok(answer),
-        Err(error) => Err(chain(&error)),
-    };
     let host = Host::real(&arguments.host_root);
-    look_at_node(&host, &arguments.host_root, &arguments.volume, asked)
+    look_at_node(&host, &arguments.host_root, volume, |question| {
+        asked(&socket, question, arguments.patience)
+    })
 }
 
-fn san_side(arguments: &TraceArguments, id: &str) -> Side<crate::admin::SanVolumeRow> {
+fn san_side(arguments: &TraceArguments, volume: &str) -> Side<SanVolumeRow> {
     let socket = controller_socket(&arguments.runtime_dir);
-    let volume = id.to_owned();
-    let question = Question::SanVolume { volume };
-    match ask(&socket, &question, arguments.patience) {
-        Ok(Answer::SanVolume(row)) => Ok(*row),
+    let volume = volume.to_owned();
+    match asked(&socket, &Question::SanVolume { volume }, arguments.patience)? {
+        Answer::SanVolume(row) => Ok(*row),
+        _ => Err(SOMETHING_ELSE.to_owned()),
+    }
+}
+
+/// A daemon's answer, or why there is none.
+fn asked(socket: &Path, question: &Question, patience: Duration) -> Side<Answer> {
+    match ask(socket, question, patience) {
         Ok(Answer::Refused(why)) => Err(why),
-        Ok(_) => Err("the daemon answered something else".to_owned()),
+        Ok(answer) => Ok(answer),
         Err(error) => Err(chain(&error)),
     }
 }

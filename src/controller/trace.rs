@@ -3,7 +3,7 @@
 use super::list::ASKED;
 use super::{Controller, ControllerError, Volume};
 use crate::san::{Checked, San, SanError, SanVolume};
-use crate::volume::{SanName, VolumeId};
+use crate::volume::VolumeId;
 
 impl Controller {
     /// The volume of this id, WWID or name on its SAN, if a SAN of the config file has it.
@@ -11,19 +11,27 @@ impl Controller {
     /// # Errors
     /// As a SAN that may have it, or the way to it, failed.
     pub async fn trace(&self, name: &str) -> Result<Option<(VolumeId, Checked)>, ControllerError> {
-        if let Some(id) = VolumeId::find(name) {
-            let san = self.san_of(&id)?;
-            let found = san.check_volume(&id.key, &id.wwid, self.until()).await;
-            let found = found.map_err(ControllerError::san(&id.san))?;
-            return Ok(found.map(|checked| (id, checked)));
-        }
+        let id = match VolumeId::find(name) {
+            Some(id) => Some(id),
+            None => self.find_called(name).await?,
+        };
+        let Some(id) = id else {
+            return Ok(None);
+        };
+        let san = self.san_of(&id)?;
+        let found = san.check_volume(&id.key, &id.wwid, self.until()).await;
+        let found = found.map_err(ControllerError::san(&id.san))?;
+        Ok(found.map(|checked| (id, checked)))
+    }
+
+    async fn find_called(&self, name: &str) -> Result<Option<VolumeId>, ControllerError> {
         for partition in self.fleet.names() {
             let Some(san) = self.fleet.find(&partition) else {
                 continue;
             };
             let found = self.find_on(&san, name).await;
             if let Some(volume) = found.map_err(ControllerError::san(&partition))? {
-                return self.checked(&san, &partition, volume).await.map(Some);
+                return Ok(Some(Volume::new(&san, &partition, volume).id));
             }
         }
         Ok(None)
@@ -49,18 +57,5 @@ impl Controller {
                 _ => return Ok(None),
             }
         }
-    }
-
-    async fn checked(
-        &self,
-        san: &San,
-        partition: &SanName,
-        volume: SanVolume,
-    ) -> Result<(VolumeId, Checked), ControllerError> {
-        let looked = san.check_volume(&volume.key, &volume.wwid, self.until());
-        let looked = looked.await.map_err(ControllerError::san(partition))?;
-        let troubles = looked.map(|it| it.troubles).unwrap_or_default();
-        let id = Volume::new(san, partition, volume.clone()).id;
-        Ok((id, Checked { volume, troubles }))
     }
 }

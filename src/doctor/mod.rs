@@ -17,7 +17,7 @@ mod trace_node;
 pub use controller::{ControllerSetup, examine_controller};
 pub use node::{NodeSetup, examine_node};
 pub use trace::{Hop, NodeSide, Side, State, Trace, trace};
-pub use trace_node::look_at_node;
+pub use trace_node::{SOMETHING_ELSE, look_at_node};
 
 use serde::Serialize;
 

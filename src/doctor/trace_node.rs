@@ -3,11 +3,14 @@
 use std::path::Path;
 
 use super::trace::{NodeSide, Side};
-use crate::admin::{Answer, Question, VolumeRow};
+use crate::admin::{Answer, Question, VolumePathsRow, VolumeRow};
 use crate::fabric::Wwid;
 use crate::fault::chain;
 use crate::host::Host;
 use crate::{iscsi, multipath};
+
+/// What is said of an answer to another question.
+pub const SOMETHING_ELSE: &str = "the daemon answered something else";
 
 /// Asks the node's daemon, through `ask`, about the volume that the operator named.
 ///
@@ -17,11 +20,11 @@ pub fn look_at_node(
     host: &Host,
     root: &Path,
     named: &str,
-    ask: impl Fn(&Question) -> Result<Answer, String>,
+    ask: impl Fn(&Question) -> Side<Answer>,
 ) -> Side<NodeSide> {
     let volume = match ask(&Question::Volumes {})? {
         Answer::Volumes(rows) => rows.into_iter().find(|row| is_named(row, named)),
-        other => return Err(no_answer(other)),
+        _ => return Err(SOMETHING_ELSE.to_owned()),
     };
     let id = volume.as_ref().map_or(named, |row| &row.volume);
     let wwid = id.rsplit(':').next();
@@ -45,26 +48,16 @@ pub fn look_at_node(
     })
 }
 
-fn paths_of(
-    id: &str,
-    ask: impl Fn(&Question) -> Result<Answer, String>,
-) -> Result<Option<crate::admin::VolumePathsRow>, String> {
+fn paths_of(id: &str, ask: impl Fn(&Question) -> Side<Answer>) -> Side<Option<VolumePathsRow>> {
     let volume = Some(id.to_owned());
     match ask(&Question::Paths { volume, seen: None })? {
         Answer::Paths(shown) => Ok(shown.volumes.into_iter().next()),
-        other => Err(no_answer(other)),
-    }
-}
-
-fn no_answer(answer: Answer) -> String {
-    match answer {
-        Answer::Refused(why) => why,
-        _ => "the daemon answered something else".to_owned(),
+        _ => Err(SOMETHING_ELSE.to_owned()),
     }
 }
 
 /// By its whole id, or by the SAN's key or the WWID in it.
 fn is_named(row: &VolumeRow, named: &str) -> bool {
-    let mut parts = row.volume.rsplit(':');
-    row.volume == named || parts.by_ref().take(2).any(|part| part == named)
+    let mut last = row.volume.rsplit(':').take(2);
+    row.volume == named || last.any(|part| part == named)
 }

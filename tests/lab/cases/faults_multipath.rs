@@ -425,7 +425,7 @@ fn wwids_file_cannot_be_written(lab: &mut Lab) -> Result<()> {
 }
 
 /// The folder of the volume's map in sysfs.
-fn map_of(volume: &Volume) -> Result<std::path::PathBuf> {
+pub(super) fn map_of(volume: &Volume) -> Result<std::path::PathBuf> {
     let uuid = format!("mpath-{}", volume.wwid());
     for entry in fs::read_dir("/sys/block")? {
         let device = entry?.path();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::faults_multipath::map_of;
 use crate::kit::case::{Case, Lab, SANPATH};
 use crate::kit::csi::{Access, Orchestrator, Volume, patiently};
 use crate::kit::paths;
@@ -34,6 +35,9 @@ fn trace(lab: &mut Lab) -> Result<()> {
     orchestrator.bring_up(&mut volume)?;
     let case = Traced { volume: &volume };
     case.is_well(lab)?;
+    let named = told(lab, "seen")?;
+    let is_mount = |hop: &Value| hop["hop"] == "mount" && hop["state"] == "good";
+    ensure!(named.hops.iter().any(is_mount), "by its name: {named:#?}");
 
     case.paths(lab, &stack, [&first, &second], &listed)?;
     case.management(lab, &stack)?;
@@ -108,12 +112,8 @@ impl Traced<'_> {
     }
 
     fn file_system(&self, lab: &Lab) -> Result<()> {
-        let map = fs::canonicalize(format!("/dev/mapper/{}", self.volume.wwid()))?;
-        let dm = map
-            .file_name()
-            .context("a map")?
-            .to_string_lossy()
-            .into_owned();
+        let map = map_of(self.volume)?;
+        let dm = map.file_name().context("a map")?;
         let trigger = PathBuf::from("/sys/fs/ext4")
             .join(dm)
             .join("trigger_fs_error");
@@ -132,9 +132,7 @@ impl Traced<'_> {
     }
 
     fn first_disk(&self) -> Result<String> {
-        let map = fs::canonicalize(format!("/dev/mapper/{}", self.volume.wwid()))?;
-        let dm = map.file_name().context("a map")?;
-        let slaves = PathBuf::from("/sys/block").join(dm).join("slaves");
+        let slaves = map_of(self.volume)?.join("slaves");
         let disk = fs::read_dir(slaves)?.next().context("no disk")??;
         Ok(disk.file_name().to_string_lossy().into_owned())
     }
