@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::error::ArchiveError;
 use super::manifest::Manifest;
 use super::names::{DELETED, MANIFESTS, SnapshotName};
-use super::store::{Objects, Put, StoreError};
+use super::store::{Objects, Put, StoreError, list_all};
 
 /// The manifest of `snapshot`; `None` when there is none, or when it is deleted.
 ///
@@ -78,7 +78,7 @@ pub fn remove_snapshot(objects: &dyn Objects, snapshot: &SnapshotName) -> Result
     let manifests = names_below(objects, &snapshot.folder())?;
     if is_new && manifests.is_empty() {
         // There was nothing to delete: the name stays free, unless somebody is carrying it here just now.
-        let pending = names_below(objects, &format!("{}/{snapshot}", super::names::PENDING))?;
+        let pending = names_below(objects, &snapshot.pending_folder())?;
         if pending.is_empty() {
             return objects.remove(&snapshot.deletion());
         }
@@ -128,8 +128,8 @@ pub(super) fn read_manifest(
 
 /// The names of all objects below a folder, sorted.
 pub(super) fn names_below(objects: &dyn Objects, folder: &str) -> Result<Vec<String>, StoreError> {
-    let mut names = Vec::new();
-    objects.list(folder, &mut |listed| names.push(listed.name))?;
+    let all = list_all(objects, folder)?.into_iter();
+    let mut names: Vec<_> = all.map(|listed| listed.name).collect();
     names.sort();
     Ok(names)
 }

@@ -8,7 +8,7 @@ use super::error::ArchiveError;
 use super::manifest::Manifest;
 use super::names::{CHUNKS, ChunkKey, DELETED, INTENTS, MANIFESTS, PENDING, SnapshotName};
 use super::open_archive::OpenArchive;
-use super::store::{Listed, Objects, StoreError, time_of};
+use super::store::{Objects, list_all, time_of};
 
 /// How long things are left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,24 +77,15 @@ impl Prune<'_> {
         modified + span < self.now
     }
 
-    fn listed(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
-        let mut all = Vec::new();
-        self.objects()
-            .list(folder, &mut |listed| all.push(listed))?;
-        Ok(all)
-    }
-
     /// Step 2.
     fn end_deletions(&mut self) -> Result<(), ArchiveError> {
-        for deletion in self.listed(DELETED)? {
-            let name = deletion.name.strip_prefix("deleted/").unwrap_or_default();
-            let Ok(snapshot) = name.parse::<SnapshotName>() else {
+        for deletion in list_all(self.objects(), DELETED)? {
+            let Some(snapshot) = SnapshotName::find_deleted(&deletion.name) else {
                 continue;
             };
             let manifests = names_below(self.objects(), &snapshot.folder())?;
             remove_manifests(self.objects(), manifests)?;
-            let pending = format!("{PENDING}/{snapshot}");
-            let is_quiet = names_below(self.objects(), &pending)?.is_empty();
+            let is_quiet = names_below(self.objects(), &snapshot.pending_folder())?.is_empty();
             if is_quiet && self.is_older(deletion.modified, self.patience.grace) {
                 self.objects().remove(&deletion.name)?;
                 self.pruned.deletions += 1;
@@ -105,7 +96,7 @@ impl Prune<'_> {
 
     /// Step 3. Since when nothing may have begun that is still under way.
     fn give_up_uploads(&mut self) -> Result<SystemTime, ArchiveError> {
-        for pending in self.listed(PENDING)? {
+        for pending in list_all(self.objects(), PENDING)? {
             let found = SnapshotName::find_below(PENDING, &pending.name);
             let Some((snapshot, writer)) = found else {
                 continue;
@@ -118,7 +109,7 @@ impl Prune<'_> {
             }
         }
         let mut horizon = self.now.checked_sub(self.patience.grace);
-        for intent in self.listed(INTENTS)? {
+        for intent in list_all(self.objects(), INTENTS)? {
             if self.is_older(intent.modified, self.patience.lease) {
                 self.objects().remove(&intent.name)?;
             } else {

@@ -196,9 +196,20 @@ impl SnapshotName {
         format!("{PENDING}/{self}/{writer}")
     }
 
+    /// Where its manifests are that are not proven yet.
+    pub(super) fn pending_folder(&self) -> String {
+        format!("{PENDING}/{self}")
+    }
+
     /// What says that it is to go.
     pub(super) fn deletion(&self) -> String {
         format!("{DELETED}/{self}")
+    }
+
+    /// The snapshot of which `name` says that it is to go.
+    pub(super) fn find_deleted(name: &str) -> Option<Self> {
+        let snapshot = name.strip_prefix(DELETED)?.strip_prefix('/')?;
+        snapshot.parse().ok()
     }
 
     /// Snapshot and writer of `ROOT/SNAPSHOT/WRITER`.

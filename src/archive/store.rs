@@ -175,6 +175,13 @@ pub fn find_archive(objects: &dyn Objects) -> Result<u64, StoreError> {
     }
 }
 
+/// Every object below a folder that is small enough to be held.
+pub(super) fn list_all(objects: &dyn Objects, folder: &str) -> Result<Vec<Listed>, StoreError> {
+    let mut all = Vec::new();
+    objects.list(folder, &mut |listed| all.push(listed))?;
+    Ok(all)
+}
+
 /// Nobody needs so long to read a clock.
 const CLOCK_LEFT: Duration = Duration::from_hours(1);
 
@@ -185,8 +192,7 @@ const CLOCK_LEFT: Duration = Duration::from_hours(1);
 pub(super) fn time_of(objects: &dyn Objects) -> Result<SystemTime, StoreError> {
     let name = format!("{CLOCK}/{}", Writer::random());
     objects.put(&name, Vec::new())?;
-    let mut all = Vec::new();
-    objects.list(CLOCK, &mut |listed| all.push(listed))?;
+    let all = list_all(objects, CLOCK)?;
     let now = all.iter().find(|listed| listed.name == name);
     let now = now.map(|listed| listed.modified);
     let now = now.ok_or_else(|| StoreError::Unreachable {
