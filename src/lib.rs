@@ -26,12 +26,14 @@
 //! csi -> controller, node: parses and answers; the workflow decides
 //! csi -> metrics: calls are counted where they come in
 //! csi -> fabric, inflight, volume: requests become nouns, and the work owns its volume while it runs
-//! controller -> san, archive: a volume is what the SAN holds; archives go through the archiver's client
+//! controller -> san, archiver: a volume is what the SAN holds; what an archive holds its archivers say
 //! controller -> config, fabric, inflight, volume: partitions and contexts
 //! node -> attach, filesystem, luks, mount: the order of steps from an export to a target path
 //! node -> config, fabric, flights, host, inflight, volume: settings, contexts and the seam that is handed down
-//! archive -> attach: the archiver is a node with an object store
-//! archive -> config, fabric, host, inflight, volume: settings, exports and the seam that is handed down
+//! archiver -> archive, attach: it is a node with an object store
+//! archiver -> archiver_wire, tls: both ends of its wire, and who is on the other one
+//! archiver -> config, fabric, host, inflight, volume: settings, exports and the seam that is handed down
+//! archive -> config, host: settings, and the seam that is handed down
 //! attach -> iscsi, multipath, scsi: sessions, maps and identity, one tool each
 //! attach -> fabric, flights, host, inflight: an export in, a verified map out; no CSI words
 //! san -> fabric, host, inflight, volume: exports out; families that run a program use the seam
@@ -49,6 +51,8 @@
 
 pub mod admin;
 pub mod archive;
+pub mod archiver;
+pub mod archiver_wire;
 pub mod attach;
 pub mod cli;
 pub mod config;

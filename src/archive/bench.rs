@@ -48,6 +48,7 @@ fn archived(host: &Host, objects: &dyn Objects, name: &str, source: &OpenImage) 
         notice: &|_| {},
     };
     let job = Job {
+        notes: std::collections::BTreeMap::new(),
         snapshot: name.parse().unwrap(),
         volume: None,
         cut_at: 0,

@@ -1,5 +1,7 @@
 //! What a snapshot consists of: lines of JSON in a Zstandard file, the last of them a seal over the others.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::names::{ChunkKey, Digest, SnapshotName, Writer};
@@ -57,6 +59,8 @@ pub struct About {
     pub chunk_bytes: u64,
     /// The snapshot whose chunks were taken over where the SAN said that nothing changed.
     pub base: Option<SnapshotName>,
+    /// What whoever archived it noted, for himself.
+    pub notes: BTreeMap<String, String>,
 }
 
 impl About {
@@ -107,6 +111,8 @@ struct Head {
     chunk_bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     base: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    notes: BTreeMap<String, String>,
 }
 
 /// Any line between: index, hash, writer, bytes of the object.
@@ -135,6 +141,7 @@ impl Manifest {
             size: about.size,
             chunk_bytes: about.chunk_bytes,
             base: about.base.as_ref().map(ToString::to_string),
+            notes: about.notes.clone(),
         };
         let mut text = serde_json::to_vec(&head)?;
         text.push(b'\n');
@@ -225,6 +232,7 @@ fn about(head: Head) -> Result<About, ManifestError> {
         size: head.size,
         chunk_bytes: head.chunk_bytes,
         base: head.base.map(name).transpose()?,
+        notes: head.notes,
     })
 }
 
@@ -262,6 +270,7 @@ mod tests {
                 size: (10 << 20) + 4096,
                 chunk_bytes: 1 << 20,
                 base: Some("monday".parse().unwrap()),
+                notes: BTreeMap::new(),
             },
             chunks: vec![
                 held(0, b"a", "0123456789abcdef0123456789abcdef", 700),
@@ -278,6 +287,18 @@ mod tests {
             Manifest::read(b"{\"format\":1,\"revoked\":true}\n").unwrap(),
             None
         );
+    }
+
+    #[test]
+    fn notes_are_read_as_they_were_written() {
+        let mut noted = golden();
+        noted.about.notes = [("csi/name".to_owned(), "\"s\"".to_owned())].into();
+        let made = noted.write().unwrap();
+        let text = zstd::stream::decode_all(made.as_slice()).unwrap();
+        let head = text.split(|byte| *byte == b'\n').next().unwrap();
+        let tail = br#","base":"monday","notes":{"csi/name":"\"s\""}}"#;
+        assert!(head.ends_with(tail), "{}", String::from_utf8_lossy(head));
+        assert_eq!(Manifest::read(&made).unwrap(), Some(noted));
     }
 
     #[test]

@@ -33,6 +33,7 @@ impl Objects for Watched<'_> {
 
 fn carry(objects: &dyn Objects, volume: &Volume) -> Uploaded {
     let job = Job {
+        notes: std::collections::BTreeMap::new(),
         snapshot: "a".parse().unwrap(),
         volume: None,
         cut_at: 0,

@@ -131,6 +131,7 @@ fn carry(archive: &OpenArchive<'_>, at: usize, base: Option<&str>) -> Result<(),
         },
     };
     let job = Job {
+        notes: std::collections::BTreeMap::new(),
         snapshot: snapshot.parse().unwrap(),
         volume: None,
         cut_at: 0,

@@ -74,6 +74,7 @@ fn a_volume_comes_back_from_a_bucket_and_leaves_nothing_in_it() {
     };
     let volume = volume();
     let job = Job {
+        notes: std::collections::BTreeMap::new(),
         // As a controller will name it.
         snapshot: "sps1:linux:cluster-a:0f".parse().unwrap(),
         volume: None,

@@ -14,6 +14,7 @@ fn name(text: &str) -> SnapshotName {
 
 fn whole(snapshot: &str, volume: &Volume) -> Job {
     Job {
+        notes: std::collections::BTreeMap::new(),
         snapshot: name(snapshot),
         volume: None,
         cut_at: 1_790_000_000,
@@ -88,6 +89,7 @@ fn an_empty_volume_is_a_manifest_and_no_chunk() {
     let memory = Memory::default();
     let volume = Volume::of("........");
     let job = Job {
+        notes: std::collections::BTreeMap::new(),
         runs: Runs::Allocated(Vec::new()),
         ..whole("empty", &volume)
     };
@@ -119,6 +121,7 @@ fn of_a_second_snapshot_only_changes_are_read_and_sent() {
         }
     };
     let job = Job {
+        notes: std::collections::BTreeMap::new(),
         runs: changed(&[(4 * SMALL + 5, 10)]),
         ..whole("tuesday", &volume)
     };
@@ -131,6 +134,7 @@ fn of_a_second_snapshot_only_changes_are_read_and_sent() {
     // Without its base all is read.
     remove_snapshot(&memory, &name("monday")).unwrap();
     let job = Job {
+        notes: std::collections::BTreeMap::new(),
         runs: changed(&[]),
         ..whole("wednesday", &volume)
     };
@@ -152,6 +156,7 @@ fn a_volume_that_grew_keeps_its_short_last_chunk_apart() {
     let volume = Volume::new(content.clone());
     let runs = [(6000, 3 * SMALL - 6000)].map(|(offset, length)| Run { offset, length });
     let job = Job {
+        notes: std::collections::BTreeMap::new(),
         runs: Runs::Changed {
             base: name("small"),
             runs: runs.to_vec(),

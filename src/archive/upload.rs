@@ -25,6 +25,8 @@ pub struct Job {
     pub volume: Option<String>,
     /// When it was cut, in seconds since 1970.
     pub cut_at: u64,
+    /// Kept with it.
+    pub notes: BTreeMap<String, String>,
     /// What is read of it.
     pub runs: Runs,
 }
@@ -120,6 +122,7 @@ fn carry<'a>(
         size: source.size(),
         chunk_bytes: archive.chunk_bytes,
         base: None,
+        notes: job.notes.clone(),
     };
     let (places, chunks) = match &job.runs {
         Runs::Allocated(runs) => (places_of(&about, runs), BTreeMap::new()),

@@ -359,6 +359,7 @@ impl Desk<'_> {
         let image = image.with_context(|| format!("{} cannot be opened", file.display()))?;
         let source = OpenImage::new(self.host, image, false)?;
         let job = Job {
+            notes: std::collections::BTreeMap::new(),
             snapshot: snapshot.clone(),
             volume: None,
             cut_at: seconds(self.host.wall_clock()),

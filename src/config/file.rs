@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Deserialize;
 
 use super::archive::{ArchiveForm, archive};
+use super::archiver::{ArchiverForm, archiver};
 use super::partition::{PartitionForm, partition};
 use super::{ArchiveName, Config};
 use crate::fabric::PathListError;
@@ -82,6 +83,19 @@ pub enum ConfigError {
     /// An archive's name.
     #[error("archives: {0}")]
     ArchiveName(String),
+    /// An archiver's name.
+    #[error("archivers: {0}")]
+    ArchiverName(String),
+    /// A field of an archiver.
+    #[error("archivers.{archiver}.{field}: {reason}")]
+    Archiver {
+        /// Where.
+        archiver: ArchiveName,
+        /// Which field.
+        field: &'static str,
+        /// What is wrong and how to mend it.
+        reason: String,
+    },
     /// A field of an archive.
     #[error("archives.{archive}.{field}: {reason}")]
     Archive {
@@ -101,6 +115,8 @@ struct FileForm {
     partitions: BTreeMap<String, PartitionForm>,
     #[serde(default)]
     archives: BTreeMap<String, ArchiveForm>,
+    #[serde(default)]
+    archivers: BTreeMap<String, ArchiverForm>,
 }
 
 /// What stands twice in a list and counts once.
@@ -170,9 +186,13 @@ pub fn read(text: &str) -> Result<Read, ConfigError> {
     }
     let archives = form.archives.iter();
     let archives: Result<_, _> = archives.map(|(name, form)| archive(name, form)).collect();
+    let known = partitions.keys().collect();
+    let archivers = form.archivers.iter();
+    let archivers = archivers.map(|(name, form)| archiver(name, form, &known));
     let config = Config {
-        partitions,
+        archivers: archivers.collect::<Result<_, _>>()?,
         archives: archives?,
+        partitions,
     };
     Ok(Read { config, remarks })
 }

@@ -1,9 +1,10 @@
-//! The one config file: partitions, each with the SAN that serves it and the paths that lead there; and archives.
+//! The one config file: partitions, each with the SAN that serves it and the paths that lead there; and archives, with those who fill them.
 //!
 //! Strict YAML under Eucalyptus' property names. [`parse`] turns text into values or says which field is wrong and how to mend it;
 //! [`Live`] keeps the last good file in force when an edit is bad, on a node over restarts too.
 
 mod archive;
+mod archiver;
 mod check;
 mod credentials;
 mod edit;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use archive::{Archive, ArchiveKind, ArchiveName, S3};
+pub use archiver::Archiver;
 pub use check::{ADDRESSES, Finding, Probed, check, probe};
 pub use credentials::{CredentialsError, S3Keys, read_chap, read_s3_keys, read_san_chap};
 pub use edit::{Change, Changed, EditError, Edited, edit};
@@ -42,6 +44,8 @@ pub struct Config {
     pub partitions: BTreeMap<SanName, Partition>,
     /// Object stores for snapshots, by name.
     pub archives: BTreeMap<ArchiveName, Archive>,
+    /// Who carries snapshots to archives and back, by name.
+    pub archivers: BTreeMap<ArchiveName, Archiver>,
 }
 
 /// One partition: nodes that share a SAN and the paths to it.

@@ -146,9 +146,11 @@ impl Reader<'_> {
         let mut found = Vec::new();
         let elements = text.trim();
         for element in elements.strip_suffix(',').unwrap_or(elements).split(',') {
-            let address = address(element.trim()).map_err(|reason| ConfigError::SanHost {
-                partition: self.name.clone(),
-                reason,
+            let address = address_of(element.trim(), LINUX_SAN_PORT).map_err(|reason| {
+                ConfigError::SanHost {
+                    partition: self.name.clone(),
+                    reason,
+                }
             })?;
             if found.contains(&address) {
                 self.repeated("sanhost", address);
@@ -280,14 +282,14 @@ fn check_decoration(name: &SanName, form: &PartitionForm) -> Result<(), ConfigEr
     Ok(())
 }
 
-fn address(text: &str) -> Result<String, String> {
+pub(super) fn address_of(text: &str, port: u16) -> Result<String, String> {
     let wrong = || format!("{text:?} is not an address; write HOST, HOST:PORT or [IPV6]:PORT");
     if let Ok(ip) = text.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
-        return Ok(std::net::SocketAddr::new(ip, LINUX_SAN_PORT).to_string());
+        return Ok(std::net::SocketAddr::new(ip, port).to_string());
     }
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) => (host, port.parse().map_err(|_| wrong())?),
-        None => (text, LINUX_SAN_PORT),
+        None => (text, port),
     };
     let is_name = |host: &str| {
         !host.is_empty()

@@ -157,12 +157,12 @@ impl Authority {
             Bearer::San(uuid) => params(&format!("SAN {uuid}"), now, until),
             Bearer::Caller(caller) => params(&caller.name, now, until),
         };
-        let (name, usage) = match bearer {
-            Bearer::San(uuid) => (san(*uuid)?, ExtendedKeyUsagePurpose::ServerAuth),
-            Bearer::Caller(caller) => (role(caller.role)?, ExtendedKeyUsagePurpose::ClientAuth),
+        let (name, usages) = match bearer {
+            Bearer::San(uuid) => (san(*uuid)?, vec![ExtendedKeyUsagePurpose::ServerAuth]),
+            Bearer::Caller(caller) => (role(caller.role)?, usages(caller.role)),
         };
         params.subject_alt_names = vec![name];
-        params.extended_key_usages = vec![usage];
+        params.extended_key_usages = usages;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
@@ -196,6 +196,17 @@ fn params(name: &str, now: SystemTime, until: SystemTime) -> CertificateParams {
 fn san(uuid: uuid::Uuid) -> Result<SanType, AuthorityError> {
     let name = names::san_name(uuid).try_into();
     name.map(SanType::DnsName).map_err(AuthorityError::Make)
+}
+
+/// An archiver is called as well.
+fn usages(role: Role) -> Vec<ExtendedKeyUsagePurpose> {
+    match role {
+        Role::Archiver => vec![
+            ExtendedKeyUsagePurpose::ClientAuth,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        ],
+        Role::Controller | Role::Operator => vec![ExtendedKeyUsagePurpose::ClientAuth],
+    }
 }
 
 fn role(role: Role) -> Result<SanType, AuthorityError> {

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::codegen::Service;
@@ -22,7 +23,7 @@ use uuid::Uuid;
 use super::names::NameError;
 use super::papers::{Papers, PapersError};
 use super::reason::Handshake;
-use super::verify;
+use super::verify::{self, Callee};
 
 /// What is said to the SAN as the name that was dialled; it means nothing to either side.
 const DIALLED_NAME: &str = "san.sanpath";
@@ -46,12 +47,10 @@ pub enum DialError {
     #[error("no connection")]
     Connect(#[source] io::Error),
     /// Anybody on the way could read and change what is asked.
-    #[error(
-        "{0} is not this machine, and nothing is sent to it in clear: set tls of the partition"
-    )]
+    #[error("{0} is not this machine, and nothing is sent to it in clear: set tls")]
     Clear(std::net::IpAddr),
     /// The other side's certificate, or what it says of ours; or it speaks in clear.
-    #[error("this is not the SAN")]
+    #[error("this is not the one that is meant")]
     Handshake(#[from] Handshake),
     /// Of the SAN.
     #[error("the SAN's certificate")]
@@ -86,21 +85,50 @@ pub async fn dial(
     let Some(papers) = papers else {
         return dial_in_clear(address, connected_by).await;
     };
-    let papers = papers.clone();
-    // It reads files.
-    let set = tokio::task::spawn_blocking(move || papers.current()).await;
-    let set = set??;
-    let config = verify::client_config(&set).map_err(DialError::SetUp)?;
-    let stream = connect(address, connected_by).await?;
-    let name = ServerName::try_from(DIALLED_NAME).map_err(io::Error::other);
-    let name = name.map_err(DialError::Connect)?;
-    let stream = TlsConnector::from(config).connect(name, stream).await;
-    let stream = stream.map_err(Handshake::from)?;
+    let stream = greet(address, papers, Callee::San, connected_by).await?;
     let san = verify::san(stream.get_ref().1.peer_certificates())?;
     Ok(Dialled {
         stream: Box::new(stream),
         san: Some(san),
     })
+}
+
+/// The same to an archiver.
+///
+/// # Errors
+/// See [`DialError`].
+pub async fn dial_archiver(
+    address: &str,
+    papers: Option<&Papers>,
+    connected_by: Instant,
+) -> Result<Dialled, DialError> {
+    let Some(papers) = papers else {
+        return dial_in_clear(address, connected_by).await;
+    };
+    let stream = greet(address, papers, Callee::Archiver, connected_by).await?;
+    Ok(Dialled {
+        stream: Box::new(stream),
+        san: None,
+    })
+}
+
+/// A connection whose other end has proven to be what is meant to be reached.
+async fn greet(
+    address: &str,
+    papers: &Papers,
+    callee: Callee,
+    connected_by: Instant,
+) -> Result<TlsStream<TcpStream>, DialError> {
+    let papers = papers.clone();
+    // It reads files.
+    let set = tokio::task::spawn_blocking(move || papers.current()).await;
+    let set = set??;
+    let config = verify::client_config(&set, callee).map_err(DialError::SetUp)?;
+    let stream = connect(address, connected_by).await?;
+    let name = ServerName::try_from(DIALLED_NAME).map_err(io::Error::other);
+    let name = name.map_err(DialError::Connect)?;
+    let stream = TlsConnector::from(config).connect(name, stream).await;
+    Ok(stream.map_err(Handshake::from)?)
 }
 
 async fn dial_in_clear(address: &str, connected_by: Instant) -> Result<Dialled, DialError> {

@@ -27,7 +27,7 @@ mod tests;
 mod verify;
 
 pub use authority::{Authority, AuthorityError, Lifetime, Made};
-pub use dial::{DialError, Dialled, dial};
+pub use dial::{DialError, Dialled, dial, dial_archiver};
 pub use listen::{Caught, guard};
 pub use names::{Bearer, Caller, NameError, Role};
 pub use papers::{

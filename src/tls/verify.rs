@@ -25,7 +25,7 @@ use tokio_rustls::rustls::{
 use uuid::Uuid;
 
 use super::PROTOCOL;
-use super::names::{Bearer, Caller, NameError, Statement};
+use super::names::{Bearer, Caller, NameError, Role, Statement};
 use super::papers::Set;
 
 /// How the SAN's side greets.
@@ -48,14 +48,22 @@ pub(super) fn server_config(set: &Set) -> Result<Arc<ServerConfig>, Error> {
     Ok(Arc::new(config))
 }
 
+/// Whom a caller means to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Callee {
+    San,
+    Archiver,
+}
+
 /// How the caller's side greets.
-pub(super) fn client_config(set: &Set) -> Result<Arc<ClientConfig>, Error> {
+pub(super) fn client_config(set: &Set, callee: Callee) -> Result<Arc<ClientConfig>, Error> {
     let builder =
         ClientConfig::builder_with_details(Arc::clone(&set.provider), Arc::clone(&set.clock));
     let mut config = builder
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(SansOnly {
+        .with_custom_certificate_verifier(Arc::new(CalleesOnly {
+            callee,
             roots: Arc::clone(&set.roots),
             provider: Arc::clone(&set.provider),
         }))
@@ -78,6 +86,14 @@ pub(super) fn san(chain: Option<&[CertificateDer<'_>]>) -> Result<Uuid, NameErro
     match bearer(chain)? {
         Bearer::San(uuid) => Ok(uuid),
         Bearer::Caller(_) => Err(NameError::Nobody),
+    }
+}
+
+/// That an archiver answered.
+fn archiver(chain: Option<&[CertificateDer<'_>]>) -> Result<(), NameError> {
+    match caller(chain)?.role {
+        Role::Archiver => Ok(()),
+        Role::Controller | Role::Operator => Err(NameError::Nobody),
     }
 }
 
@@ -154,12 +170,13 @@ impl ClientCertVerifier for CallersOnly {
 
 /// The name that was dialled is not looked at: addresses come and go. Which SAN it is, is compared by who dialled.
 #[derive(Debug)]
-struct SansOnly {
+struct CalleesOnly {
+    callee: Callee,
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for SansOnly {
+impl ServerCertVerifier for CalleesOnly {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -177,7 +194,12 @@ impl ServerCertVerifier for SansOnly {
             now,
             algorithms,
         )?;
-        san(Some(std::slice::from_ref(end_entity))).map_err(refused)?;
+        let chain = Some(std::slice::from_ref(end_entity));
+        match self.callee {
+            Callee::San => san(chain).map(drop),
+            Callee::Archiver => archiver(chain),
+        }
+        .map_err(refused)?;
         Ok(ServerCertVerified::assertion())
     }
 

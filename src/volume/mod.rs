@@ -24,7 +24,7 @@ pub use id::{Family, SanName, SanNameError, VolumeId};
 pub use mkfs::{MKFS_OPTIONS, MkfsOptionError, MkfsOptions};
 pub use node_id::{NodeId, NodeIdError};
 pub use size::{GRANULE, SizeError, SizeRange};
-pub use snapshot_id::{GroupId, SnapshotId};
+pub use snapshot_id::{AnySnapshotId, ArchivedId, GroupId, SnapshotId};
 
 /// The StorageClass parameter that says how long I/O waits while no path works (a [`crate::fabric::NoPathRetry`]), and the key in the volume context
 /// under which it reaches the node.

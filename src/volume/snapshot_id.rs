@@ -1,4 +1,4 @@
-//! The ids of a snapshot and of a group of them: which SAN, and which key there.
+//! The ids of a snapshot and of a group of them: which SAN, and which key there; or which archive, and which name there.
 
 use std::fmt;
 
@@ -29,6 +29,86 @@ pub struct GroupId {
     pub san: SanName,
     /// Ours, not the SAN's.
     pub key: String,
+}
+
+/// The id of a snapshot in an archive, `spa1:ARCHIVE:NAME`.
+///
+/// The name is what the archive knows it by; of one that a controller carried there it is `FAMILY:SAN:CSI-NAME`, so that every repeated call means the same
+/// object, whatever became of the SAN's own cut.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ArchivedId {
+    /// The archive's name in the config file.
+    pub archive: String,
+    /// The snapshot's name there.
+    pub name: String,
+}
+
+impl ArchivedId {
+    /// The id of the snapshot that is called `name` by the orchestrator; `None` when it would be too long, or `name` has characters that no archive's names have.
+    #[must_use]
+    pub fn new(archive: &str, family: Family, san: &SanName, name: &str) -> Option<Self> {
+        Self::find(&format!("spa1:{archive}:{}:{san}:{name}", family.as_str()))
+            .filter(|id| !id.name.ends_with(':'))
+    }
+
+    /// Reads an id that we issued, any version of it.
+    #[must_use]
+    pub fn find(text: &str) -> Option<Self> {
+        let (archive, name) = text.strip_prefix("spa1:")?.split_once(':')?;
+        let is_archive = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        let is_name = |b: u8| b.is_ascii_alphanumeric() || b"._:-".contains(&b);
+        let is_ours = text.len() <= MAX_BYTES
+            && !archive.is_empty()
+            && archive.bytes().all(is_archive)
+            && !name.is_empty()
+            && !name.starts_with('.')
+            && name.bytes().all(is_name);
+        is_ours.then(|| Self {
+            archive: archive.to_owned(),
+            name: name.to_owned(),
+        })
+    }
+
+    /// Where the SAN's own cut is, or was, and what the orchestrator calls it; `None` for what no controller carried there.
+    #[must_use]
+    pub fn on_san(&self) -> Option<(Family, SanName, &str)> {
+        let (family, rest) = self.name.split_once(':')?;
+        let (san, name) = rest.split_once(':')?;
+        Some((Family::find(family)?, san.parse().ok()?, name))
+    }
+}
+
+impl fmt::Display for ArchivedId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "spa1:{}:{}", self.archive, self.name)
+    }
+}
+
+/// The id of any snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AnySnapshotId {
+    /// One that is a SAN's alone.
+    OnSan(SnapshotId),
+    /// One that is, or is to be, in an archive.
+    Archived(ArchivedId),
+}
+
+impl AnySnapshotId {
+    /// Reads an id that we issued, any version of it.
+    #[must_use]
+    pub fn find(text: &str) -> Option<Self> {
+        let archived = ArchivedId::find(text).map(Self::Archived);
+        archived.or_else(|| SnapshotId::find(text).map(Self::OnSan))
+    }
+}
+
+impl fmt::Display for AnySnapshotId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OnSan(id) => id.fmt(out),
+            Self::Archived(id) => id.fmt(out),
+        }
+    }
 }
 
 impl SnapshotId {
@@ -103,6 +183,43 @@ mod tests {
         let group = GroupId::find(GOLDEN_GROUP).unwrap();
         assert_eq!(group.key, id.key);
         assert_eq!(group.to_string(), GOLDEN_GROUP);
+    }
+
+    #[test]
+    fn an_archived_id_of_version_1_is_read_for_ever() {
+        let golden = "spa1:away:linux:cluster-a:snapshot-1:2";
+        let id = ArchivedId::find(golden).unwrap();
+        let a: SanName = "cluster-a".parse().unwrap();
+        assert_eq!(id.to_string(), golden);
+        assert_eq!(
+            id.on_san(),
+            Some((Family::Linux, a.clone(), "snapshot-1:2"))
+        );
+        assert_eq!(
+            ArchivedId::new("away", Family::Linux, &a, "snapshot-1:2"),
+            Some(id)
+        );
+        assert_eq!(ArchivedId::find("spa1:away:monday").unwrap().on_san(), None);
+        for name in ["", "a/b", "a b", &"x".repeat(MAX_BYTES)] {
+            assert_eq!(
+                ArchivedId::new("away", Family::Linux, &a, name),
+                None,
+                "{name}"
+            );
+        }
+        for text in [
+            "spa1:away",
+            "spa1::monday",
+            "spa1:a_b:monday",
+            "spa1:a:.m",
+            "spa2:a:b",
+        ] {
+            assert_eq!(AnySnapshotId::find(text), None, "{text}");
+        }
+        assert!(matches!(
+            AnySnapshotId::find(GOLDEN),
+            Some(AnySnapshotId::OnSan(_))
+        ));
     }
 
     #[test]
