@@ -10,8 +10,8 @@ mod wire;
 pub use client::{AskError, ask};
 pub use server::{Desk, MODE, serve};
 pub use wire::{
-    AddressRow, Answer, ExportRow, PathShown, PathsShown, Question, SanVolumeRow, SanhostRow,
-    TroubleRow, VolumePathsRow, VolumeRow,
+    AddressRow, Answer, ExportRow, FailedPath, FailureRow, PathShown, PathsShown, Question,
+    SanVolumeRow, SanhostRow, TroubleRow, VolumePathsRow, VolumeRow,
 };
 
 use std::path::{Path, PathBuf};

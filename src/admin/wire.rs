@@ -25,6 +25,11 @@ pub enum Question {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         seen: Option<u64>,
     },
+    /// How the last call of a volume failed; asked of the node.
+    Failure {
+        /// Its id, its WWID or its name on the SAN.
+        volume: String,
+    },
     /// The management addresses of the SANs; asked of the controller.
     Sanhosts {
         /// Of this partition's SAN alone.
@@ -59,6 +64,8 @@ pub enum Answer {
     Volumes(Vec<VolumeRow>),
     /// The paths.
     Paths(PathsShown),
+    /// How the last call failed; nothing when it did not.
+    Failure(Option<FailureRow>),
     /// The management addresses.
     Sanhosts(Vec<SanhostRow>),
     /// A volume as its SAN has it.
@@ -151,6 +158,39 @@ pub struct PathShown {
     pub since: u64,
     /// What keeps it away, or is to be done.
     pub note: Option<String>,
+    /// What kind of hindrance that is, as far as it is known: `no answer`, `login refused`, `under way`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+}
+
+/// How the last call of a volume failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailureRow {
+    /// Its id.
+    pub volume: String,
+    /// The call, by CSI's name.
+    pub call: String,
+    /// How many seconds ago it ended.
+    pub age: u64,
+    /// Why, with all causes.
+    pub error: String,
+    /// The paths that it failed for.
+    pub paths: Vec<FailedPath>,
+}
+
+/// A path without which a call failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedPath {
+    /// `address:port`.
+    pub portal: String,
+    /// The interface that its session was to be bound to.
+    pub iface: Option<String>,
+    /// What kept it away.
+    pub why: String,
+    /// As in [`PathShown::cause`].
+    pub cause: Option<String>,
 }
 
 /// The management addresses of one SAN as an operator sees them.
@@ -346,6 +386,7 @@ mod tests {
                     errors: Some(0),
                     since: 90,
                     note: None,
+                    cause: None,
                 }],
             }],
         }
@@ -369,6 +410,33 @@ mod tests {
                 error_age: Some(1),
             }],
         }
+    }
+
+    /// A path that tells its cause, and the answer about a failure; both came after the others.
+    fn failure() -> [Answer; 3] {
+        let why = "authentication failed".to_owned();
+        let cause = Some("login refused".to_owned());
+        let mut shown = paths();
+        let path = &mut shown.volumes[0].paths[0];
+        (path.note, path.cause) = (Some(why.clone()), cause.clone());
+        let failed = FailedPath {
+            portal: "10.1.0.1:3260".to_owned(),
+            iface: None,
+            why: why.clone(),
+            cause,
+        };
+        let row = FailureRow {
+            volume: row().volume,
+            call: "NodeStageVolume".to_owned(),
+            age: 12,
+            error: why,
+            paths: vec![failed],
+        };
+        [
+            Answer::Paths(shown),
+            Answer::Failure(Some(row)),
+            Answer::Failure(None),
+        ]
     }
 
     fn san_volume() -> SanVolumeRow {
@@ -416,6 +484,7 @@ mod tests {
                 partition: Some("cluster-a".to_owned()),
             },
             Question::SanVolume { volume: volume() },
+            Question::Failure { volume: volume() },
         ];
         let answers = [
             Answer::Volumes(vec![row()]),
@@ -425,16 +494,17 @@ mod tests {
             Answer::Sanhosts(vec![sanhost()]),
             Answer::SanVolume(Box::new(san_volume())),
         ];
+        let answers = answers.into_iter().chain(failure());
         let mut lines = GOLDEN.split_inclusive('\n');
         for question in &questions {
             let golden = lines.next().unwrap();
             assert_eq!(question_line(question).unwrap(), golden);
             assert_eq!(parse_question(golden).unwrap(), *question);
         }
-        for answer in &answers {
+        for answer in answers {
             let golden = lines.next().unwrap();
-            assert_eq!(answer_line(answer).unwrap(), golden);
-            assert_eq!(parse_answer(golden).unwrap(), *answer);
+            assert_eq!(answer_line(&answer).unwrap(), golden);
+            assert_eq!(parse_answer(golden).unwrap(), answer);
         }
         assert_eq!(lines.next(), None);
     }

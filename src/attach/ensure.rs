@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use super::error::{AttachError, PathError};
+use super::error::{AttachError, Cause, PathError, Reason};
 use super::ledger::{Learned, Member, Record};
 use super::path::{PathOutcome, PathWork};
 use super::release::Care;
@@ -280,19 +280,27 @@ impl Path {
     }
 
     fn missing(&self, map: &MapDevice) -> Option<(WantedPath, String)> {
-        (!self.is_in(&map.members)).then(|| (self.path.clone(), self.reason()))
+        let told = || format!("{}: {}", self.path.nexus().place(), self.reason().words);
+        (!self.is_in(&map.members)).then(|| (self.path.clone(), told()))
     }
 
-    fn reason(&self) -> String {
-        let reason = match self.listener.look() {
-            Look::Flying => "still under way".to_owned(),
-            Look::Lost => "its thread was lost".to_owned(),
-            Look::Ended(outcome) => match &*outcome {
-                Ok(disk) => format!("{} left the map again", disk.name),
-                Err(error) => chain(error),
-            },
+    fn reason(&self) -> Reason {
+        let of = |cause, words: &str| Reason {
+            words: words.to_owned(),
+            cause,
         };
-        format!("{}: {reason}", self.path.nexus().place())
+        match self.listener.look() {
+            Look::Flying => of(Cause::UnderWay, "still under way"),
+            Look::Lost => of(Cause::Other, "its thread was lost"),
+            Look::Ended(outcome) => match &*outcome {
+                // The map was not waited for any more, or has lost it again.
+                Ok(disk) => of(
+                    Cause::UnderWay,
+                    &format!("{} left the map again", disk.name),
+                ),
+                Err(error) => Reason::from(error),
+            },
+        }
     }
 
     fn awaits_udev(&self) -> bool {
@@ -408,7 +416,9 @@ impl Gathering<'_> {
             wwid: self.want.export.wwid.clone(),
             verified: self.verified(&members),
             needed: self.want.min_paths.max(1),
-            reasons: missing().map(Path::reason).collect(),
+            missing: missing()
+                .map(|path| (path.path.clone(), path.reason()))
+                .collect(),
             fault: gravest(&faults),
             awaits_udev: missing().any(Path::awaits_udev),
         }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{ChapRefused, LedgerError};
-use crate::fabric::Wwid;
-use crate::fault::{Fault, Faulted};
+use crate::fabric::{WantedPath, Wwid};
+use crate::fault::{Fault, Faulted, chain};
 use crate::iscsi::{RecordError, SessionError};
 use crate::multipath::{ClaimError, DaemonError, QueueingError, RemoveMapError, RetryError};
 use crate::scsi::{IdentityError, RemoveDiskError, ScanError};
@@ -118,6 +118,54 @@ impl Faulted for PathError {
     }
 }
 
+/// What kept a path away, as far as it takes different hands to mend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Nobody answers at the portal.
+    NoAnswer,
+    /// The target and this node do not accept each other: CHAP.
+    Refused,
+    /// Nothing yet: it was still on its way.
+    UnderWay,
+    /// What the words say.
+    Other,
+}
+
+/// Why a path is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// For people.
+    pub words: String,
+    /// Its kind.
+    pub cause: Cause,
+}
+
+impl From<&PathError> for Reason {
+    fn from(error: &PathError) -> Self {
+        let cause = match error {
+            PathError::Session(SessionError::Dead { .. } | SessionError::Down { .. }) => {
+                Cause::NoAnswer
+            }
+            PathError::Session(SessionError::Denied { .. } | SessionError::Unproven { .. }) => {
+                Cause::Refused
+            }
+            PathError::UdevAtWork { .. } => Cause::UnderWay,
+            _ => Cause::Other,
+        };
+        Self {
+            words: chain(error),
+            cause,
+        }
+    }
+}
+
+fn missing_text(missing: &[(WantedPath, Reason)]) -> String {
+    let told = |(path, reason): &(WantedPath, Reason)| {
+        format!("{}: {}", path.nexus().place(), reason.words)
+    };
+    missing.iter().map(told).collect::<Vec<_>>().join("; ")
+}
+
 /// Why there is no verified map.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
@@ -169,7 +217,10 @@ pub enum AttachError {
     #[error(transparent)]
     Retry(#[from] RetryError),
     /// Too few paths.
-    #[error("{verified} of {needed} needed paths to {wwid}; {}", reasons.join("; "))]
+    #[error(
+        "{verified} of {needed} needed paths to {wwid}; {}",
+        missing_text(missing)
+    )]
     TooFew {
         /// Whose.
         wwid: Wwid,
@@ -177,8 +228,8 @@ pub enum AttachError {
         verified: usize,
         /// How many there must be.
         needed: usize,
-        /// Why each of the others is missing.
-        reasons: Vec<String>,
+        /// The others, and why each is missing.
+        missing: Vec<(WantedPath, Reason)>,
         /// The gravest of the reasons, as a class.
         fault: Fault,
         /// A verified disk waits for udev alone. Taking it away would only give udev more to do.
@@ -241,6 +292,18 @@ pub enum AttachError {
         #[source]
         source: Box<AttachError>,
     },
+}
+
+impl AttachError {
+    /// The paths that it failed for, and why each is missing.
+    #[must_use]
+    pub fn missing(&self) -> &[(WantedPath, Reason)] {
+        match self {
+            Self::TooFew { missing, .. } => missing,
+            Self::NotUndone { source, .. } => source.missing(),
+            _ => &[],
+        }
+    }
 }
 
 impl Faulted for AttachError {

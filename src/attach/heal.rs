@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::error::AttachError;
+use super::error::{AttachError, Reason};
 use super::ledger::Record;
 use super::observe::Machine;
 use super::pace::Healing;
@@ -373,7 +373,7 @@ impl Landing {
         let mut healing = self.engine.healing();
         let is_first = healing.learn(&self.key, &self.path, outcome, now);
         if let Err(error) = outcome {
-            healing.note_why(&self.key, &self.path, chain(error));
+            healing.note_why(&self.key, &self.path, Reason::from(error));
         }
         drop(healing);
         let (key, portal) = (&self.key, self.path.portal);

@@ -39,7 +39,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use detach::Outcome;
-pub use error::{AttachError, DetachError, PathError};
+pub use error::{AttachError, Cause, DetachError, PathError, Reason};
 pub use heal::Healed;
 pub use ledger::{Learned, LedgerError, Member, Record};
 pub use outage::Standing;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::error::PathError;
+use super::error::{PathError, Reason};
 use super::observe::States;
 use super::path::PathOutcome;
 use crate::deadline::Moment;
@@ -33,7 +33,7 @@ pub(super) struct Healing {
     /// Work that is under way.
     flying: BTreeSet<(String, WantedPath)>,
     /// Why the last attempt failed.
-    why: BTreeMap<(String, WantedPath), String>,
+    why: BTreeMap<(String, WantedPath), Reason>,
     /// What each path was at the last look.
     pub(super) states: States,
     /// What was told of each volume and still holds.
@@ -109,11 +109,11 @@ impl Healing {
     }
 
     /// Why the last attempt failed, if it did.
-    pub(super) fn why(&self, key: &str, path: &WantedPath) -> Option<String> {
+    pub(super) fn why(&self, key: &str, path: &WantedPath) -> Option<Reason> {
         self.why.get(&(key.to_owned(), path.clone())).cloned()
     }
 
-    pub(super) fn note_why(&mut self, key: &str, path: &WantedPath, why: String) {
+    pub(super) fn note_why(&mut self, key: &str, path: &WantedPath, why: Reason) {
         self.why.insert((key.to_owned(), path.clone()), why);
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Engine;
-use super::error::AttachError;
+use super::error::{AttachError, Reason};
 use super::ledger::Record;
 use super::observe::Machine;
 use crate::fabric::{LeftOut, WantedPath};
@@ -38,7 +38,7 @@ pub struct PathRow {
     /// How long it is so, as far as this process has seen.
     pub since: Duration,
     /// Why it is not there, by the last attempt.
-    pub why: Option<String>,
+    pub why: Option<Reason>,
 }
 
 /// The paths of one volume.

@@ -154,6 +154,7 @@ mod tests {
             errors: Some(3),
             since: 65,
             note: None,
+            cause: None,
         }
     }
 

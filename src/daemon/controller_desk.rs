@@ -27,6 +27,7 @@ impl Desk for ControllerDesk {
             Question::SanVolume { volume } => Answer::SanVolume(Box::new(self.san_volume(&volume))),
             Question::Volumes {}
             | Question::Paths { .. }
+            | Question::Failure { .. }
             | Question::Recover { .. }
             | Question::Release { .. } => Answer::Refused(
                 "this is the controller; ask the node daemon of the machine that has the volume"

@@ -3,15 +3,19 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use crate::admin::{Answer, Desk, PathShown, PathsShown, Question, VolumePathsRow, VolumeRow};
-use crate::attach::PathRow;
-use crate::fabric::{LeftOut, Why};
+use crate::admin::{
+    Answer, Desk, FailedPath, FailureRow, PathShown, PathsShown, Question, VolumePathsRow,
+    VolumeRow,
+};
+use crate::attach::{Cause, PathRow, Reason};
+use crate::fabric::{LeftOut, WantedPath, Why};
 use crate::fault::chain;
 use crate::host::Host;
 use crate::inflight::Inflight;
 use crate::iscsi::SessionState;
 use crate::node::{
-    Advice, Counted, GivenUp, Health, Node, NodeError, Recovered, Surroundings, VolumePaths,
+    Advice, Counted, Failure, GivenUp, Health, Node, NodeError, Recovered, Surroundings,
+    VolumePaths,
 };
 use crate::volume::VolumeId;
 
@@ -36,6 +40,10 @@ impl Desk for NodeDesk {
                 Err(error) => Answer::Refused(chain(&error)),
             },
             Question::Paths { volume, seen } => self.paths(volume.as_deref(), seen),
+            Question::Failure { volume } => {
+                let failure = self.node.failure(&volume);
+                Answer::Failure(failure.map(|failure| self.failure_row(failure)))
+            }
             Question::Sanhosts { .. } | Question::SanVolume { .. } => Answer::Refused(
                 "this is the node; ask the controller daemon, which manages the SANs".to_owned(),
             ),
@@ -70,6 +78,22 @@ impl NodeDesk {
                 Err(error) => return Answer::Refused(chain(&error)),
             }
             self.host.wait_for_event(LOOK_AGAIN);
+        }
+    }
+
+    fn failure_row(&self, failure: Failure) -> FailureRow {
+        let path = |(path, reason): (WantedPath, Reason)| FailedPath {
+            portal: path.portal.to_string(),
+            iface: path.iface.as_ref().map(ToString::to_string),
+            cause: cause_word(reason.cause),
+            why: reason.words,
+        };
+        FailureRow {
+            volume: failure.volume.to_string(),
+            call: failure.call.to_owned(),
+            age: self.host.now().since(failure.at).as_secs(),
+            error: failure.error,
+            paths: failure.paths.into_iter().map(path).collect(),
         }
     }
 
@@ -224,10 +248,21 @@ fn path_shown(row: &PathRow, element: Option<String>) -> PathShown {
         errors: row.errors,
         since: row.since.as_secs(),
         note: match row.listed {
-            true => row.why.clone(),
+            true => row.why.as_ref().map(|why| why.words.clone()),
             false => Some(leaves.to_owned()),
         },
+        cause: row.why.as_ref().and_then(|why| cause_word(why.cause)),
     }
+}
+
+fn cause_word(cause: Cause) -> Option<String> {
+    match cause {
+        Cause::NoAnswer => Some("no answer"),
+        Cause::Refused => Some("login refused"),
+        Cause::UnderWay => Some("under way"),
+        Cause::Other => None,
+    }
+    .map(str::to_owned)
 }
 
 /// An element that cannot be had.
@@ -251,6 +286,7 @@ fn left_out_shown(left_out: &LeftOut) -> PathShown {
         errors: None,
         since: 0,
         note: Some(left_out.why.to_string()),
+        cause: None,
     }
 }
 

@@ -8,7 +8,10 @@ mod tests;
 
 use serde::Serialize;
 
-use crate::admin::{AddressRow, PathShown, SanVolumeRow, SanhostRow, VolumePathsRow, VolumeRow};
+use crate::admin::{
+    AddressRow, FailedPath, FailureRow, PathShown, SanVolumeRow, SanhostRow, VolumePathsRow,
+    VolumeRow,
+};
 
 /// The form of [`Trace`] as JSON.
 const VERSION: u32 = 1;
@@ -65,6 +68,15 @@ pub struct NodeSide {
     pub initiator: Option<String>,
     /// The dm name of a map with the volume's WWID, known to the daemon or not.
     pub map: Option<String>,
+    /// How the orchestrator's last call for it failed.
+    pub failure: Option<FailureRow>,
+}
+
+impl NodeSide {
+    fn id(&self) -> Option<&String> {
+        let failed = || self.failure.as_ref().map(|row| &row.volume);
+        self.volume.as_ref().map(|row| &row.volume).or_else(failed)
+    }
 }
 
 /// A half of the way: what was answered, or why nothing was.
@@ -85,8 +97,7 @@ pub fn trace(asked: &str, node: &Side<NodeSide>, san: &Side<SanVolumeRow>) -> Tr
             "run it where the controller daemon runs, too",
         )),
     }
-    let id = node.as_ref().ok().and_then(|node| node.volume.as_ref());
-    let id = id.map(|row| &row.volume);
+    let id = node.as_ref().ok().and_then(NodeSide::id);
     let id = id.or_else(|| san.as_ref().ok().map(|row| &row.volume));
     Trace {
         version: VERSION,
@@ -124,14 +135,75 @@ fn unknown(name: &str, why: &str, fix: &str) -> Hop {
 }
 
 fn node_hops(node: &NodeSide) -> Vec<Hop> {
+    let failure = node.failure.as_ref();
     let Some(volume) = &node.volume else {
-        return vec![not_here(node)];
+        return match failure {
+            Some(failure) if node.map.is_none() => failed_hops(failure),
+            _ => vec![not_here(node)],
+        };
     };
-    let mut hops = vec![mount(volume), file_system(volume)];
+    let mut hops = vec![mount(volume, failure), file_system(volume)];
     hops.push(map(volume, node.map.as_ref()));
     let paths = node.paths.iter().flat_map(|it| &it.paths);
-    hops.extend(paths.map(path));
+    let failed = failure.map_or(&[][..], |failure| &failure.paths);
+    hops.extend(paths.map(|row| path(row, failed)));
     hops
+}
+
+/// A call that failed for good left nothing here; all that is known is why.
+fn failed_hops(failure: &FailureRow) -> Vec<Hop> {
+    let fix = match failure.paths.is_empty() {
+        true => {
+            "mend what it says; the kubelet repeats the call, and the plugin's log has each try"
+        }
+        false => "bring the paths below back; the kubelet repeats the call",
+    };
+    let mount = hop("mount", State::Broken, words(failure), Some(fix.to_owned()));
+    let paths = failure.paths.iter().map(failed_path);
+    std::iter::once(mount).chain(paths).collect()
+}
+
+fn words(failure: &FailureRow) -> String {
+    // Of a failure for want of paths, they tell.
+    let why = match failure.paths.is_empty() {
+        true => failure.error.clone(),
+        false => "paths are missing".to_owned(),
+    };
+    format!("{} failed {} s ago: {why}", failure.call, failure.age)
+}
+
+fn failed_path(row: &FailedPath) -> Hop {
+    let iface = row.iface.as_ref();
+    let iface = iface.map_or_else(String::new, |it| format!(" over {it}"));
+    let cause = row.cause.as_deref();
+    let state = match cause {
+        Some("under way") => State::Unknown,
+        _ => State::Broken,
+    };
+    let kind = cause.map_or_else(String::new, |it| format!("{it}: "));
+    let found = format!("{kind}{}", row.why);
+    let fix = cause_fix(cause, &row.portal);
+    let fix = fix.unwrap_or_else(|| format!("see the way to {} and the SAN there", row.portal));
+    hop(
+        &format!("path {}{iface}", row.portal),
+        state,
+        found,
+        Some(fix),
+    )
+}
+
+/// What helps against one kind of hindrance.
+fn cause_fix(cause: Option<&str>, portal: &str) -> Option<String> {
+    match cause? {
+        "no answer" => Some(format!(
+            "bring the portal {portal} back, or the way to it: `ping` it from this node over that interface; the plugin tries again by itself"
+        )),
+        "login refused" => Some(
+            "give both the same CHAP secret: the partition's credentials here (docs/sessions.md), and what the SAN has for this node's initiator; no login is tried with a secret that was refused before some minutes are over".to_owned(),
+        ),
+        "under way" => Some("it was not waited for: the others tell".to_owned()),
+        _ => None,
+    }
 }
 
 fn not_here(node: &NodeSide) -> Hop {
@@ -153,7 +225,18 @@ fn not_here(node: &NodeSide) -> Hop {
     }
 }
 
-fn mount(row: &VolumeRow) -> Hop {
+/// With how the last call failed, where that is why it is not as it should be.
+fn mount(row: &VolumeRow, failure: Option<&FailureRow>) -> Hop {
+    let mut hop = stage(row);
+    if let Some(failure) = failure
+        && hop.state == State::Broken
+    {
+        hop.found = format!("{}; {}", hop.found, words(failure));
+    }
+    hop
+}
+
+fn stage(row: &VolumeRow) -> Hop {
     const HOP: &str = "mount";
     let fix = |text: &str| Some(text.to_owned());
     match row.stage.as_str() {
@@ -239,7 +322,15 @@ fn map(row: &VolumeRow, seen: Option<&String>) -> Hop {
     hop(HOP, state, found, Some(fix.to_owned()))
 }
 
-fn path(row: &PathShown) -> Hop {
+/// Of a volume whose stage goes on, the last try knows why a path is missing when nobody else has tried it.
+fn path(row: &PathShown, failed: &[FailedPath]) -> Hop {
+    let is_it = |it: &&FailedPath| row.portal.as_ref() == Some(&it.portal) && row.iface == it.iface;
+    let failed = failed.iter().find(is_it).filter(|_| row.note.is_none());
+    let note = row.note.as_ref().or(failed.map(|it| &it.why));
+    let cause = row
+        .cause
+        .as_ref()
+        .or(failed.and_then(|it| it.cause.as_ref()));
     let name = row.element.as_ref().or(row.portal.as_ref());
     let name = format!("path {}", name.map_or("?", String::as_str));
     let parts = [
@@ -248,7 +339,7 @@ fn path(row: &PathShown) -> Hop {
         row.session.as_ref().map(|it| format!("session {it}")),
         row.disk.clone(),
         row.checker.as_ref().map(|it| format!("checker {it}")),
-        row.note.clone(),
+        note.cloned(),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     let found = format!("{}: {}", row.state, parts.join(", "));
@@ -257,11 +348,20 @@ fn path(row: &PathShown) -> Hop {
         "not known" => State::Unknown,
         _ => State::Broken,
     };
-    hop(&name, state, found, Some(path_fix(row)))
+    hop(
+        &name,
+        state,
+        found,
+        Some(path_fix(row, cause.map(String::as_str))),
+    )
 }
 
-fn path_fix(row: &PathShown) -> String {
+fn path_fix(row: &PathShown, cause: Option<&str>) -> String {
     let portal = row.portal.as_deref().unwrap_or("the address");
+    let has_session = row.session.as_deref() == Some("logged in");
+    if let Some(fix) = cause_fix(cause.filter(|_| !has_session), portal) {
+        return fix;
+    }
     match row.state.as_str() {
         "disabled" => "mend the partition's ncpaths or the node's STORAGE_INTERFACES; `sanpath doctor node` shows both".to_owned(),
         "needs re-attach" => "the volume was published without this address: stop and start its pod, or take the element out of ncpaths".to_owned(),
@@ -314,7 +414,8 @@ fn export(row: &SanVolumeRow, node: Option<&NodeSide>) -> Hop {
         true => "given to no node".to_owned(),
         false => format!("given to {}", given.join(", ")),
     };
-    let here = node.filter(|node| node.volume.is_some() || node.map.is_some());
+    let is_here = |node: &&NodeSide| node.id().is_some() || node.map.is_some();
+    let here = node.filter(is_here);
     let initiator = here.and_then(|node| node.initiator.as_ref());
     let is_given = |name: &String| row.exported_to.iter().any(|to| to.initiator == *name);
     match initiator {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::trace::{NodeSide, Side};
-use crate::admin::{Answer, Question, VolumePathsRow, VolumeRow};
+use crate::admin::{Answer, FailureRow, Question, VolumePathsRow, VolumeRow};
 use crate::fabric::Wwid;
 use crate::fault::chain;
 use crate::host::Host;
@@ -26,7 +26,10 @@ pub fn look_at_node(
         Answer::Volumes(rows) => rows.into_iter().find(|row| is_named(row, named)),
         _ => return Err(SOMETHING_ELSE.to_owned()),
     };
-    let id = volume.as_ref().map_or(named, |row| &row.volume);
+    let failure = failure_of(volume.as_ref().map_or(named, |row| &row.volume), &ask);
+    let failed = failure.as_ref().map(|row| &*row.volume);
+    let id = volume.as_ref().map(|row| &*row.volume).or(failed);
+    let id = id.unwrap_or(named);
     let wwid = id.rsplit(':').next();
     let wwid = wwid.and_then(|text| text.parse::<Wwid>().ok());
     let map = wwid.and_then(|wwid| multipath::find_map(host, &wwid).ok().flatten());
@@ -45,7 +48,17 @@ pub fn look_at_node(
             }
         },
         map: map.map(|map| map.name),
+        failure,
     })
+}
+
+/// A daemon of an earlier version does not know the question; what it answered to the others is told all the same.
+fn failure_of(named: &str, ask: impl Fn(&Question) -> Side<Answer>) -> Option<FailureRow> {
+    let volume = named.to_owned();
+    match ask(&Question::Failure { volume }) {
+        Ok(Answer::Failure(row)) => row,
+        _ => None,
+    }
 }
 
 fn paths_of(id: &str, ask: impl Fn(&Question) -> Side<Answer>) -> Side<Option<VolumePathsRow>> {

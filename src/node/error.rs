@@ -4,7 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::attach::{AttachError, DetachError, LedgerError, Unwritten};
+use crate::attach::{AttachError, DetachError, LedgerError, Reason, Unwritten};
+use crate::fabric::WantedPath;
 use crate::fault::{Fault, Faulted};
 use crate::filesystem::{CheckError, GrowError, MakeError, ProbeError, TrimError, TwinError};
 use crate::luks::LuksError;
@@ -354,6 +355,19 @@ pub enum NodeError {
 impl From<TableError> for NodeError {
     fn from(error: TableError) -> Self {
         Self::Mount(error.into())
+    }
+}
+
+impl NodeError {
+    /// The paths that it failed for, and why each is missing; none when it failed for something else.
+    #[must_use]
+    pub fn missing(&self) -> &[(WantedPath, Reason)] {
+        match self {
+            Self::Attach(error) => error.missing(),
+            Self::Unfinished(_, source) | Self::LeftBehind { source, .. } => source.missing(),
+            Self::Joined(error) => error.missing(),
+            _ => &[],
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod encrypted;
 mod encrypted_tests;
 mod error;
 mod expand;
+mod failures;
 mod health;
 mod intent;
 mod outage;
@@ -59,6 +60,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use error::NodeError;
+pub use failures::Failure;
 pub use health::{Adverse, Condition, Grade, Health, Stage};
 pub use intent::{Formatting, Intent, TargetMode};
 pub use outage::GivenUp;
@@ -262,6 +264,7 @@ pub struct Node {
     readings: Arc<stats::Readings>,
     looks: Arc<health::Looks>,
     unmounts: Arc<unmount::Unmounts>,
+    failures: Arc<failures::Failures>,
 }
 
 /// What a call came to, and what it cost.
@@ -287,6 +290,7 @@ impl Node {
             readings: Arc::default(),
             looks: Arc::default(),
             unmounts: Arc::default(),
+            failures: Arc::default(),
         }
     }
 
@@ -321,31 +325,41 @@ impl Node {
     /// NodeStageVolume: attaches the volume and, unless it is raw, mounts it at the staging path, making a file system on a new one.
     #[must_use]
     pub fn stage(&self, call: &StageCall) -> Counted<()> {
-        self.counted(|node| stage::stage(node, call))
+        self.noted("NodeStageVolume", &call.volume, |node| {
+            stage::stage(node, call)
+        })
     }
 
     /// NodePublishVolume: shows a staged volume at the target path.
     #[must_use]
     pub fn publish(&self, call: &PublishCall) -> Counted<()> {
-        self.counted(|node| publish::publish(node, call))
+        self.noted("NodePublishVolume", &call.volume, |node| {
+            publish::publish(node, call)
+        })
     }
 
     /// NodeExpandVolume: lets a staged volume have the size that the SAN has given it. Returns that size in bytes.
     #[must_use]
     pub fn expand(&self, call: &ExpandCall) -> Counted<u64> {
-        self.counted(|node| expand::expand(node, call))
+        self.noted("NodeExpandVolume", &call.volume, |node| {
+            expand::expand(node, call)
+        })
     }
 
     /// NodeUnpublishVolume: takes the target path away.
     #[must_use]
     pub fn unpublish(&self, call: &UnpublishCall) -> Counted<()> {
-        self.counted(|node| unpublish::unpublish(node, call))
+        self.noted("NodeUnpublishVolume", &call.volume, |node| {
+            unpublish::unpublish(node, call)
+        })
     }
 
     /// NodeUnstageVolume: unmounts and detaches the volume.
     #[must_use]
     pub fn unstage(&self, call: &UnstageCall) -> Counted<()> {
-        self.counted(|node| unstage::unstage(node, call))
+        self.noted("NodeUnstageVolume", &call.volume, |node| {
+            unstage::unstage(node, call)
+        })
     }
 
     /// NodeGetVolumeStats: what is used and free at a path. Answers in time whatever the device does.
@@ -422,6 +436,25 @@ impl Node {
     #[must_use]
     pub fn trim(&self, volume: &VolumeId) -> Counted<Trimmed> {
         self.counted(|node| trim::trim(node, volume))
+    }
+
+    /// How the last call of the volume with this id, WWID or name on the SAN failed, if it did since this process started.
+    #[must_use]
+    pub fn failure(&self, name: &str) -> Option<Failure> {
+        self.failures.find(name)
+    }
+
+    /// The orchestrator's calls: a failure is kept in mind for the operator who asks.
+    fn noted<T>(
+        &self,
+        call: &'static str,
+        volume: &VolumeId,
+        work: impl FnOnce(&Self) -> Result<T, NodeError>,
+    ) -> Counted<T> {
+        let done = self.counted(work);
+        self.failures
+            .learn(call, volume, &done.outcome, self.host.now());
+        done
     }
 
     fn counted<T>(&self, work: impl FnOnce(&Self) -> Result<T, NodeError>) -> Counted<T> {

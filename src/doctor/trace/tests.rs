@@ -43,6 +43,7 @@ impl Case {
                 volume: Some(volume),
                 paths: Some(paths),
                 initiator: Some(NODE.to_owned()),
+                failure: None,
             },
             san: SanVolumeRow {
                 volume: ID.to_owned(),
@@ -106,6 +107,7 @@ fn serving(address: &str) -> PathShown {
         errors: Some(0),
         since: 90,
         note: None,
+        cause: None,
     }
 }
 
@@ -206,6 +208,77 @@ fn the_broken_hop_is_named() {
         let named = traced.hops.iter().find(|it| it.hop == hop).unwrap();
         assert!(named.fix.is_some(), "{number}: {named:#?}");
     }
+}
+
+fn failed(paths: &[(&str, &str)]) -> FailureRow {
+    let path = |(portal, cause): &(&str, &str)| FailedPath {
+        portal: (*portal).to_owned(),
+        iface: None,
+        why: "as it was".to_owned(),
+        cause: Some((*cause).to_owned()),
+    };
+    FailureRow {
+        volume: ID.to_owned(),
+        call: "NodeStageVolume".to_owned(),
+        age: 12,
+        error: "the whole story".to_owned(),
+        paths: paths.iter().map(path).collect(),
+    }
+}
+
+/// Nothing of the volume is on the node then.
+#[test]
+fn a_stage_that_failed_for_good_names_what_it_failed_for() {
+    for (paths, hop, fix) in [
+        (
+            &[("10.1.0.1:3260", "login refused")][..],
+            "path 10.1.0.1:3260",
+            "CHAP",
+        ),
+        (
+            &[
+                ("10.1.0.1:3260", "no answer"),
+                ("10.2.0.1:3260", "under way"),
+            ],
+            "path 10.1.0.1:3260",
+            "bring the portal 10.1.0.1:3260 back",
+        ),
+        (&[], "mount", "mend what it says"),
+    ] {
+        let mut case = Case::well();
+        case.node.failure = Some(failed(paths));
+        (case.node.volume, case.node.paths, case.node.map) = (None, None, None);
+        let traced = case.traced();
+        assert_eq!(traced.breaks_at.as_deref(), Some(hop), "{traced:#?}");
+        let named = traced.hops.iter().find(|it| it.hop == hop).unwrap();
+        assert!(named.fix.as_ref().unwrap().contains(fix), "{named:#?}");
+    }
+}
+
+/// A stage that goes on: nobody else has tried the path.
+#[test]
+fn the_last_try_tells_why_a_path_is_missing() {
+    let mut case = Case::well();
+    case.lose(0, "no session");
+    case.volume().stage = "begun".to_owned();
+    case.path(0).session = None;
+    case.node.failure = Some(failed(&[("10.1.0.1:3260", "login refused")]));
+    let traced = case.traced();
+    assert_eq!(traced.breaks_at.as_deref(), Some("path 10.1.0.1"));
+    let found = |name: &str| traced.hops.iter().find(|it| it.hop == name).unwrap();
+    assert!(found("path 10.1.0.1").found.contains("as it was"));
+    assert!(
+        found("path 10.1.0.1")
+            .fix
+            .as_ref()
+            .unwrap()
+            .contains("CHAP")
+    );
+    assert!(
+        found("mount")
+            .found
+            .contains("NodeStageVolume failed 12 s ago")
+    );
 }
 
 /// A SAN that cannot be managed serves its volumes; what is wrong with the data is said first.

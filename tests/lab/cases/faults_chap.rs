@@ -46,21 +46,29 @@ pub const LONG: &[Case] = &[
 const SIZE: i64 = 64 << 20;
 /// Every secret of these cases has this in it, and nothing else has.
 const MARK: &str = "hunter2";
-const FIRST: &str = "hunter2-number-1";
-const SECOND: &str = "hunter2-number-2";
+pub(super) const FIRST: &str = "hunter2-number-1";
+pub(super) const SECOND: &str = "hunter2-number-2";
 const OF_THE_SAN: &str = "hunter2-the-other";
 /// Longer than two rounds of the node's path keeper and the time after which a session is given up, on an emulated machine.
 const HEALED: Duration = Duration::from_secs(150);
 
 /// A stack whose partition has its logins proven with what is in [`credentials`], to a SAN that asks for the first secret.
 fn start(lab: &mut Lab, node_log: &'static str) -> Result<Stack> {
-    let folder = credentials(lab);
-    fs::create_dir_all(&folder)?;
-    put(&of_the_san(lab), FIRST)?;
     let plan = Plan {
         node_log,
         // A record that a refused login left stays for the administrator's hand in between.
         session_idle: "600s",
+        ..demanding(lab)?
+    };
+    Stack::start(lab, plan)
+}
+
+/// What that takes.
+pub(super) fn demanding(lab: &Lab) -> Result<Plan> {
+    let folder = credentials(lab);
+    fs::create_dir_all(&folder)?;
+    put(&of_the_san(lab), FIRST)?;
+    Ok(Plan {
         settings: vec![
             "chapuser: nodes".to_owned(),
             format!("credentials: {}", folder.display()),
@@ -70,8 +78,7 @@ fn start(lab: &mut Lab, node_log: &'static str) -> Result<Stack> {
             of_the_san(lab).display().to_string(),
         ],
         ..Plan::default()
-    };
-    Stack::start(lab, plan)
+    })
 }
 
 /// What the SAN asks for.
@@ -84,7 +91,7 @@ fn credentials(lab: &Lab) -> PathBuf {
 }
 
 /// What the orchestrator would mount.
-fn mount_secret(lab: &Lab, secret: &str) -> Result<()> {
+pub(super) fn mount_secret(lab: &Lab, secret: &str) -> Result<()> {
     let folder = credentials(lab);
     for (name, value) in [
         ("password", secret),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::faults_chap::{FIRST, SECOND, demanding, mount_secret};
 use super::faults_multipath::map_of;
 use crate::kit::case::{Case, Lab, SANPATH};
 use crate::kit::csi::{Access, Orchestrator, Volume, patiently};
@@ -14,11 +15,18 @@ use crate::kit::paths;
 use crate::kit::stack::{Plan, Stack};
 use crate::kit::topology::Link;
 
-pub const LONG: &[Case] = &[Case {
-    name: "trace_names_the_broken_hop",
-    deadline: Duration::from_secs(600),
-    run: trace,
-}];
+pub const LONG: &[Case] = &[
+    Case {
+        name: "trace_names_the_broken_hop",
+        deadline: Duration::from_secs(600),
+        run: trace,
+    },
+    Case {
+        name: "trace_names_what_a_stage_failed_for",
+        deadline: Duration::from_secs(600),
+        run: failed_stages,
+    },
+];
 
 const SIZE: i64 = 64 << 20;
 /// noop interval and time-out are 5 s each, and the config file is looked at every 15 s; the rest is an emulated machine's.
@@ -50,6 +58,36 @@ fn trace(lab: &mut Lab) -> Result<()> {
     orchestrator.delete(&volume)?;
     let gone = told(lab, &volume.id)?;
     ensure!(gone.breaks_at.as_deref() == Some("volume"), "{gone:#?}");
+    stack.stop(lab)
+}
+
+/// Nothing of the volume is on the node after a stage that failed for good: what kept it away is told all the same.
+fn failed_stages(lab: &mut Lab) -> Result<()> {
+    let mut plan = demanding(lab)?;
+    plan.settings.push("minPaths: 2".to_owned());
+    mount_secret(lab, SECOND)?;
+    let stack = Stack::start(lab, plan)?;
+    let mut orchestrator = stack.orchestrator()?;
+    let mut volume = orchestrator.create_attached("kept-out", SIZE, Access::Ext4)?;
+    let case = Traced { volume: &volume };
+    ensure!(orchestrator.stage(&volume).is_err(), "a wrong secret");
+    let is_path = |hop: &str| hop.starts_with("path ");
+    let fix = case.breaks_within(lab, "a wrong CHAP secret", &is_path)?;
+    ensure!(fix.contains("CHAP secret"), "{fix}");
+
+    mount_secret(lab, FIRST)?;
+    paths::cut(Link(1))?;
+    let staged = orchestrator.stage(&volume);
+    let portal = format!("{}:3260", Link(1).san_address(1));
+    let fix = case.breaks(lab, "a portal that is dead", &format!("path {portal}"));
+    paths::restore(Link(1))?;
+    ensure!(staged.is_err(), "one path is less than minPaths");
+    let wanted = format!("bring the portal {portal} back");
+    ensure!(fix?.contains(&wanted), "no {wanted}");
+
+    orchestrator.bring_up(&mut volume)?;
+    Traced { volume: &volume }.is_well(lab)?;
+    orchestrator.bring_down(&volume)?;
     stack.stop(lab)
 }
 
@@ -137,13 +175,13 @@ impl Traced<'_> {
         Ok(disk.file_name().to_string_lossy().into_owned())
     }
 
-    fn breaks(&self, lab: &Lab, what: &str, hop: &str) -> Result<()> {
+    fn breaks(&self, lab: &Lab, what: &str, hop: &str) -> Result<String> {
         self.breaks_within(lab, what, &|found| found == hop)
             .with_context(|| format!("wanted {hop}"))
     }
 
-    /// Soon the trace says that it stops being right there, and what to do.
-    fn breaks_within(&self, lab: &Lab, what: &str, is_it: &dyn Fn(&str) -> bool) -> Result<()> {
+    /// Soon the trace says that it stops being right there, and what to do, which is returned.
+    fn breaks_within(&self, lab: &Lab, what: &str, is_it: &dyn Fn(&str) -> bool) -> Result<String> {
         let mut last = None;
         let told = lab.wait_for(&format!("{what} to be named"), SOON, || {
             let told = told(lab, &self.volume.id)?;
@@ -157,7 +195,7 @@ impl Traced<'_> {
         let named = told.hops.iter().find(|it| it["hop"] == hop);
         let fix = named.and_then(|it| it["fix"].as_str()).context("no fix")?;
         lab.story(format!("{what}: {hop} -> {fix}"));
-        Ok(())
+        Ok(fix.to_owned())
     }
 
     fn is_well(&self, lab: &Lab) -> Result<()> {
@@ -173,13 +211,14 @@ impl Traced<'_> {
 }
 
 #[derive(Debug)]
-struct Told {
+pub(super) struct Told {
     code: i32,
-    breaks_at: Option<String>,
+    pub(super) breaks_at: Option<String>,
     hops: Vec<Value>,
 }
 
-fn told(lab: &Lab, volume: &str) -> Result<Told> {
+/// What `sanpath trace` says of a volume.
+pub(super) fn told(lab: &Lab, volume: &str) -> Result<Told> {
     let ended = lab.run(&[SANPATH, "trace", volume, "--output", "json"])?;
     let report: Value = serde_json::from_str(&ended.stdout)
         .with_context(|| format!("{}: {}", ended.stdout, ended.stderr))?;
