@@ -28,6 +28,7 @@ mod linux_san;
 mod lio_two_paths;
 mod luks;
 mod many_volumes;
+mod metrics;
 mod node_calls;
 mod node_faults;
 mod node_stats;
@@ -118,6 +119,7 @@ pub fn long() -> Vec<Case> {
         many_volumes::LONG,
         doctor::LONG,
         trace::LONG,
+        metrics::LONG,
         pile_up::LONG,
         quick_start::LONG,
         upgrades::LONG,

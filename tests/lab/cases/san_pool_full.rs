@@ -2,8 +2,6 @@
 //! the pool is all that is needed.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -11,8 +9,10 @@ use anyhow::{Context, Result, ensure};
 use tonic::Code;
 
 use super::san_lvm::ThinPool;
+use super::trace::told;
 use crate::kit::case::{Case, Lab};
 use crate::kit::csi::{Access, Orchestrator, Volume};
+use crate::kit::scrape::Page;
 use crate::kit::stack::{Plan, Stack};
 use crate::kit::topology::Link;
 use crate::kit::writer::{self, Writer};
@@ -190,6 +190,8 @@ fn fills(lab: &mut Lab, pool: impl FullPool) -> Result<()> {
     let refused = refused.err().context("a volume of a full pool")?;
     ensure!(refused.code() == Code::ResourceExhausted, "{refused:?}");
     check_numbers()?;
+    let traced = told(lab, &victim.id)?;
+    ensure!(traced.breaks_at.as_deref() == Some("volume"), "{traced:#?}");
 
     pool.grow(lab)?;
     let grown = Instant::now();
@@ -219,11 +221,7 @@ fn metrics_address() -> String {
 
 /// What the page of numbers tells while the pool is full: two volumes at one node, over two paths.
 fn check_numbers() -> Result<()> {
-    let mut stream = TcpStream::connect(metrics_address())?;
-    stream.set_read_timeout(Some(SOON))?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
-    let mut page = String::new();
-    stream.read_to_string(&mut page)?;
+    let page = Page::read(&metrics_address())?;
     for line in [
         "san_open{} 1",
         "san_pool_good{} 1",
@@ -233,8 +231,8 @@ fn check_numbers() -> Result<()> {
         "san_writes_refused{} 1",
         "san_sessions{} 2",
     ] {
-        let line = format!("sanpath_{line}\n");
-        ensure!(page.contains(&line), "no {line:?} in {page}");
+        let line = format!("sanpath_{line}");
+        ensure!(page.has_line(&line), "no {line:?} in {page:?}");
     }
     Ok(())
 }

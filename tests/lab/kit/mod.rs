@@ -32,6 +32,7 @@ pub mod runner;
 pub mod running_job;
 pub mod san_calls;
 pub mod sanity;
+pub mod scrape;
 pub mod services;
 pub mod shell;
 pub mod slow_disk;

@@ -26,6 +26,10 @@ pub struct Plan {
     pub node_log: &'static str,
     /// More arguments of the node.
     pub node_arguments: &'static [&'static str],
+    /// More arguments of the controller.
+    pub controller_arguments: &'static [&'static str],
+    /// An address at which the SAN is managed, too, and which is listed before the usual one.
+    pub first_sanhost: Option<String>,
     /// More environment of the node, for crashes on demand.
     pub node_environment: Vec<(String, String)>,
     /// More arguments of the SAN.
@@ -48,6 +52,8 @@ impl Default for Plan {
             session_idle: "1s",
             node_log: "info,sanpath::host=debug",
             node_arguments: &[],
+            controller_arguments: &[],
+            first_sanhost: None,
             node_environment: Vec::new(),
             san_arguments: Vec::new(),
             pool: None,
@@ -156,6 +162,9 @@ impl Stack {
         let pool = self.plan.pool.clone().unwrap_or_else(folder);
         let mut argv = words(&[SANPATH, "san", "--pool", &pool, "--state-dir", &state]);
         argv.extend(words(&["--listen", &address]));
+        if let Some(first) = &self.plan.first_sanhost {
+            argv.extend(words(&["--listen", &format!("{first}:{MANAGEMENT_PORT}")]));
+        }
         for portal in self.portals() {
             argv.extend(words(&["--portal", &portal]));
         }
@@ -169,7 +178,7 @@ impl Stack {
     pub fn start_controller(&self, lab: &mut Lab) -> Result<()> {
         let endpoint = format!("unix://{}", self.controller_socket.display());
         let config = self.config().display().to_string();
-        let argv = words(&[
+        let mut argv = words(&[
             SANPATH,
             "controller",
             "--endpoint",
@@ -177,6 +186,7 @@ impl Stack {
             "--config",
             &config,
         ]);
+        argv.extend(words(self.plan.controller_arguments));
         lab.daemons.start(Daemon::new("controller", argv))?;
         lab.daemons
             .wait_for_socket("controller", &self.controller_socket, START)
@@ -286,8 +296,10 @@ impl Stack {
     fn config_with(&self, paths: &str) -> String {
         let settings = self.plan.settings.iter();
         let settings: String = settings.map(|line| format!("    {line}\n")).collect();
+        let first = self.plan.first_sanhost.as_ref();
+        let first = first.map_or_else(String::new, |it| format!("{it}:{MANAGEMENT_PORT},"));
         format!(
-            "version: 1\npartitions:\n  cluster-a:\n    blockstoragemanager: linux\n    sanhost: {}:{MANAGEMENT_PORT}\n    tls: {}\n    ncpaths: {}\n{settings}",
+            "version: 1\npartitions:\n  cluster-a:\n    blockstoragemanager: linux\n    sanhost: {first}{}:{MANAGEMENT_PORT}\n    tls: {}\n    ncpaths: {}\n{settings}",
             Link::MANAGEMENT.san_address(1),
             self.tls().display(),
             paths,
