@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use sanpath::{cli, daemon};
 
 #[expect(
@@ -10,7 +9,7 @@ use sanpath::{cli, daemon};
     reason = "the last word of a program that may have no log yet"
 )]
 fn main() -> ExitCode {
-    let arguments = cli::Arguments::parse();
+    let arguments = cli::arguments();
     let outcome = match arguments.role.into_command() {
         Ok(command) => cli::run(command),
         Err(role) => {

@@ -12,7 +12,7 @@ use super::wire::{self, ANSWER_BYTES, Answer, LineError, Question};
 pub enum AskError {
     /// Nobody listens.
     #[error(
-        "no daemon answers at {}: it does not run on this machine (or in this container), or it has another --runtime-dir",
+        "no daemon answers at {}: it does not run on this machine (or in this container: see `kubectl exec`), or it has another --runtime-dir; name that with --runtime-dir",
         path.display()
     )]
     NotRunning {

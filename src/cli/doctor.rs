@@ -102,7 +102,7 @@ pub fn run(arguments: DoctorArguments) -> anyhow::Result<ExitCode> {
     if arguments.quiet {
         report.findings.retain(|it| it.grade != Grade::Good);
     }
-    answer::print(&match arguments.output {
+    answer::print_judged(&match arguments.output {
         Form::Table => text(&report),
         Form::Json => serde_json::to_string_pretty(&report)?,
     })?;

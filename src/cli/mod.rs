@@ -5,7 +5,9 @@ mod adopt;
 mod answer;
 mod archives;
 mod called_san;
+mod completions;
 mod doctor;
+mod examples;
 mod node;
 mod paths;
 mod portal_groups;
@@ -17,7 +19,9 @@ mod trace;
 mod trial;
 
 pub use adopt::AdoptArguments;
+pub use answer::takes_colours;
 pub use archives::ArchivesArguments;
+pub use completions::CompletionsArguments;
 pub use doctor::DoctorArguments;
 pub use node::NodeCommand;
 pub use paths::PathsArguments;
@@ -33,13 +37,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::fabric::Portal;
 use crate::volume::SanName;
 
 /// Where a SAN keeps what it knows.
 const SAN_STATE: &str = "/var/lib/sanpath/san";
+
+/// Where every command's help has the options that all have, so that they do not stand between its own.
+const LOG: &str = "Log";
 
 /// A CSI driver for multipathed iSCSI with the Eucalyptus path model.
 #[derive(Debug, Parser)]
@@ -49,10 +56,10 @@ pub struct Arguments {
     #[command(subcommand)]
     pub role: Role,
     /// The form of the log on standard error.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, help_heading = LOG)]
     pub log_format: LogFormat,
     /// What to log, for example `info` or `info,sanpath::host=debug` (every change made to the host).
-    #[arg(long, global = true, env = "SANPATH_LOG", default_value = "info")]
+    #[arg(long, global = true, env = "SANPATH_LOG", default_value = "info", help_heading = LOG)]
     pub log: String,
 }
 
@@ -89,6 +96,8 @@ pub enum Role {
     Trial(TrialArguments),
     /// Look at archived snapshots, prove them, bring them out and put them in; needs no daemon.
     Archives(ArchivesArguments),
+    /// Print the script by which a shell completes the words of sanpath.
+    Completions(CompletionsArguments),
 }
 
 /// The operator's commands.
@@ -108,10 +117,27 @@ pub enum Command {
     Properties(PropertiesArguments),
     /// `sanpath archives …`.
     Archives(ArchivesArguments),
+    /// `sanpath completions`.
+    Completions(CompletionsArguments),
     /// `sanpath san …`, beside the daemon.
     San(SanCommand),
     /// `sanpath try …`.
     Trial(TrialArguments),
+}
+
+/// The command line, with examples below its help.
+fn command() -> clap::Command {
+    examples::taught(Arguments::command())
+}
+
+/// What this process was asked. Help, and what is not understood, end it here.
+#[must_use]
+pub fn arguments() -> Arguments {
+    let matches = command().get_matches();
+    match Arguments::from_arg_matches(&matches) {
+        Ok(arguments) => arguments,
+        Err(error) => error.format(&mut command()).exit(),
+    }
 }
 
 impl Role {
@@ -136,6 +162,7 @@ impl Role {
             Self::Properties(asked) => Ok(Command::Properties(asked)),
             Self::Trial(asked) => Ok(Command::Trial(asked)),
             Self::Archives(asked) => Ok(Command::Archives(asked)),
+            Self::Completions(asked) => Ok(Command::Completions(asked)),
             daemon => Err(Box::new(daemon)),
         }
     }
@@ -263,6 +290,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Trace(asked) => trace::run(&asked),
         Command::Properties(asked) => properties::run(asked),
         Command::Archives(asked) => archives::run(&asked),
+        Command::Completions(asked) => completions::run(&asked),
         Command::San(command) => san::run(command),
         Command::Trial(asked) => trial::run(&asked),
     })
@@ -298,7 +326,6 @@ mod tests {
 
     #[test]
     fn the_arguments_are_consistent() {
-        use clap::CommandFactory;
         Arguments::command().debug_assert();
     }
 

@@ -53,7 +53,7 @@ pub fn run(arguments: &TraceArguments) -> anyhow::Result<ExitCode> {
         anyhow::bail!("nobody to ask: of the node: {node}; of the controller: {san}");
     }
     let traced = trace(&arguments.volume, &node, &san);
-    answer::print(&match arguments.output {
+    answer::print_judged(&match arguments.output {
         Form::Table => text(&traced),
         Form::Json => serde_json::to_string_pretty(&traced)?,
     })?;

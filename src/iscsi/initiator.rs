@@ -13,7 +13,7 @@ const NAME_FILE: &str = "etc/iscsi/initiatorname.iscsi";
 #[derive(Debug, thiserror::Error)]
 pub enum InitiatorError {
     /// The file cannot be read.
-    #[error("{} cannot be read", path.display())]
+    #[error("{} cannot be read; the package of iscsiadm (open-iscsi, iscsi-initiator-utils) makes it", path.display())]
     Read {
         /// Which.
         path: PathBuf,
@@ -21,7 +21,7 @@ pub enum InitiatorError {
         source: io::Error,
     },
     /// No line sets a name.
-    #[error("{} sets no InitiatorName", path.display())]
+    #[error("{} sets no InitiatorName; write a line InitiatorName=NAME, NAME as `iscsi-iname` prints it", path.display())]
     Missing {
         /// Which file.
         path: PathBuf,
