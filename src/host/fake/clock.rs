@@ -6,14 +6,17 @@
 //! blocked on a lock, a join or a channel counts as not running.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 use std::sync::Condvar;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::state::State;
 
-/// How long a waiting thread rests, in real time, before it looks again whether the others still run.
+/// How long a waiting thread rests, in real time, before it looks again whether the others still run: twice as long each time, up to …
 const REST: Duration = Duration::from_micros(50);
+/// … so long; and so long at once when another one waits for an earlier moment, who wakes it.
+const LONGEST_REST: Duration = Duration::from_micros(200);
 /// A running thread that never called this world may be ours, just born, or another test's. Once it has had the processor for so many
 /// nanoseconds it would have called.
 const NEWBORN: u64 = 20_000_000;
@@ -69,7 +72,17 @@ impl Clock {
     }
 
     /// Whether another thread of this world runs.
-    fn others_run(&self, me: i32, elders: &BTreeSet<i32>) -> bool {
+    fn others_run(&mut self, me: i32, elders: &BTreeSet<i32>) -> bool {
+        // Those that are known first: to list all costs more.
+        let unsettled = |it: &&i32| **it != me && !self.waiting.contains_key(*it);
+        let known: Vec<i32> = self.callers.iter().filter(unsettled).copied().collect();
+        for thread in known {
+            match runs(thread) {
+                Some(true) => return true,
+                Some(false) => {}
+                None => _ = self.callers.remove(&thread),
+            }
+        }
         let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
             return false;
         };
@@ -77,12 +90,11 @@ impl Clock {
             let Some(thread) = task.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            let ours = self.callers.contains(&thread);
-            let settled = thread == me || self.waiting.contains_key(&thread);
-            if settled || (!ours && elders.contains(&thread)) || !runs(thread) {
+            let known = self.callers.contains(&thread) || self.waiting.contains_key(&thread);
+            if known || thread == me || elders.contains(&thread) {
                 continue;
             }
-            if ours || processor_time(thread) < NEWBORN {
+            if runs(thread) == Some(true) && processor_time(thread) < NEWBORN {
                 return true;
             }
         }
@@ -100,15 +112,14 @@ pub(super) fn threads() -> BTreeSet<i32> {
         .collect()
 }
 
-fn runs(thread: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
-    stat.is_ok_and(|stat| {
-        let state = stat
-            .rsplit(") ")
-            .next()
-            .and_then(|rest| rest.chars().next());
-        matches!(state, Some('R' | 'D'))
-    })
+/// `None` when there is no such thread any more.
+fn runs(thread: i32) -> Option<bool> {
+    // The name is of 15 bytes at most, and the state follows it.
+    let mut head = [0; 64];
+    let mut stat = std::fs::File::open(format!("/proc/self/task/{thread}/stat")).ok()?;
+    let read = stat.read(&mut head).ok()?;
+    let state = head[..read].rsplitn(2, |byte| *byte == b')').next();
+    Some(matches!(state, Some([b' ', b'R' | b'D', ..])))
 }
 
 /// Kernel documentation `scheduler/sched-stats.rst`: the first number.
@@ -157,6 +168,20 @@ pub(super) struct Quiet {
     looks: u32,
     /// … while this was the number of calls.
     calls: usize,
+    /// How often it rested since the clock was moved by it.
+    rests: u32,
+}
+
+impl Quiet {
+    fn rest(&mut self, first: bool) -> Duration {
+        self.rests += 1;
+        let doubled = REST * 2_u32.pow(self.rests.min(2));
+        if first {
+            doubled.min(LONGEST_REST)
+        } else {
+            LONGEST_REST
+        }
+    }
 }
 
 /// The turn of the threads: who may move the clock.
@@ -190,7 +215,8 @@ impl Turn {
         wake: Duration,
         quiet: &mut Quiet,
     ) -> Option<std::sync::MutexGuard<'s, State>> {
-        let alone = state.clock.is_first(me)
+        let first = state.clock.is_first(me);
+        let alone = first
             && !state.clock.others_run(me, &self.elders)
             && self.entering.load(Ordering::SeqCst) == 0;
         // Who is entering is asked after who runs: one that still ran at the first look may block on the state, which we hold, before the
@@ -217,7 +243,7 @@ impl Turn {
             std::thread::yield_now();
             return None;
         }
-        let rested = self.changed.wait_timeout(state, REST);
+        let rested = self.changed.wait_timeout(state, quiet.rest(first));
         Some(rested.unwrap_or_else(std::sync::PoisonError::into_inner).0)
     }
 }
