@@ -17,12 +17,14 @@ import rendered
 import schemas
 
 REPORT = rendered.ROOT / "target" / "lab" / "manifests.json"
+# The base with the sidecar of SnapshotMetadata beside it, and the chart with it.
+METADATA = rendered.ROOT / "tests" / "deploy" / "snapshot-metadata"
 EXAMPLES = sorted((rendered.DEPLOY / "examples").glob("*.yaml"))
 
 
 def everything_rendered():
     """Each set of objects that ends in a cluster, by name."""
-    sets = {"base": rendered.base(), "chart": rendered.chart()}
+    sets = {"base": rendered.base(), "base with changed blocks": rendered.base(METADATA), "chart": rendered.chart()}
     for values in rendered.VALUES:
         sets[f"chart, {values.stem}"] = rendered.chart(values)
     for example in EXAMPLES:
@@ -68,8 +70,8 @@ def refused(call):
     raise AssertionError("what is wrong was taken")
 
 
-def the_chart_is_the_base():
-    """By default both are the same objects. Helm makes no namespace, and labels what is its own."""
+def the_chart_is_the_base(base, chart):
+    """With the same choices both are the same objects. Helm makes no namespace, and labels what is its own."""
 
     def essence(objects):
         found = {}
@@ -85,7 +87,7 @@ def the_chart_is_the_base():
                 found[it["kind"], it["metadata"]["name"]] = it
         return found
 
-    base, chart = essence(rendered.base()), essence(rendered.chart())
+    base, chart = essence(base), essence(chart)
     assert base.keys() == chart.keys(), f"in one of the two alone: {sorted(base.keys() ^ chart.keys())}"
     told = [line for key in base for line in differences(base[key], chart[key], " ".join(key))]
     assert not told, "base and chart differ:\n" + "\n".join(told)
@@ -126,6 +128,8 @@ BAD_VALUES = [
     ("metrics: {podMonitor: {enabled: true}}", "metrics.enabled"),
     ("metrics: {rules: {enabled: true}}", "metrics.enabled"),
     ("sidecars: {provisioner: {enabled: 1}}", "provisioner"),
+    ("sidecars: {snapshotMetadata: {enabled: true}}", "caCert"),
+    ("sidecars: {snapshotMetadata: {enabled: true, caCert: '-----BEGIN CERTIFICATE-----'}}", "caCert"),
 ]
 
 
@@ -267,7 +271,9 @@ def checks():
 
 def all_checks():
     yield "what is wrong is refused", what_is_wrong_is_refused
-    yield "the chart is the base", the_chart_is_the_base
+    yield "the chart is the base", lambda: the_chart_is_the_base(rendered.base(), rendered.chart())
+    with_metadata = rendered.base(METADATA), rendered.chart(METADATA / "values.yaml")
+    yield "the same with changed blocks", lambda: the_chart_is_the_base(*with_metadata)
     yield "helm lint", helm_finds_nothing_to_say
     yield "bad values are refused", bad_values_are_refused
     yield "the values of the docs are taken", the_values_of_the_docs_are_taken

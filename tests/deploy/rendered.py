@@ -63,8 +63,8 @@ def program(name):
     return path
 
 
-def base():
-    return objects(run(program("kubectl"), "kustomize", DEPLOY))
+def base(folder=DEPLOY):
+    return objects(run(program("kubectl"), "kustomize", folder))
 
 
 def helm(*values):

@@ -18,7 +18,7 @@ kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.
 
 def is_custom(it):
     group = it["apiVersion"].rpartition("/")[0]
-    return "." in group and (not group.endswith(".k8s.io") or group.split(".")[0] in ("snapshot", "groupsnapshot"))
+    return "." in group and (not group.endswith(".k8s.io") or group.split(".")[0] in ("snapshot", "groupsnapshot", "cbt"))
 
 
 def judge(it, version):
@@ -70,8 +70,32 @@ def _custom():
 ALIAS = {"groupsnapshot.storage.k8s.io/v1": "groupsnapshot.storage.openshift.io/v1beta1"}
 
 
+# The package does not know it; by the definition of external-snapshot-metadata v1.0.0.
+TEXT = {"type": "string", "minLength": 1}
+SNAPSHOT_METADATA = {
+    "type": "object",
+    "properties": {
+        "apiVersion": {"const": "cbt.storage.k8s.io/v1beta1"},
+        "kind": {"type": "string"},
+        "metadata": {"type": "object"},
+        "spec": {
+            "type": "object",
+            "properties": {"address": TEXT, "audience": TEXT, "caCert": {**TEXT, "pattern": "^[A-Za-z0-9+/]+=*$"}},
+            "required": ["address", "audience", "caCert"],
+            "additionalProperties": False,
+        },
+    },
+    "required": ["apiVersion", "kind", "metadata", "spec"],
+    "additionalProperties": False,
+}
+
+
 def judge_custom(it):
     """Raises unless the definition of the custom resource takes the object, every field known."""
+    if it["kind"] == "SnapshotMetadataService":
+        error = next(iter(jsonschema.Draft202012Validator(SNAPSHOT_METADATA).iter_errors(it)), None)
+        assert not error, f"{it['kind']} {it['metadata']['name']}: {error.message}"
+        return
     wanted = ALIAS.get(it["apiVersion"], it["apiVersion"])
     for schema in _custom().get(it["kind"].lower(), []):
         for known in schema["x-kubernetes-group-version-kind"]:
