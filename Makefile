@@ -22,7 +22,7 @@ PROMTOOL = target/tools/promtool/usr/bin/promtool
 # Debian releases that the lab's guests run beside the usual one.
 OTHER_RELEASES = bookworm
 
-.PHONY: bench help demo check test test-full fault-table fuzz lab format lint deny manifests image unit s3 selftest suite
+.PHONY: reference bench help demo check test test-full fault-table fuzz lab format lint deny manifests image unit s3 selftest suite
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,6 +43,10 @@ test-full: ## the same code with longer rounds (LAB_SCALE, 10 unless said otherw
 bench: ## what a thousand volumes cost the Linux SAN, and what an archive costs beside reading and putting
 	cargo test --lib -- --ignored --nocapture a_thousand_volumes
 	cargo test --release --lib -- --ignored --nocapture archive::bench
+
+reference: ## write docs/reference.md from the code
+	cargo run --quiet -- reference > target/reference.md
+	mv target/reference.md docs/reference.md
 
 fault-table: ## write tests/README.md's table of fault cases from the last run of `make test`
 	@cargo test --test lab -- --fault-table

@@ -12,6 +12,7 @@ mod node;
 mod paths;
 mod portal_groups;
 mod properties;
+mod reference;
 mod san;
 mod sanhosts;
 mod table;
@@ -27,6 +28,7 @@ pub use node::NodeCommand;
 pub use paths::PathsArguments;
 pub use portal_groups::PortalGroupsArguments;
 pub use properties::PropertiesArguments;
+pub use reference::reference;
 pub use san::SanCommand;
 pub use sanhosts::SanhostsArguments;
 pub use trace::TraceArguments;
@@ -98,6 +100,9 @@ pub enum Role {
     Archives(ArchivesArguments),
     /// Print the script by which a shell completes the words of sanpath.
     Completions(CompletionsArguments),
+    /// Print docs/reference.md.
+    #[command(hide = true)]
+    Reference,
 }
 
 /// The operator's commands.
@@ -119,6 +124,8 @@ pub enum Command {
     Archives(ArchivesArguments),
     /// `sanpath completions`.
     Completions(CompletionsArguments),
+    /// `sanpath reference`.
+    Reference,
     /// `sanpath san …`, beside the daemon.
     San(SanCommand),
     /// `sanpath try …`.
@@ -163,6 +170,7 @@ impl Role {
             Self::Trial(asked) => Ok(Command::Trial(asked)),
             Self::Archives(asked) => Ok(Command::Archives(asked)),
             Self::Completions(asked) => Ok(Command::Completions(asked)),
+            Self::Reference => Ok(Command::Reference),
             daemon => Err(Box::new(daemon)),
         }
     }
@@ -291,6 +299,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Properties(asked) => properties::run(asked),
         Command::Archives(asked) => archives::run(&asked),
         Command::Completions(asked) => completions::run(&asked),
+        Command::Reference => reference::run(),
         Command::San(command) => san::run(command),
         Command::Trial(asked) => trial::run(&asked),
     })

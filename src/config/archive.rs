@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use super::ConfigError;
+use crate::volume::Setting;
 
 /// How many chunks go at a time unless told otherwise.
 const TRANSFERS: u64 = 4;
@@ -17,6 +18,55 @@ const MOST_NAME: usize = 63;
 const MIB: u64 = 1 << 20;
 /// More than any link carries.
 const MOST_MIB: u64 = 1 << 20;
+
+/// The fields of an archive, for the reference.
+pub const ARCHIVE_FIELDS: [Setting; 11] = [
+    Setting::new("kind", "required", "`s3`, or `directory` for small sites."),
+    Setting::new(
+        "directory",
+        "required for a directory",
+        "Where it is; an absolute path.",
+    ),
+    Setting::new(
+        "endpoint",
+        "required for s3",
+        "URL of the store: https, or http on this machine alone.",
+    ),
+    Setting::new("region", "us-east-1", "For the signatures of s3."),
+    Setting::new("bucket", "required for s3", "The bucket, which must exist."),
+    Setting::new(
+        "prefix",
+        "none",
+        "What stands before every object's name in the bucket.",
+    ),
+    Setting::new(
+        "credentials",
+        "required for s3",
+        "Directory with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; an absolute path.",
+    ),
+    Setting::new(
+        "ca",
+        "the system's",
+        "File with the authority of the store's certificate; an absolute path.",
+    ),
+    Setting::new(
+        "pathStyle",
+        "true",
+        "Whether the bucket stands in the path, or else in the host's name.",
+    ),
+    Setting::new(
+        "maxConcurrentTransfers",
+        "4",
+        "How many are under way at a time, 1 to 64.",
+    )
+    .counting("chunks"),
+    Setting::new(
+        "maxMebibytesPerSecond",
+        "no limit",
+        "What all transfers together may carry.",
+    )
+    .counting("MiB/s"),
+];
 
 /// What an archive is called in the config file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -388,6 +438,16 @@ mod tests {
         assert_ne!(text, ALL, "{from}");
         let refused = chain(&parse(&text).unwrap_err());
         assert!(refused.contains(expected), "{refused}");
+    }
+
+    /// serde tells what it knows when it meets something else.
+    #[test]
+    fn the_reference_has_each_field() {
+        let error = |refused: Result<(), serde_json::Error>| refused.unwrap_err().to_string();
+        let archive = serde_json::from_str::<ArchiveForm>(r#"{"x":1}"#).map(drop);
+        let names = ARCHIVE_FIELDS.map(|it| format!("`{}`", it.name));
+        let known = names.join(", ");
+        assert!(error(archive).contains(&format!("expected one of {known} ")));
     }
 
     #[test]

@@ -7,10 +7,29 @@ use serde::Deserialize;
 
 use super::partition::address_of;
 use super::{ArchiveName, ConfigError};
-use crate::volume::SanName;
+use crate::volume::{SanName, Setting};
 
 /// Where `sanpath archiver` listens unless told otherwise.
 const ARCHIVER_PORT: u16 = 7430;
+
+/// The fields of an archiver, for the reference.
+pub const ARCHIVER_FIELDS: [Setting; 3] = [
+    Setting::new(
+        "address",
+        "required",
+        "Where it listens, HOST or HOST:PORT; the port is 7430 unless written.",
+    ),
+    Setting::new(
+        "tls",
+        "none: in clear, on this machine alone",
+        "Directory with the controller's certificates for it; an absolute path.",
+    ),
+    Setting::new(
+        "partitions",
+        "all that it says it can reach",
+        "List of the partitions that it serves.",
+    ),
+];
 
 /// An archiver as a controller reaches it.
 #[derive(Clone, Debug, PartialEq, Eq)]

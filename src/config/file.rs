@@ -10,10 +10,26 @@ use super::archiver::{ArchiverForm, archiver};
 use super::partition::{PartitionForm, partition};
 use super::{ArchiveName, Config};
 use crate::fabric::PathListError;
-use crate::volume::{SanName, SanNameError};
+use crate::volume::{SanName, SanNameError, Setting};
 
 /// The version that this driver writes and reads.
 const VERSION: u32 = 1;
+
+/// The fields of the file, for the reference.
+pub const FILE_FIELDS: [Setting; 4] = [
+    Setting::new("version", "required", "The form of the file: 1."),
+    Setting::new(
+        "partitions",
+        "required",
+        "Partitions by name, each with its SAN and the paths to it; at least one.",
+    ),
+    Setting::new(
+        "archives",
+        "none",
+        "Object stores and directories for snapshots, by name.",
+    ),
+    Setting::new("archivers", "none", "Those who fill the archives, by name."),
+];
 
 /// Why a config file is refused.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{Config, Partition};
-use crate::volume::{SanName, SanNameError};
+use crate::volume::{SanName, SanNameError, Setting};
 
 /// What stands between a partition and the name of its property.
 const INFIX: &str = ".storage.";
@@ -116,6 +116,23 @@ impl Property {
                 "Largest size of all volumes together in GiB. Default no limit."
             }
         }
+    }
+
+    /// As the reference tells it.
+    #[must_use]
+    pub fn setting(self) -> Setting {
+        let (meaning, default) = match self.description().split_once(" Default ") {
+            Some((meaning, default)) => (meaning, default.trim_end_matches('.')),
+            None if self.is_required() => (self.description(), "required"),
+            None => (self.description(), "not set"),
+        };
+        let unit = match self {
+            Self::MinPaths => "paths",
+            Self::LoginTimeout => "seconds",
+            Self::MaxVolumeSize | Self::MaxTotalVolumeSize => "GiB",
+            _ => "",
+        };
+        Setting::new(self.field(), default, meaning).counting(unit)
     }
 
     /// Whether a partition cannot be without it.

@@ -45,6 +45,7 @@ pub use group::{Group, WantedGroup};
 pub use health::{HealthListing, VolumeHealth};
 pub use list::Listing;
 pub use origin::Origin;
+pub use parameters::{PARAMETERS, SNAPSHOT_PARAMETERS};
 pub use place::{Accessibility, Partitions};
 pub use snapshot::{Snapshot, WantedSnapshot};
 pub use snapshot_list::{SnapshotFilter, SnapshotListing};

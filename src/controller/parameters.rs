@@ -7,11 +7,39 @@ use serde::{Deserialize, Serialize};
 use super::ControllerError;
 use crate::fabric::NoPathRetry;
 use crate::volume::{
-    ENCRYPTION, Encryption, FileSystemKind, MKFS_OPTIONS, MkfsOptions, NO_PATH_RETRY,
+    ENCRYPTION, Encryption, FileSystemKind, MKFS_OPTIONS, MkfsOptions, NO_PATH_RETRY, Setting,
 };
 
 /// Chooses the partition, and with it the SAN.
 pub(super) const PARTITION: &str = "partition";
+
+/// Those of a StorageClass, for the reference.
+pub const PARAMETERS: [Setting; 4] = [
+    Setting::new(
+        PARTITION,
+        "by the topology; without one, the only partition that there is",
+        "The partition whose SAN has the volume.",
+    ),
+    Setting::new(
+        MKFS_OPTIONS,
+        "none",
+        "More options for the mkfs of the volume's file system (docs/filesystems.md).",
+    ),
+    Setting::new(
+        ENCRYPTION,
+        "none",
+        "`luks2`: the node encrypts the volume (docs/encryption.md).",
+    ),
+    Setting::new(
+        NO_PATH_RETRY,
+        "multipath's own setting",
+        "How long I/O waits while no path works: `fail`, `queue`, or so many looks of multipathd, 1 to 1000000 (docs/recovery.md).",
+    )
+    .counting("looks"),
+];
+
+/// Those of a VolumeSnapshotClass and of a VolumeGroupSnapshotClass.
+pub const SNAPSHOT_PARAMETERS: [Setting; 0] = [];
 
 /// Kubernetes adds keys of its own under this prefix (`--extra-create-metadata`).
 const FOREIGN: &str = "csi.storage.k8s.io/";
@@ -112,4 +140,23 @@ pub(super) fn check_for_snapshot(map: &BTreeMap<String, String>) -> Result<(), C
 fn normal(text: &str) -> Option<String> {
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
     (!words.is_empty()).then(|| words.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is told is read, and what is read is told.
+    #[test]
+    fn the_reference_has_each_parameter() {
+        for (setting, value) in PARAMETERS.iter().zip(["a", "-i 8192", "luks2", "24"]) {
+            let map = [(setting.name.to_owned(), value.to_owned())].into();
+            let parsed = Parameters::parse(&map).unwrap();
+            assert_ne!(parsed, Parameters::default(), "{}", setting.name);
+        }
+        let refused = Parameters::parse(&[("x".to_owned(), String::new())].into());
+        let told = refused.unwrap_err().to_string();
+        let known = PARAMETERS.map(|it| it.name).join(", ");
+        assert!(told.ends_with(&format!("it knows: {known}")), "{told}");
+    }
 }

@@ -12,8 +12,8 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 
-use super::VolumeId;
 use super::context::parse_offer;
+use super::{Setting, VolumeId};
 use crate::fabric::{Export, Iqn, Lun, MAX_OFFERS, Offer, Portal};
 
 /// Why attributes do not say where a volume is.
@@ -77,6 +77,16 @@ const OFFERS: (&str, &str) = (
 );
 const SIZE: (&str, &str) = ("sizeBytes", "the least size in bytes, or nothing");
 const READ_ONLY: (&str, &str) = ("readOnly", "true or false, or nothing for false");
+
+/// All of them, for the reference.
+pub const ATTRIBUTES: [Setting; 6] = [
+    Setting::new(PORTALS.0, "required without `offers`", PORTALS.1),
+    Setting::new(IQN.0, "required without `offers`", IQN.1),
+    Setting::new(LUN.0, "required without `offers`", LUN.1),
+    Setting::new(OFFERS.0, "", OFFERS.1),
+    Setting::new(SIZE.0, "whatever the paths agree on", SIZE.1).counting("bytes"),
+    Setting::new(READ_ONLY.0, "false", READ_ONLY.1),
+];
 
 type Context = HashMap<String, String>;
 

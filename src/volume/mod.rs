@@ -10,10 +10,11 @@ mod encryption;
 mod id;
 mod mkfs;
 mod node_id;
+mod setting;
 mod size;
 mod snapshot_id;
 
-pub use by_hand::{ByHandError, export_by_hand};
+pub use by_hand::{ATTRIBUTES, ByHandError, export_by_hand};
 pub use capability::{AccessMode, AccessType, Capability, FileSystemKind};
 pub use context::{ContextError, PublishContext};
 pub use encryption::{
@@ -23,6 +24,7 @@ pub use encryption::{
 pub use id::{Family, SanName, SanNameError, VolumeId};
 pub use mkfs::{MKFS_OPTIONS, MkfsOptionError, MkfsOptions};
 pub use node_id::{NodeId, NodeIdError};
+pub use setting::Setting;
 pub use size::{GRANULE, SizeError, SizeRange};
 pub use snapshot_id::{AnySnapshotId, ArchivedId, GroupId, SnapshotId};
 

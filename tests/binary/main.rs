@@ -15,6 +15,7 @@ mod metrics;
 mod node_config;
 mod program;
 mod properties;
+mod reference;
 mod secrets;
 mod source;
 mod wire_facts;
