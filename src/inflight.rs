@@ -9,6 +9,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
+use tracing::Instrument as _;
 
 use crate::fault::{Fault, Faulted};
 
@@ -101,11 +102,12 @@ impl Inflight {
         F: Future<Output = T> + Send + 'static,
     {
         let guard = self.try_begin(key)?;
-        let task = tokio::spawn(async move {
+        let work = async move {
             let outcome = work.await;
             drop(guard);
             outcome
-        });
+        };
+        let task = tokio::spawn(work.in_current_span());
         task.await.map_err(|_| InflightError::Lost(key.to_owned()))
     }
 }

@@ -73,21 +73,28 @@ impl PathWork {
 
     /// Makes sure that the path is a verified member of the map. Only reads when it is already.
     pub(super) fn ensure_path(&self) -> PathOutcome {
-        let disk = self.ensure_right_disk()?;
+        let disk = self.timed("disk", || self.ensure_right_disk())?;
         let has_grown = self.ensure_size(&disk)?;
-        self.ensure_member(&disk, has_grown)?;
+        self.timed("map", || self.ensure_member(&disk, has_grown))?;
         Ok(disk)
+    }
+
+    /// A step of the path's way, told with its portal.
+    fn timed<T, E>(&self, step: &'static str, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let portal = tracing::field::display(self.path.portal);
+        let path = tracing::debug_span!("path", portal, volume = self.key);
+        path.in_scope(|| self.host.timed(step, &self.key, work))
     }
 
     fn ensure_right_disk(&self) -> Result<Disk, PathError> {
         let disk = self.ensure_disk()?;
         let life = disk.life(&self.host).map_err(PathError::Read)?;
-        let Found::Other(found) = self.identify(&disk)? else {
+        let Found::Other(found) = self.timed("identity", || self.identify(&disk))? else {
             return Ok(disk);
         };
         self.remove_stale(&life, found)?;
         let disk = self.ensure_disk()?;
-        match self.identify(&disk)? {
+        match self.timed("identity", || self.identify(&disk))? {
             Found::Right => Ok(disk),
             Found::Other(found) => Err(self.wrong(&disk, found, Vec::new())),
         }
@@ -106,9 +113,8 @@ impl PathWork {
                 nexus: &nexus,
                 chap: chap.as_ref(),
             };
-            let session = initiator
-                .ensure_session(host, login, self.deadline)
-                .map_err(PathError::Session)?;
+            let login = || initiator.ensure_session(host, login, self.deadline);
+            let session = self.timed("session", login).map_err(PathError::Session)?;
             let find = || scsi::find_disk(host, session.scsi_host, lun);
             if let Some(disk) = find().map_err(PathError::Read)? {
                 return Ok(disk);

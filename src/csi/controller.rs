@@ -12,6 +12,7 @@ use super::health::troubles_on_wire;
 use super::proto;
 use super::proto::controller_server;
 use super::proto::controller_service_capability::rpc::Type;
+use super::server::is_about;
 use super::snapshots::{self, snapshot_on_wire};
 use super::topology::TopologyKeys;
 use crate::controller::{Controller, ControllerError, Room, Verdict, Volume};
@@ -70,6 +71,7 @@ impl ControllerService {
         W: FnOnce(Controller) -> F,
         F: Future<Output = Result<T, ControllerError>> + Send + 'static,
     {
+        is_about(key);
         let work = work(self.controller.clone());
         let outcome = self.inflight.run(key, work).await.map_err(refused)?;
         outcome.map_err(refused)

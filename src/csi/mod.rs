@@ -26,6 +26,8 @@ mod server;
 #[cfg(test)]
 mod snapshot_tests;
 mod snapshots;
+#[cfg(test)]
+mod span_tests;
 mod topology;
 mod usage;
 

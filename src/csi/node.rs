@@ -11,6 +11,7 @@ use super::node_requests;
 use super::parse::ParseError;
 use super::proto;
 use super::proto::node_service_capability::{self, rpc};
+use super::server::is_about;
 use super::topology::TopologyKeys;
 use super::usage::usage_on_wire;
 use crate::fault::{Fault, Faulted, chain, status};
@@ -185,7 +186,7 @@ impl NodeService {
         let node = self.node.clone();
         let volume = call.volume.to_string();
         // This thread only waits, and not long; what may hang is on another one.
-        let looked = tokio::task::spawn_blocking(move || node.stats(&call)).await;
+        let looked = in_the_call(move || node.stats(&call)).await;
         let usage = looked.map_err(|_| InflightError::Lost(volume.clone()))?;
         usage.map_err(|error| {
             tracing::warn!(volume.id = volume, code = ?error.fault().code(), error = chain(&error), "NodeGetVolumeStats failed");
@@ -200,7 +201,7 @@ impl NodeService {
     ) -> Result<Health, CallError> {
         let volume = node_requests::health(request)?;
         let (node, asked) = (self.node.clone(), volume.clone());
-        let looked = tokio::task::spawn_blocking(move || node.health(&asked)).await;
+        let looked = in_the_call(move || node.health(&asked)).await;
         let found = looked.map_err(|_| InflightError::Lost(volume.to_string()))??;
         Ok(found.ok_or_else(|| NodeError::NotHere(volume.to_string()))?)
     }
@@ -211,7 +212,7 @@ impl NodeService {
     ) -> Result<Vec<StorageAdverse>, CallError> {
         node_requests::storage_health(request)?;
         let node = self.node.clone();
-        let looked = tokio::task::spawn_blocking(move || node.storage_health()).await;
+        let looked = in_the_call(move || node.storage_health()).await;
         Ok(looked.map_err(|_| InflightError::Lost("the SANs".to_owned()))??)
     }
 }
@@ -223,6 +224,7 @@ impl proto::node_server::Node for NodeService {
         request: Request<proto::NodeStageVolumeRequest>,
     ) -> Result<Response<proto::NodeStageVolumeResponse>, Status> {
         let request = request.into_inner();
+        is_about(&request.volume_id);
         let done = self.stage(&request).await;
         let done = done.map(|()| proto::NodeStageVolumeResponse {});
         answer("NodeStageVolume", &shown(&request.volume_id), done)
@@ -233,6 +235,7 @@ impl proto::node_server::Node for NodeService {
         request: Request<proto::NodeUnstageVolumeRequest>,
     ) -> Result<Response<proto::NodeUnstageVolumeResponse>, Status> {
         let request = request.into_inner();
+        is_about(&request.volume_id);
         let done = self.unstage(&request).await;
         let done = done.map(|()| proto::NodeUnstageVolumeResponse {});
         answer("NodeUnstageVolume", &shown(&request.volume_id), done)
@@ -243,6 +246,7 @@ impl proto::node_server::Node for NodeService {
         request: Request<proto::NodePublishVolumeRequest>,
     ) -> Result<Response<proto::NodePublishVolumeResponse>, Status> {
         let request = request.into_inner();
+        is_about(&request.volume_id);
         let done = self.publish(&request).await;
         let done = done.map(|()| proto::NodePublishVolumeResponse {});
         answer("NodePublishVolume", &shown(&request.volume_id), done)
@@ -253,6 +257,7 @@ impl proto::node_server::Node for NodeService {
         request: Request<proto::NodeUnpublishVolumeRequest>,
     ) -> Result<Response<proto::NodeUnpublishVolumeResponse>, Status> {
         let request = request.into_inner();
+        is_about(&request.volume_id);
         let done = self.unpublish(&request).await;
         let done = done.map(|()| proto::NodeUnpublishVolumeResponse {});
         answer("NodeUnpublishVolume", &shown(&request.volume_id), done)
@@ -291,6 +296,7 @@ impl proto::node_server::Node for NodeService {
         request: Request<proto::NodeGetVolumeStatsRequest>,
     ) -> Result<Response<proto::NodeGetVolumeStatsResponse>, Status> {
         let request = request.into_inner();
+        is_about(&request.volume_id);
         let done = self.stats(&request).await;
         let done = done.map(|usage| proto::NodeGetVolumeStatsResponse {
             usage: usage_on_wire(&usage),
@@ -303,6 +309,7 @@ impl proto::node_server::Node for NodeService {
         request: Request<proto::NodeExpandVolumeRequest>,
     ) -> Result<Response<proto::NodeExpandVolumeResponse>, Status> {
         let request = request.into_inner();
+        is_about(&request.volume_id);
         let done = self.expand(&request).await;
         let done = done.map(|size| proto::NodeExpandVolumeResponse {
             capacity_bytes: i64::try_from(size).unwrap_or(i64::MAX),
@@ -315,6 +322,7 @@ impl proto::node_server::Node for NodeService {
         request: Request<proto::NodeGetVolumeHealthRequest>,
     ) -> Result<Response<proto::NodeGetVolumeHealthResponse>, Status> {
         let request = request.into_inner();
+        is_about(&request.volume_id);
         let done = self.health(&request).await;
         let done = done.map(|found| proto::NodeGetVolumeHealthResponse {
             volume_health: Some(health_on_wire(&found)),
@@ -332,6 +340,14 @@ impl proto::node_server::Node for NodeService {
         });
         answer("NodeGetStorageHealth", &"no volume", done)
     }
+}
+
+/// Blocking work of a call on another thread, where its lines are the call's too.
+fn in_the_call<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
 }
 
 /// An id for the log, cut: it is whatever a caller sent.

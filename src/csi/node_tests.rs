@@ -90,7 +90,7 @@ impl Rig {
     }
 }
 
-fn capability() -> proto::VolumeCapability {
+pub(super) fn capability() -> proto::VolumeCapability {
     proto::VolumeCapability {
         access_type: Some(AccessType::Mount(MountVolume::default())),
         access_mode: Some(AccessMode {

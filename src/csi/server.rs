@@ -27,6 +27,12 @@ const GRACE: Duration = Duration::from_secs(25);
 
 type Counted = Router<Stack<CountCalls, NoLayer>>;
 
+/// Whatever is logged from here on for the call, on any thread or task, is of this volume. An id is cut: it is whatever a caller sent.
+pub(super) fn is_about(volume: &str) {
+    let volume: String = volume.chars().take(128).collect();
+    tracing::Span::current().record("volume", volume);
+}
+
 /// Why a socket is not served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -101,7 +107,10 @@ pub async fn serve_node(
 fn with_identity(identity: Identity, calls: Calls) -> Counted {
     Server::builder()
         .layer(CountCalls(calls))
-        .trace_fn(|request| tracing::info_span!("call", path = request.uri().path()))
+        .trace_fn(|request| {
+            let volume = tracing::field::Empty;
+            tracing::info_span!("call", path = request.uri().path(), volume)
+        })
         .add_service(IdentityServer::new(identity))
 }
 

@@ -20,6 +20,7 @@ mod real;
 mod steps;
 mod sys;
 mod tcp;
+mod timed;
 mod world;
 
 use std::ffi::OsString;

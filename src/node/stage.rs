@@ -51,8 +51,11 @@ pub fn stage(node: &Node, call: &StageCall) -> Result<(), NodeError> {
     let was_staged = intent.staged;
     // The mark of an mkfs that was cut off is kept: without it nobody could tell from data what it left.
     let keep = was_staged || intent.is_unfinished();
-    attach(node, call, chosen, &intent).map_err(|error| undone(node, &staging, error, keep))?;
-    place(node, &staging, &mut intent).map_err(|error| {
+    let (host, key) = (&node.host, call.volume.to_string());
+    host.timed("attach", &key, || attach(node, call, chosen, &intent))
+        .map_err(|error| undone(node, &staging, error, keep))?;
+    let placed = host.timed("place", &key, || place(node, &staging, &mut intent));
+    placed.map_err(|error| {
         if !was_staged && intent.is_unfinished() {
             return unfinished(&intent.volume, error);
         }
