@@ -8,6 +8,9 @@ DENY = target/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 MOTO_VERSION = 5.2.5
 MOTO = target/tools/moto-$(MOTO_VERSION)/bin/moto_server
 
+S3S_FS_VERSION = 0.14.1
+S3S_FS = target/tools/s3s-fs-$(S3S_FS_VERSION)/bin/s3s-fs
+
 FUZZ_VERSION = 0.13.2
 FUZZ = target/tools/cargo-fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
 FUZZ_TARGETS = $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
@@ -22,7 +25,7 @@ PROMTOOL = target/tools/promtool/usr/bin/promtool
 # Debian releases that the lab's guests run beside the usual one.
 OTHER_RELEASES = bookworm
 
-.PHONY: reference bench help demo check test test-full fault-table fuzz lab format lint deny manifests image unit s3 selftest suite
+.PHONY: reference bench help demo check test test-full fault-table fuzz lab format lint deny manifests image unit s3 s3s-fs selftest suite
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -104,12 +107,22 @@ unit:
 	@mkdir -p target/lab
 	set -o pipefail; cargo test 2>&1 | tee target/lab/unit.log
 
-# Archives in an S3 that we did not write: moto, on a port of this machine.
-s3: $(MOTO) ## archives in an S3 bucket
-	$(dir $(MOTO))python tests/s3/run.py cargo test --lib -- --ignored archive::s3_tests
+# Archives in two S3s that we did not write, one after the other on a port of this machine.
+s3: $(MOTO) $(S3S_FS) ## archives in an S3 bucket, of moto and of s3s-fs
+	$(dir $(MOTO))python tests/s3/run.py moto cargo test --lib -- --ignored archive::s3_tests
+	python3 -B tests/s3/run.py $(S3S_FS) cargo test --lib -- --ignored archive::s3_tests
 
 $(MOTO):
 	tests/lab/python-tool.sh $(abspath $(dir $@)..) 'moto[server]==$(MOTO_VERSION)'
+
+# Static, so that it runs in a guest of any release.
+$(S3S_FS):
+	RUSTFLAGS='-C target-feature=+crt-static' cargo install s3s-fs --version $(S3S_FS_VERSION) --locked --features binary \
+	    --target $$(rustc --print host-tuple) --root $(dir $@)..
+
+# For the lab, which wants it in a guest.
+s3s-fs: $(S3S_FS)
+	@echo $(abspath $(S3S_FS))
 
 # The lab is proven first: what it says of the rest is only worth what it is.
 selftest:

@@ -53,6 +53,10 @@ impl Memory {
         lock(&self.0).now += span.as_secs();
     }
 
+    pub(super) fn earlier(&self, span: Duration) {
+        lock(&self.0).now -= span.as_secs();
+    }
+
     pub(super) fn calls(&self) -> u64 {
         lock(&self.0).calls
     }

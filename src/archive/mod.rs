@@ -39,6 +39,8 @@ mod source;
 mod store;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod turns_tests;
 mod upload;
 
 pub use bucket::{Bucket, OpenError};

@@ -39,6 +39,11 @@ impl Digest {
         Self(digest)
     }
 
+    /// In which part of an archive it is.
+    pub(super) fn shard(&self) -> u16 {
+        u16::from(self.0[0])
+    }
+
     /// Reads 64 lower-case hexadecimal digits.
     #[must_use]
     pub fn find(text: &str) -> Option<Self> {
@@ -160,7 +165,15 @@ pub(super) fn folder_of(digest: &Digest) -> String {
 
 /// Where a 256th of all chunks is, this one among them.
 pub(super) fn shard_of(digest: &Digest) -> String {
-    format!("{CHUNKS}/{:02x}", digest.0[0])
+    folder_of_shard(digest.shard())
+}
+
+/// Into how many parts an archive's chunks fall.
+pub(super) const SHARDS: u16 = 256;
+
+/// Where the chunks of part number `shard` are.
+pub(super) fn folder_of_shard(shard: u16) -> String {
+    format!("{CHUNKS}/{shard:02x}")
 }
 
 /// Why a text names no snapshot in an archive.

@@ -180,7 +180,7 @@ fn play(on_stage: &OnStage, acts: &[Act]) {
 }
 
 /// Everything that a manifest names is there, whole.
-fn assert_whole(memory: &Memory) {
+pub(super) fn assert_whole(memory: &Memory, contents: &[(&str, &str)]) {
     for name in memory.names() {
         if !name.starts_with("manifests/") {
             continue;
@@ -188,7 +188,7 @@ fn assert_whole(memory: &Memory) {
         let Some(manifest) = Manifest::read(&memory.get(&name).unwrap()).unwrap() else {
             continue;
         };
-        let letters = CONTENTS
+        let letters = contents
             .iter()
             .find(|(snapshot, _)| manifest.about.snapshot.as_str() == *snapshot);
         let expected = Volume::of(letters.unwrap().1).content();
@@ -204,7 +204,7 @@ fn assert_whole(memory: &Memory) {
 }
 
 /// Nothing is there that no manifest names; revocations stay.
-fn assert_clean(memory: &Memory) {
+pub(super) fn assert_clean(memory: &Memory) {
     for root in ["pending", "intents", "condemned", "clock", "deleted"] {
         assert_eq!(memory.count(root), 0, "{root}: {:?}", memory.names());
     }
@@ -242,12 +242,12 @@ fn run(schedule: &[u8]) {
         }
         direct(&memory, &stage, schedule);
     });
-    assert_whole(&memory);
+    assert_whole(&memory, &CONTENTS);
     // What was condemned while it was named goes when its last manifest does, so all of them go in the end.
     for _ in 0..3 {
         memory.later(Duration::from_secs(10_000));
         prune(&opened(memory.as_ref()), HASTE).unwrap();
-        assert_whole(&memory);
+        assert_whole(&memory, &CONTENTS);
     }
     for (snapshot, _) in CONTENTS {
         remove_snapshot(memory.as_ref(), &snapshot.parse().unwrap()).unwrap();
@@ -269,7 +269,7 @@ fn direct(memory: &Memory, stage: &Stage, schedule: &[u8]) {
         if waiting.is_empty() {
             return;
         }
-        assert_whole(memory);
+        assert_whole(memory, &CONTENTS);
         let word = schedule.next();
         turn += 1;
         let (at, fate) = match word {

@@ -20,6 +20,7 @@ pub trait Objects: Send + Sync {
     fn find(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Shows every object below the folder `under`, each once, in any order. What is there from begin to end of the call is shown; what comes or goes meanwhile may be.
+    /// `show` may call the store.
     ///
     /// # Errors
     /// See [`StoreError`]; some may have been shown.
