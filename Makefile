@@ -43,9 +43,9 @@ test-full: ## the same code with longer rounds (LAB_SCALE, 10 unless said otherw
 	for release in $(OTHER_RELEASES); do LAB_RELEASE=$$release $(MAKE) suite; done; \
 	$(MAKE) test image
 
-bench: ## what a thousand volumes cost the Linux SAN, and what an archive costs beside reading and putting
+bench: $(S3S_FS) ## what a thousand volumes cost the Linux SAN, and what an archive costs beside reading and putting
 	cargo test --lib -- --ignored --nocapture a_thousand_volumes
-	cargo test --release --lib -- --ignored --nocapture archive::bench
+	python3 -B tests/s3/run.py $(S3S_FS) cargo test --release --lib -- --ignored --nocapture --test-threads 1 archive::bench
 
 reference: ## write docs/reference.md from the code
 	cargo run --quiet -- reference > target/reference.md

@@ -33,7 +33,7 @@
 //! archiver -> archive, attach: it is a node with an object store
 //! archiver -> archiver_wire, tls: both ends of its wire, and who is on the other one
 //! archiver -> config, fabric, host, inflight, volume: settings, exports and the seam that is handed down
-//! archive -> config, host: settings, and the seam that is handed down
+//! archive -> config, fabric, host: settings, a key that is never shown, and the seam that is handed down
 //! attach -> iscsi, multipath, scsi: sessions, maps and identity, one tool each
 //! attach -> fabric, flights, host, inflight: an export in, a verified map out; no CSI words
 //! san -> fabric, host, inflight, volume: exports out; families that run a program use the seam

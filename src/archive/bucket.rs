@@ -19,9 +19,12 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_stream::StreamExt;
 
-use super::names::FORMAT;
+use super::cipher::{Cipher, Locked};
+use super::names::{CLOCK, FORMAT};
 use super::store::{Listed, Objects, Put, StoreError};
-use crate::config::{Archive, ArchiveKind, ArchiveName, CredentialsError, S3, read_s3_keys};
+use crate::config::{
+    Archive, ArchiveKind, ArchiveName, CredentialsError, S3, read_archive_key, read_s3_keys,
+};
 use crate::fault::{Fault, Faulted};
 use crate::host::Host;
 
@@ -57,6 +60,16 @@ pub enum OpenError {
         /// What is wrong with it.
         reason: String,
     },
+    /// What should be its key is none.
+    #[error(
+        "archives.{archive}.encryptionKey: {} does not hold 64 lower-case hexadecimal digits; `openssl rand -hex 32` makes a key", path.display()
+    )]
+    Key {
+        /// Whose.
+        archive: ArchiveName,
+        /// Which file.
+        path: PathBuf,
+    },
     /// The settings do not make a client.
     #[error("archives.{archive}: {reason}")]
     Settings {
@@ -74,14 +87,17 @@ impl Faulted for OpenError {
     fn fault(&self) -> Fault {
         match self {
             Self::Credentials(error) => error.fault(),
-            Self::Ca { .. } | Self::Settings { .. } => Fault::Precondition,
+            Self::Ca { .. } | Self::Key { .. } | Self::Settings { .. } => Fault::Precondition,
             Self::Store(error) => error.fault(),
         }
     }
 }
 
 /// An open object store. Its calls must not be made from an async runtime's threads.
-pub struct Bucket {
+pub type Bucket = Locked<Store>;
+
+/// An object store as it is, without the archive's key.
+pub struct Store {
     /// For people.
     place: String,
     /// Before each name; empty or ending with a slash.
@@ -96,13 +112,62 @@ impl Bucket {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(host: &Host, name: &ArchiveName, archive: &Archive) -> Result<Self, OpenError> {
+        let cipher = match &archive.encryption_key {
+            Some(path) => Some(read_cipher(host, name, path)?),
+            None => None,
+        };
+        let inner = match &archive.kind {
+            ArchiveKind::Directory(path) => Store::directory(path)?,
+            ArchiveKind::S3(s3) => Store::open(host, name, s3)?,
+        };
+        Ok(Self { inner, cipher })
+    }
+
+    /// The store in the directory `path`, which must be there; not encrypted.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn directory(path: &Path) -> Result<Self, StoreError> {
+        let inner = Store::directory(path)?;
+        Ok(Self {
+            inner,
+            cipher: None,
+        })
+    }
+
+    /// The same with a key.
+    #[must_use]
+    pub fn with_cipher(self, cipher: Cipher) -> Self {
+        Self {
+            cipher: Some(cipher),
+            ..self
+        }
+    }
+
+    /// Which store it is, for people.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.inner.place
+    }
+}
+
+/// The key of the archive `name`, from the file `path`.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn read_cipher(host: &Host, name: &ArchiveName, path: &Path) -> Result<Cipher, OpenError> {
+    let key = read_archive_key(host, name, path)?;
+    Cipher::find(&key).ok_or_else(|| OpenError::Key {
+        archive: name.clone(),
+        path: path.to_owned(),
+    })
+}
+
+impl Store {
+    fn open(host: &Host, name: &ArchiveName, s3: &S3) -> Result<Self, OpenError> {
         let settings = |reason: String| OpenError::Settings {
             archive: name.clone(),
             reason,
-        };
-        let s3 = match &archive.kind {
-            ArchiveKind::Directory(path) => return Ok(Self::directory(path)?),
-            ArchiveKind::S3(s3) => s3,
         };
         let runtime = runtime().map_err(|error| settings(error.to_string()))?;
         let client = client(host, name, s3)?;
@@ -131,16 +196,15 @@ impl Bucket {
             store: Box::new(made(FIRST_TRIES)?),
             runtime,
         };
-        bucket.find(FORMAT)?;
+        // In a bucket that is not there, s3s-fs only misses the object.
+        if bucket.find(FORMAT)?.is_none() {
+            bucket.list(CLOCK, &mut |_| {})?;
+        }
         bucket.store = Box::new(made(TRIES)?);
         Ok(bucket)
     }
 
-    /// The store in the directory `path`, which must be there.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub fn directory(path: &Path) -> Result<Self, StoreError> {
+    fn directory(path: &Path) -> Result<Self, StoreError> {
         let store = LocalFileSystem::new_with_prefix(path)
             .map_err(|_| StoreError::NoDirectory(path.display().to_string()))?;
         let runtime = runtime().map_err(|error| StoreError::Unreachable {
@@ -153,12 +217,6 @@ impl Bucket {
             store: Box::new(store.with_automatic_cleanup(true).with_fsync(true)),
             runtime,
         })
-    }
-
-    /// Which store it is, for people.
-    #[must_use]
-    pub fn place(&self) -> &str {
-        &self.place
     }
 
     fn location(&self, name: &str) -> Result<Location, StoreError> {
@@ -201,7 +259,7 @@ impl Bucket {
     }
 }
 
-impl Objects for Bucket {
+impl Objects for Store {
     fn put(&self, name: &str, content: Vec<u8>) -> Result<Put, StoreError> {
         use object_store::Error::{AlreadyExists, Precondition};
         let location = self.location(name)?;
@@ -259,7 +317,7 @@ impl Objects for Bucket {
 }
 
 /// Shows no more than the place.
-impl std::fmt::Debug for Bucket {
+impl std::fmt::Debug for Store {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(out, "Bucket({})", self.place)
     }
@@ -421,6 +479,7 @@ mod tests {
                 }),
                 transfers: 1,
                 bytes_per_second: None,
+                encryption_key: None,
             };
             let host = Host::real(Path::new("/"));
             Bucket::open(&host, &"away".parse().unwrap(), &archive).unwrap_err()

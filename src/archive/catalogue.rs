@@ -52,7 +52,7 @@ pub fn snapshots(objects: &dyn Objects) -> Result<Vec<Entry>, ArchiveError> {
             Ok(Some(manifest)) => {
                 found.insert(snapshot, Ok(manifest));
             }
-            Err(ArchiveError::Store(error)) => return Err(error.into()),
+            Err(ArchiveError::Store(error)) if !error.is_damage() => return Err(error.into()),
             Err(error) => {
                 found.insert(snapshot, Err(error));
             }
@@ -92,8 +92,11 @@ pub(super) fn remove_manifests(
     manifests: Vec<String>,
 ) -> Result<(), StoreError> {
     for object in manifests {
-        let content = objects.find(&object)?;
-        if content.is_some_and(|content| !is_revocation(&content)) {
+        let stays = match objects.find(&object) {
+            Err(error) if error.is_damage() => false,
+            found => found?.is_none_or(|content| is_revocation(&content)),
+        };
+        if !stays {
             objects.remove(&object)?;
         }
     }

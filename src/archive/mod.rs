@@ -5,6 +5,7 @@
 //! | `names` | the names of objects |
 //! | `chunk` | one chunk as an object |
 //! | `manifest` | what a snapshot consists of |
+//! | `cipher` | the same in an archive with a key |
 //! | `store` | what is asked of an object store; `bucket` asks a real one |
 //! | `open_archive` | an archive in use: how many chunks at a time, how fast |
 //! | `catalogue` | which snapshots an archive holds |
@@ -21,6 +22,9 @@ mod bench;
 mod bucket;
 mod catalogue;
 mod chunk;
+mod cipher;
+#[cfg(test)]
+mod cipher_tests;
 mod collect;
 mod error;
 mod manifest;
@@ -43,9 +47,10 @@ mod tests;
 mod turns_tests;
 mod upload;
 
-pub use bucket::{Bucket, OpenError};
+pub use bucket::{Bucket, OpenError, Store, read_cipher};
 pub use catalogue::{Entry, find_snapshot, remove_snapshot, snapshots};
 pub use chunk::{ChunkError, open, seal};
+pub use cipher::{Cipher, Locked};
 pub use collect::{Patience, Pruned, prune};
 pub use error::ArchiveError;
 pub use manifest::{About, Held, Manifest, ManifestError};

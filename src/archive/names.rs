@@ -25,7 +25,7 @@ pub(super) const CLOCK: &str = "clock";
 /// An object's name may have 1024 bytes; ours leaves room for prefix and folder.
 const MOST_NAME: usize = 200;
 
-/// The SHA-256 of a chunk's plain bytes.
+/// The SHA-256 of a chunk's plain bytes; in an archive with a key, a hash under that.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
@@ -37,6 +37,17 @@ impl Digest {
         let mut digest = [0; 32];
         digest.copy_from_slice(made.as_ref());
         Self(digest)
+    }
+
+    /// Of a keyed hash.
+    pub(super) fn from_tag(tag: &ring::hmac::Tag) -> Self {
+        let mut digest = [0; 32];
+        digest.copy_from_slice(tag.as_ref());
+        Self(digest)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
     }
 
     /// In which part of an archive it is.

@@ -1,7 +1,8 @@
 //! A snapshot out of the archive, every chunk proven before a byte of it is written.
 
 use super::catalogue::find_snapshot;
-use super::chunk::open;
+use super::chunk::open_hashed;
+use super::cipher::digest_of;
 use super::error::ArchiveError;
 use super::manifest::{Held, Manifest};
 use super::names::SnapshotName;
@@ -102,7 +103,8 @@ fn fetch(
     let content = content.ok_or_else(|| ArchiveError::Missing(object.clone()))?;
     let length = manifest.about.length_at(held.index);
     let length = usize::try_from(length).unwrap_or(usize::MAX);
-    let plain = open(&content, &held.key.digest, length)
+    let hash = |plain: &[u8]| digest_of(archive.objects, plain);
+    let plain = open_hashed(&content, &held.key.digest, length, hash)
         .map_err(|source| ArchiveError::Chunk { object, source })?;
     Ok((plain, content.len()))
 }

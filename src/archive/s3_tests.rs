@@ -15,7 +15,11 @@ fn host() -> Host {
 }
 
 /// A bucket as `user` has it, with a prefix of its own for each call.
-fn opened_as(user: &str, bucket: &str, endpoint: Option<&str>) -> Result<Bucket, OpenError> {
+pub(super) fn opened_as(
+    user: &str,
+    bucket: &str,
+    endpoint: Option<&str>,
+) -> Result<Bucket, OpenError> {
     let told = std::env::var("SANPATH_TEST_S3").expect(WHY);
     let keys = std::env::var_os("SANPATH_TEST_S3_KEYS").expect(WHY);
     let s3 = S3 {
@@ -31,6 +35,7 @@ fn opened_as(user: &str, bucket: &str, endpoint: Option<&str>) -> Result<Bucket,
         kind: ArchiveKind::S3(s3),
         transfers: 4,
         bytes_per_second: None,
+        encryption_key: None,
     };
     Bucket::open(&host(), &"away".parse().unwrap(), &archive)
 }
@@ -116,6 +121,37 @@ fn a_volume_comes_back_from_a_bucket_and_leaves_nothing_in_it() {
         Ok::<_, ArchiveError>((left == 0).then_some(()))
     });
     assert!(emptied.unwrap().is_some(), "something stays");
+}
+
+#[test]
+#[ignore = "needs an S3: make s3"]
+fn an_archive_with_a_key_comes_back_from_a_bucket() {
+    let key = crate::fabric::Secret::from("07".repeat(32));
+    let bucket = opened_as("good", "snapshots", None).unwrap();
+    let bucket = bucket.with_cipher(Cipher::find(&key).unwrap());
+    let archive = OpenArchive {
+        objects: &bucket,
+        chunk_bytes: ensure_archive(&bucket, bucket.place()).unwrap(),
+        transfers: 4,
+        pace: None,
+        notice: &|_| {},
+    };
+    let volume = volume();
+    let job = Job {
+        snapshot: "a".parse().unwrap(),
+        volume: None,
+        cut_at: 0,
+        notes: std::collections::BTreeMap::new(),
+        runs: Runs::Allocated(volume.all()),
+    };
+    let carried = upload(&archive, &job, &volume).unwrap();
+    verify(&archive, &carried.manifest).unwrap();
+    let target = Volume::new(vec![b'x'; volume.content().len()]);
+    restore(&archive, &carried.manifest, &target).unwrap();
+    assert!(
+        target.content() == volume.content(),
+        "other bytes came back"
+    );
 }
 
 #[test]

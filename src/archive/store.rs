@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::cipher::Cipher;
 use super::names::{CLOCK, FORMAT, Writer};
 use crate::fault::{Fault, Faulted};
 
@@ -31,6 +32,11 @@ pub trait Objects: Send + Sync {
     /// # Errors
     /// See [`StoreError`]; it may be gone.
     fn remove(&self, name: &str) -> Result<(), StoreError>;
+
+    /// What its chunks and manifests are sealed with, if they are.
+    fn cipher(&self) -> Option<&Cipher> {
+        None
+    }
 }
 
 /// What became of a put.
@@ -105,8 +111,29 @@ pub enum StoreError {
     )]
     Overwrites(String),
     /// What it holds is not an archive, or one of a later driver.
-    #[error("{FORMAT} there says {0:?}; this driver reads archives of version 1")]
+    #[error("{FORMAT} there says {0:?}; this driver reads archives of versions 1 and 2")]
     Format(String),
+    /// It is sealed and there is no key.
+    #[error("the archive is encrypted; set archives.NAME.encryptionKey to the file with its key")]
+    NoKey,
+    /// There is a key and nothing is sealed.
+    #[error(
+        "the archive is not encrypted; remove archives.NAME.encryptionKey, or begin an encrypted one with another prefix or directory"
+    )]
+    NotEncrypted,
+    /// It is sealed with another key.
+    #[error(
+        "the archive is encrypted with another key: that one's check is {found:.12}…, that of archives.NAME.encryptionKey {ours:.12}…"
+    )]
+    OtherKey {
+        /// What tells its key from others.
+        found: String,
+        /// The same of ours.
+        ours: String,
+    },
+    /// What is sealed does not open.
+    #[error("object {0} does not open with the archive's key: it was changed or damaged")]
+    Spoilt(String),
     /// There is no archive.
     #[error("there is no archive there: {FORMAT} is missing")]
     NoArchive,
@@ -114,6 +141,13 @@ pub enum StoreError {
     #[cfg(test)]
     #[error("crashed")]
     Crashed,
+}
+
+impl StoreError {
+    /// Whether it is one object that is damaged, and not the store that fails.
+    pub(super) fn is_damage(&self) -> bool {
+        matches!(self, Self::Spoilt(_))
+    }
 }
 
 impl Faulted for StoreError {
@@ -124,6 +158,10 @@ impl Faulted for StoreError {
             | Self::NoDirectory(_)
             | Self::Overwrites(_)
             | Self::Format(_)
+            | Self::NoKey
+            | Self::NotEncrypted
+            | Self::OtherKey { .. }
+            | Self::Spoilt(_)
             | Self::NoArchive => Fault::Precondition,
             Self::Timeout { .. } => Fault::Timeout,
             Self::Unreachable { .. } => Fault::MaybeDone,
@@ -141,7 +179,8 @@ pub const CHUNK_BYTES: u64 = 1 << 20;
 /// # Errors
 /// See [`StoreError`].
 pub fn ensure_archive(objects: &dyn Objects, place: &str) -> Result<u64, StoreError> {
-    let ours = format!("{{\"archive\":1,\"chunkBytes\":{CHUNK_BYTES}}}\n");
+    let ours = Format::of(objects.cipher());
+    let ours = format!("{}\n", serde_json::to_string(&ours).unwrap_or_default());
     if objects.find(FORMAT)?.is_none() {
         objects.put(FORMAT, ours.clone().into_bytes())?;
     }
@@ -157,22 +196,57 @@ pub fn ensure_archive(objects: &dyn Objects, place: &str) -> Result<u64, StoreEr
 /// # Errors
 /// See [`StoreError`]; `NoArchive` when there is none.
 pub fn find_archive(objects: &dyn Objects) -> Result<u64, StoreError> {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Format {
-        archive: u32,
-        chunk_bytes: u64,
-    }
     let content = objects.find(FORMAT)?.ok_or(StoreError::NoArchive)?;
     let format: Option<Format> = serde_json::from_slice(&content).ok();
-    match format {
-        Some(format) if format.archive == 1 && (4096..=64 << 20).contains(&format.chunk_bytes) => {
-            Ok(format.chunk_bytes)
+    let format = format.filter(Format::is_known).ok_or_else(|| {
+        let shown = String::from_utf8_lossy(&content);
+        StoreError::Format(shown.chars().take(80).collect())
+    })?;
+    match (format.key_check, objects.cipher()) {
+        (None, Some(_)) => Err(StoreError::NotEncrypted),
+        (Some(_), None) => Err(StoreError::NoKey),
+        (Some(found), Some(cipher)) if found != cipher.check().to_string() => {
+            let ours = cipher.check().to_string();
+            Err(StoreError::OtherKey { found, ours })
         }
-        _ => {
-            let shown = String::from_utf8_lossy(&content);
-            Err(StoreError::Format(shown.chars().take(80).collect()))
+        _ => Ok(format.chunk_bytes),
+    }
+}
+
+/// What the object [`FORMAT`] says. Version 2 is encrypted.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Format {
+    archive: u32,
+    chunk_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    encryption: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key_check: Option<String>,
+}
+
+/// The one kind of envelope so far.
+const ENCRYPTION: &str = "aes-256-gcm";
+
+impl Format {
+    fn of(cipher: Option<&Cipher>) -> Self {
+        Self {
+            archive: if cipher.is_some() { 2 } else { 1 },
+            chunk_bytes: CHUNK_BYTES,
+            encryption: cipher.map(|_| ENCRYPTION.to_owned()),
+            key_check: cipher.map(|cipher| cipher.check().to_string()),
         }
+    }
+
+    fn is_known(&self) -> bool {
+        let is_sealed = self.encryption.as_deref() == Some(ENCRYPTION) && self.key_check.is_some();
+        let is_plain = self.encryption.is_none() && self.key_check.is_none();
+        let is_version = match self.archive {
+            1 => is_plain,
+            2 => is_sealed,
+            _ => false,
+        };
+        is_version && (4096..=64 << 20).contains(&self.chunk_bytes)
     }
 }
 

@@ -293,6 +293,34 @@ fn what_is_young_or_under_way_is_left_alone() {
     assert_eq!(pruned().removed, 3);
 }
 
+/// Names that do not fit into memory are gone through in parts; the outcome is the same.
+#[test]
+fn a_prune_that_may_hold_little_does_the_same() {
+    let letters: String = ('!'..='~').filter(|letter| *letter != '.').collect();
+    let (kept, gone) = letters.split_at(40);
+    let outcomes = [1, 3, 16, 1000].map(|most| {
+        let memory = Memory::default();
+        carry(&memory, "stays", &Volume::of(kept));
+        carry(&memory, "gone", &Volume::of(gone));
+        remove_snapshot(&memory, &name("gone")).unwrap();
+        let pruned = || {
+            memory.later(DAY * 2);
+            collect::prune_within(&opened(&memory), Patience::default(), most).unwrap()
+        };
+        let outcome = [pruned(), pruned(), pruned()];
+        assert_eq!(memory.count("chunks"), 40);
+        let fetched = fetched(&memory, "stays", 40 * 4096).unwrap();
+        assert_eq!(fetched, Volume::of(kept).content());
+        outcome
+    });
+    let gone = gone.len() as u64;
+    for [first, second, third] in outcomes {
+        assert_eq!((first.condemned, first.removed), (gone, 0));
+        assert_eq!((second.condemned, second.removed), (0, gone));
+        assert_eq!(third, Pruned::default());
+    }
+}
+
 /// An archive with one snapshot, and the name of an object of it below `root`.
 fn damaged(root: &str, damage: impl FnOnce(&Memory, &str)) -> (Memory, String) {
     let memory = Memory::default();

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use super::catalogue::{find_snapshot, read_manifest};
 use super::chunk::seal;
+use super::cipher::digest_of;
 use super::error::ArchiveError;
 use super::manifest::{About, Held, Manifest};
 use super::names::{ChunkKey, Digest, INTENTS, SnapshotName, Writer, folder_of, shard_of};
@@ -162,7 +163,7 @@ fn find_base(
 ) -> Result<Option<Manifest>, ArchiveError> {
     match find_snapshot(archive.objects, base) {
         Ok(found) => Ok(found.filter(|base| base.about.chunk_bytes == archive.chunk_bytes)),
-        Err(ArchiveError::Store(error)) => Err(error.into()),
+        Err(ArchiveError::Store(error)) if !error.is_damage() => Err(error.into()),
         Err(_) => Ok(None),
     }
 }
@@ -227,7 +228,7 @@ impl Carrier<'_> {
             })?;
         let mut moved = 0;
         if !is_zero(&plain) {
-            let digest = Digest::of(&plain);
+            let digest = digest_of(self.archive.objects, &plain);
             let held = match self.find_kept(&digest)? {
                 Some(held) => held,
                 None => {

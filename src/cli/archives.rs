@@ -42,6 +42,9 @@ pub struct ArchivesArguments {
     /// Use the archive in this directory, with no config file.
     #[arg(long, global = true, conflicts_with = "archive")]
     directory: Option<PathBuf>,
+    /// The file with the key of the archive in `--directory`, if it is encrypted.
+    #[arg(long, global = true, requires = "directory")]
+    encryption_key: Option<PathBuf>,
     /// The form of the answer.
     #[arg(long, global = true, value_enum, default_value_t = Form::Table)]
     output: Form,
@@ -145,7 +148,7 @@ impl Place {
     fn open(host: &Host, asked: &ArchivesArguments) -> anyhow::Result<Self> {
         if let Some(directory) = &asked.directory {
             return Ok(Self {
-                bucket: Bucket::directory(directory)?,
+                bucket: directory_of(host, directory, asked.encryption_key.as_deref())?,
                 transfers: 4,
                 bytes_per_second: None,
             });
@@ -185,6 +188,14 @@ impl Place {
             bytes_per_second: found.bytes_per_second,
         })
     }
+}
+
+fn directory_of(host: &Host, directory: &Path, key: Option<&Path>) -> anyhow::Result<Bucket> {
+    let Some(key) = key else {
+        return Ok(Bucket::directory(directory)?);
+    };
+    let cipher = archive::read_cipher(host, &"directory".parse().map_err(anyhow::Error::msg)?, key);
+    Ok(Bucket::directory(directory)?.with_cipher(cipher?))
 }
 
 /// Where commands are done.

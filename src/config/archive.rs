@@ -20,7 +20,7 @@ const MIB: u64 = 1 << 20;
 const MOST_MIB: u64 = 1 << 20;
 
 /// The fields of an archive, for the reference.
-pub const ARCHIVE_FIELDS: [Setting; 11] = [
+pub const ARCHIVE_FIELDS: [Setting; 12] = [
     Setting::new("kind", "required", "`s3`, or `directory` for small sites."),
     Setting::new(
         "directory",
@@ -66,6 +66,11 @@ pub const ARCHIVE_FIELDS: [Setting; 11] = [
         "What all transfers together may carry.",
     )
     .counting("MiB/s"),
+    Setting::new(
+        "encryptionKey",
+        "not encrypted",
+        "File with the key that everything is sealed with, 64 hexadecimal digits; an absolute path.",
+    ),
 ];
 
 /// What an archive is called in the config file.
@@ -102,6 +107,8 @@ pub struct Archive {
     pub transfers: usize,
     /// `maxMebibytesPerSecond`: in bytes, what all of them together may carry in a second.
     pub bytes_per_second: Option<u64>,
+    /// `encryptionKey`: the file with the key that everything is sealed with.
+    pub encryption_key: Option<PathBuf>,
 }
 
 /// The kinds of archives.
@@ -156,6 +163,8 @@ pub(super) struct ArchiveForm {
     max_concurrent_transfers: Option<u64>,
     #[serde(default)]
     max_mebibytes_per_second: Option<u64>,
+    #[serde(default)]
+    encryption_key: Option<PathBuf>,
 }
 
 /// Reads the archive `name`.
@@ -176,8 +185,11 @@ pub(super) fn archive(
     let transfers = reader.within("maxConcurrentTransfers", transfers, MOST_TRANSFERS)?;
     let limit = form.max_mebibytes_per_second;
     let limit = limit.map(|limit| reader.within("maxMebibytesPerSecond", limit, MOST_MIB));
+    let key = form.encryption_key.clone();
+    let key = key.map(|path| reader.absolute("encryptionKey", path));
     let archive = Archive {
         kind,
+        encryption_key: key.transpose()?,
         transfers: usize::try_from(transfers).unwrap_or(1),
         bytes_per_second: limit.transpose()?.map(|limit| limit * MIB),
     };
@@ -345,12 +357,14 @@ mod tests {
             }),
             transfers: 8,
             bytes_per_second: Some(100 << 20),
+            encryption_key: None,
         };
         assert_eq!(archives[&"away".parse().unwrap()], s3);
         let directory = Archive {
             kind: ArchiveKind::Directory("/srv/archive".into()),
             transfers: 4,
             bytes_per_second: None,
+            encryption_key: None,
         };
         assert_eq!(archives[&"here".parse().unwrap()], directory);
     }
@@ -393,6 +407,26 @@ mod tests {
             ("ca: /", "ca: ", "archives.away.ca: etc"),
         ];
         cases.into_iter().for_each(assert_refused);
+    }
+
+    #[test]
+    fn the_key_is_a_file_of_any_kind_of_archive() {
+        let told = ALL.replace(
+            "    kind:",
+            "    encryptionKey: /etc/sanpath-credentials/key\n    kind:",
+        );
+        for archive in parse(&told).unwrap().archives.values() {
+            let key = archive.encryption_key.as_deref();
+            assert_eq!(
+                key,
+                Some(std::path::Path::new("/etc/sanpath-credentials/key"))
+            );
+        }
+        assert_refused((
+            "    bucket",
+            "    encryptionKey: key\n    bucket",
+            "archives.away.encryptionKey: key is not an absolute path",
+        ));
     }
 
     #[test]

@@ -164,6 +164,27 @@ pub fn read_s3_keys(
     })
 }
 
+/// What stands in the file `path` with the key of the archive `name`.
+///
+/// # Errors
+/// See [`CredentialsError`].
+pub fn read_archive_key(
+    host: &Host,
+    name: &ArchiveName,
+    path: &Path,
+) -> Result<Secret, CredentialsError> {
+    let of = format!("archive {name}");
+    let missing = || CredentialsError::Missing {
+        of: of.clone(),
+        path: path.to_owned(),
+    };
+    let file = path.file_name().and_then(|file| file.to_str());
+    let (directory, file) = path.parent().zip(file).ok_or_else(missing)?;
+    read_stable(host, &of, (directory, Reach::AsMounted), |folder| {
+        folder.find(file)?.map(Secret::from).ok_or_else(missing)
+    })
+}
+
 /// Whom a file with a secret may be open to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reach {

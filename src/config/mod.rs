@@ -23,7 +23,9 @@ use std::time::Duration;
 pub use archive::{ARCHIVE_FIELDS, Archive, ArchiveKind, ArchiveName, S3};
 pub use archiver::{ARCHIVER_FIELDS, Archiver};
 pub use check::{ADDRESSES, Finding, Probed, check, probe};
-pub use credentials::{CredentialsError, S3Keys, read_chap, read_s3_keys, read_san_chap};
+pub use credentials::{
+    CredentialsError, S3Keys, read_archive_key, read_chap, read_s3_keys, read_san_chap,
+};
 pub use edit::{Change, Changed, EditError, Edited, edit};
 pub use file::{ConfigError, FILE_FIELDS, Read, Remark, parse, read};
 pub use interfaces::{InterfaceLineError, InterfaceSource, InterfaceSourceError, find_interfaces};
