@@ -10,7 +10,7 @@ use object_store::client::{HttpClient, HttpConnector};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Location;
 use object_store::{
-    BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, PutMode, RetryConfig,
+    BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -226,6 +226,18 @@ impl Store {
         })
     }
 
+    fn put_once(&self, location: &Location, payload: PutPayload) -> Result<Put, StoreError> {
+        use object_store::Error::{AlreadyExists, Precondition};
+        let put = self
+            .store
+            .put_opts(location, payload, PutMode::Create.into());
+        match self.call("a put", put)? {
+            Ok(_) => Ok(Put::Made),
+            Err(AlreadyExists { .. } | Precondition { .. }) => Ok(Put::WasThere),
+            Err(error) => Err(self.wrong(&error)),
+        }
+    }
+
     fn call<T>(
         &self,
         what: &str,
@@ -261,15 +273,12 @@ impl Store {
 
 impl Objects for Store {
     fn put(&self, name: &str, content: Vec<u8>) -> Result<Put, StoreError> {
-        use object_store::Error::{AlreadyExists, Precondition};
         let location = self.location(name)?;
-        let put = self
-            .store
-            .put_opts(&location, content.into(), PutMode::Create.into());
-        match self.call("a put", put)? {
-            Ok(_) => Ok(Put::Made),
-            Err(AlreadyExists { .. } | Precondition { .. }) => Ok(Put::WasThere),
-            Err(error) => Err(self.wrong(&error)),
+        let payload = PutPayload::from(content);
+        match self.put_once(&location, payload.clone()) {
+            // Cut off in the middle, which the crate does not try again: it may have been done.
+            Err(StoreError::Unreachable { .. }) => self.put_once(&location, payload),
+            put => put,
         }
     }
 

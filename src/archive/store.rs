@@ -44,7 +44,7 @@ pub trait Objects: Send + Sync {
 pub enum Put {
     /// It is there now.
     Made,
-    /// One of that name was there and stays.
+    /// One of that name was there and stays; it may be ours, made by a try of which nothing was heard.
     WasThere,
 }
 

@@ -46,8 +46,14 @@ use Turn::{Back, End, Stop, Wait};
 /// Who has the turn, and for how many more of the calls that matter; without a number, to the end.
 #[derive(Default)]
 struct Turnstile {
-    state: Mutex<(Option<(Actor, Option<usize>)>, BTreeSet<Actor>)>,
+    state: Mutex<State>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    turn: Option<(Actor, Option<usize>)>,
+    over: BTreeSet<Actor>,
 }
 
 impl Turnstile {
@@ -55,9 +61,9 @@ impl Turnstile {
     fn enter(&self, actor: Actor, matters: bool) {
         let mut state = lock(&self.state);
         loop {
-            match &mut state.0 {
+            match &mut state.turn {
                 Some((holder, Some(0))) if *holder == actor && matters => {
-                    state.0 = None;
+                    state.turn = None;
                     self.changed.notify_all();
                 }
                 Some((holder, left)) if *holder == actor => {
@@ -73,23 +79,23 @@ impl Turnstile {
 
     fn is_over(&self, actor: Actor) {
         let mut state = lock(&self.state);
-        state.1.insert(actor);
-        state.0 = None;
+        state.over.insert(actor);
+        state.turn = None;
         self.changed.notify_all();
     }
 
     /// Gives `actor` the turn and waits for its end. Whether it has more to do.
     fn give(&self, actor: Actor, calls: Option<usize>) -> bool {
         let mut state = lock(&self.state);
-        if state.1.contains(&actor) {
+        if state.over.contains(&actor) {
             return false;
         }
-        state.0 = Some((actor, calls));
+        state.turn = Some((actor, calls));
         self.changed.notify_all();
-        while state.0.is_some() {
+        while state.turn.is_some() {
             state = self.changed.wait(state).unwrap();
         }
-        !state.1.contains(&actor)
+        !state.over.contains(&actor)
     }
 }
 

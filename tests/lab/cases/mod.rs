@@ -1,6 +1,7 @@
 //! The list of what is proven inside one guest.
 
 mod adoption;
+mod archive_store;
 mod attach;
 mod changed_blocks;
 mod chaos;
@@ -65,6 +66,7 @@ pub fn everyday() -> Vec<Case> {
         san_mtls::CASES,
         san_snapshots::CASES,
         snapshots::CASES,
+        archive_store::CASES,
         attach::CASES,
         detach_attach_races::CASES,
         demo::CASES,

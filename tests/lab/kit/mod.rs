@@ -1,6 +1,6 @@
 //! The lab's machinery. On the host: `tools`, `image`, `initramfs`, `cpio`, `accel`, `qemu`, `guest`, `switch`, `bench`, `runner`,
-//! `lanes`, `shell`, `results`, `folders`, and csi-sanity's making in `sanity`. In the guest: `agent`, `guest_setup`, `services`, `running_job`, `job`,
-//! `leftovers`, `evidence`. For the writers of cases: `case`, `certificates`, `stack`, `csi`, `writer`, `daemons`, `paths`, `slow_disk`, `write_log`, `topology`, `fleet`. Both sides
+//! `lanes`, `shell`, `results`, `folders`, and the making of csi-sanity in `sanity` and of an S3 in `object_store`. In the guest: `agent`, `guest_setup`, `services`, `running_job`, `job`,
+//! `leftovers`, `evidence`. For the writers of cases: `case`, `certificates`, `stack`, `object_store`, `csi`, `writer`, `daemons`, `paths`, `slow_disk`, `write_log`, `topology`, `fleet`. Both sides
 //! speak `wire` and start programs through `command`.
 
 pub mod accel;
@@ -25,6 +25,7 @@ pub mod lanes;
 pub mod leftovers;
 pub mod lio;
 pub mod multipath_conf;
+pub mod object_store;
 pub mod paths;
 pub mod qemu;
 pub mod results;

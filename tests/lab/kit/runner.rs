@@ -16,7 +16,7 @@ use super::folders::{self, RunFolders};
 use super::guest::{Ground, Guest};
 use super::lanes::{self, Queue, locked};
 use super::results::Results;
-use super::{image, sanity, shell, tools};
+use super::{image, object_store, sanity, shell, tools};
 use crate::{cases, fleet as fleet_cases};
 
 /// Something that a lane can run.
@@ -65,6 +65,12 @@ pub fn run(names: &[String], keep: bool) -> Result<bool> {
         .any(|work| work.name().starts_with(sanity::CASES))
     {
         stage(&sanity::ensure()?, &ground.programs.join("csi-sanity"))?;
+    }
+    if chosen
+        .iter()
+        .any(|work| work.name().starts_with(object_store::CASES))
+    {
+        stage(&object_store::ensure()?, &ground.programs.join("s3s-fs"))?;
     }
     let results = Results::new("results", &ground);
     let lanes = if keep { 1 } else { lanes()?.min(chosen.len()) };
@@ -146,6 +152,7 @@ pub fn prepare_only() -> Result<bool> {
     println!("guests run {}", describe(&ground));
     println!("image: {}", ground.image.root.display());
     println!("csi-sanity: {}", sanity.display());
+    println!("s3s-fs: {}", object_store::ensure()?.display());
     Ok(true)
 }
 
