@@ -22,6 +22,7 @@
 //! cli -> host: an operator's files are read and edited through the seam
 //! doctor -> admin, config, fabric, host, iscsi, multipath, scsi: probes that only look
 //! doctor -> node: its advice about interfaces that share a subnet
+//! doctor -> linux_san, mount, tls: what can be seen of a SAN, and certificates that end
 //! admin -> config, fabric, volume: shows what the daemon put there, in our own nouns
 //! csi -> controller, node: parses and answers; the workflow decides
 //! csi -> metrics: calls are counted where they come in

@@ -1,5 +1,6 @@
 //! `sanpath doctor`: what is wrong with this machine, and what mends it.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,9 +12,12 @@ use super::table::table;
 use super::{answer, duration};
 use crate::config::InterfaceSource;
 use crate::doctor::{
-    ControllerSetup, Finding, Grade, NodeSetup, Report, examine_controller, examine_node,
+    ControllerSetup, Finding, Grade, NodeSetup, Report, SanSetup, examine_controller, examine_node,
+    examine_san,
 };
+use crate::fabric::Portal;
 use crate::host::Host;
+use crate::linux_san::{Management, SanOptions};
 
 /// Arguments of `sanpath doctor`.
 #[derive(Debug, Args)]
@@ -39,6 +43,8 @@ enum DoctorRole {
     Node(Box<NodeDoctorArguments>),
     /// A controller: the config file and the SANs' management addresses.
     Controller(ControllerDoctorArguments),
+    /// A SAN box, whether its daemon runs or not: modules, state, pool, addresses, certificates, targets of others. Takes the daemon's own arguments.
+    San(SanDoctorArguments),
 }
 
 #[derive(Debug, Args)]
@@ -60,6 +66,31 @@ struct NodeDoctorArguments {
 struct ControllerDoctorArguments {
     #[command(flatten)]
     common: CommonArguments,
+}
+
+#[derive(Debug, Args)]
+struct SanDoctorArguments {
+    /// The daemon's own --pool.
+    #[arg(long)]
+    pool: PathBuf,
+    /// The daemon's own --state-dir.
+    #[arg(long, default_value = super::SAN_STATE)]
+    state_dir: PathBuf,
+    /// The daemon's own --listen; may be repeated.
+    #[arg(long, required = true)]
+    listen: Vec<SocketAddr>,
+    /// The daemon's own --portal; may be repeated.
+    #[arg(long, required = true)]
+    portal: Vec<Portal>,
+    /// The daemon's own --second-portal; may be repeated.
+    #[arg(long)]
+    second_portal: Vec<Portal>,
+    /// The daemon is managed in clear and has no certificates.
+    #[arg(long)]
+    insecure_plaintext: bool,
+    /// How long each address may take to answer.
+    #[arg(long, default_value = "3s", value_parser = duration)]
+    patience: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -98,6 +129,7 @@ pub fn run(arguments: DoctorArguments) -> anyhow::Result<ExitCode> {
             };
             examine_controller(&Host::real(Path::new("/")), &setup)
         }
+        DoctorRole::San(asked) => examine_san(&Host::real(Path::new("/")), &asked.into_setup()),
     };
     if arguments.quiet {
         report.findings.retain(|it| it.grade != Grade::Good);
@@ -130,6 +162,25 @@ impl NodeDoctorArguments {
     }
 }
 
+impl SanDoctorArguments {
+    fn into_setup(self) -> SanSetup {
+        let management = match self.insecure_plaintext {
+            true => Management::Plaintext,
+            false => Management::Certificates,
+        };
+        SanSetup {
+            options: SanOptions {
+                state_dir: self.state_dir,
+                second_portals: self.second_portal,
+                management,
+                ..SanOptions::new(&self.pool, self.portal)
+            },
+            listen: self.listen,
+            patience: self.patience,
+        }
+    }
+}
+
 fn text(report: &Report) -> String {
     if report.findings.is_empty() {
         return "nothing to mend".to_owned();
@@ -150,5 +201,7 @@ fn columns(finding: &Finding) -> [String; 3] {
 
 fn note(finding: &Finding) -> Option<String> {
     let (reason, fix) = (finding.reason?, finding.fix.as_ref()?);
-    Some(format!("{reason}\n    => {fix}"))
+    let command = finding.command.as_ref();
+    let command = command.map_or_else(String::new, |command| format!("\n    $ {command}"));
+    Some(format!("{reason}\n    => {fix}{command}"))
 }

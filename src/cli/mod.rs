@@ -8,6 +8,7 @@ mod called_san;
 mod completions;
 mod doctor;
 mod examples;
+mod host_setup;
 mod node;
 mod paths;
 mod portal_groups;
@@ -24,6 +25,7 @@ pub use answer::takes_colours;
 pub use archives::ArchivesArguments;
 pub use completions::CompletionsArguments;
 pub use doctor::DoctorArguments;
+pub use host_setup::HostSetupArguments;
 pub use node::NodeCommand;
 pub use paths::PathsArguments;
 pub use portal_groups::PortalGroupsArguments;
@@ -85,6 +87,8 @@ pub enum Role {
     San(Box<SanArguments>),
     /// Look for what is wrong with this machine, and say what mends it.
     Doctor(DoctorArguments),
+    /// Write the few files that a node's own tools should read (multipath's settings for each family of SANs, modules at boot), or show what would change.
+    HostSetup(HostSetupArguments),
     /// Show the paths of the volumes of this machine, as its node daemon sees them.
     Paths(PathsArguments),
     /// Show the management addresses of the SANs, as the controller daemon of this machine or container sees them.
@@ -112,6 +116,8 @@ pub enum Command {
     Node(NodeCommand),
     /// `sanpath doctor`.
     Doctor(DoctorArguments),
+    /// `sanpath host-setup`.
+    HostSetup(HostSetupArguments),
     /// `sanpath paths`.
     Paths(PathsArguments),
     /// `sanpath sanhosts`.
@@ -163,6 +169,7 @@ impl Role {
                 None => Err(Box::new(Self::San(san))),
             },
             Self::Doctor(asked) => Ok(Command::Doctor(asked)),
+            Self::HostSetup(asked) => Ok(Command::HostSetup(asked)),
             Self::Paths(asked) => Ok(Command::Paths(asked)),
             Self::Sanhosts(asked) => Ok(Command::Sanhosts(asked)),
             Self::Trace(asked) => Ok(Command::Trace(asked)),
@@ -293,6 +300,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     answer::unless_unread(match command {
         Command::Node(command) => node::run(command),
         Command::Doctor(asked) => doctor::run(asked),
+        Command::HostSetup(asked) => host_setup::run(&asked),
         Command::Paths(asked) => paths::run(&asked),
         Command::Sanhosts(asked) => sanhosts::run(&asked),
         Command::Trace(asked) => trace::run(&asked),

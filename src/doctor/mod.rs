@@ -1,21 +1,31 @@
 //! `sanpath doctor`: what is wrong with a machine, before a volume finds out. Checks that only look, each telling what it found, why that matters and what mends it.
 //!
-//! `cli` runs them and prints. A check never fails: what cannot be looked at is a finding too. Nothing here changes the machine.
+//! `cli` runs them and prints. A check never fails: what cannot be looked at is a finding too. Nothing here changes the machine but `host_setup`, which writes files of our own when it is
+//! told to.
 
+mod certificates;
 mod controller;
 mod daemons;
+mod host_setup;
 mod initiator;
 mod kernel;
+mod machine;
+mod mtu;
 mod multipathd;
 mod network;
 mod node;
+mod san;
+#[cfg(test)]
+mod san_tests;
 #[cfg(test)]
 mod tests;
 mod trace;
 mod trace_node;
 
 pub use controller::{ControllerSetup, examine_controller};
+pub use host_setup::{FileState, HostFile, IscsidRemark, examine_files, examine_iscsid};
 pub use node::{NodeSetup, examine_node};
+pub use san::{SanSetup, examine_san};
 pub use trace::{Hop, NodeSide, Side, State, Trace, trace};
 pub use trace_node::{SOMETHING_ELSE, look_at_node};
 
@@ -51,6 +61,9 @@ pub struct Finding {
     /// What mends it; nothing when all is well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
+    /// The fix as one line for a shell, where it can be said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 impl Finding {
@@ -61,6 +74,7 @@ impl Finding {
             found: found.into(),
             reason: None,
             fix: None,
+            command: None,
         }
     }
 
@@ -76,6 +90,7 @@ impl Finding {
             found: found.into(),
             reason: Some(reason),
             fix: Some(fix.into()),
+            command: None,
         }
     }
 
@@ -90,13 +105,21 @@ impl Finding {
             ..Self::warning(check, found, reason, fix)
         }
     }
+
+    /// The same, mended by a line for a shell.
+    fn with_command(self, command: impl Into<String>) -> Self {
+        Self {
+            command: Some(command.into()),
+            ..self
+        }
+    }
 }
 
 /// Everything that was looked at, in the order in which a volume would meet it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
     version: u32,
-    /// `node` or `controller`.
+    /// `node`, `controller` or `san`.
     pub role: &'static str,
     /// The grade of the worst finding.
     pub worst: Grade,

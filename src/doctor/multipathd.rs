@@ -1,67 +1,146 @@
-//! multipathd's part: whether it answers, how long I/O waits, what it is told to leave alone, maps without a path.
+//! multipathd's part: whether it answers, how it treats the disks of each family of SANs, maps without a path.
+
+use std::path::Path;
 
 use super::Finding;
 use crate::fault::chain;
 use crate::host::Host;
-use crate::multipath::{self, DaemonError, Reaches, Settings};
+use crate::multipath::{self, DaemonError, MAKERS, Maker, Reaches, Settings};
 
-/// As `sanpath san` and every other LIO target calls itself.
-const VENDOR: &str = "LIO-ORG";
+const DISKS: &str = "/sys/block";
+/// Where whoever runs the machine says what he wants.
+const FILES: &str = "/etc/multipath.conf and /etc/multipath/conf.d";
+const RELOAD: &str = "systemctl reload multipathd";
 
 pub(super) fn check_multipathd(host: &Host) -> Vec<Finding> {
-    match multipath::read_settings(host) {
-        Ok(settings) => vec![
-            Finding::good("multipathd", "it answers"),
-            check_retry(&settings),
-            check_blacklist(&settings),
-        ],
-        Err(error) => vec![silent(&error)],
-    }
+    let settings = match multipath::read_settings(host) {
+        Ok(settings) => settings,
+        Err(error) => return vec![silent(&error)],
+    };
+    let makers = makers_here(host);
+    let mut findings = vec![Finding::good("multipathd", "it answers")];
+    findings.extend(makers.iter().map(|maker| check_device(&settings, maker)));
+    findings.extend(makers.iter().map(|maker| check_retry(&settings, maker)));
+    findings.extend(makers.iter().map(|maker| check_name(&settings, maker)));
+    findings.push(check_find(&settings));
+    findings.push(check_blacklist(&settings, &makers));
+    findings
+}
+
+/// Linux' own target, which `sanpath san` is, and whoever else has a disk here.
+fn makers_here(host: &Host) -> Vec<&'static Maker> {
+    let disks = host.list(Path::new(DISKS)).unwrap_or_default();
+    let vendor = |disk| {
+        let path = Path::new(DISKS).join(disk).join("device/vendor");
+        host.find_attribute(&path).ok().flatten()
+    };
+    let vendors: Vec<String> = disks.into_iter().filter_map(vendor).collect();
+    let is_here = |(index, maker): &(usize, &'static Maker)| {
+        *index == 0 || vendors.iter().any(|it| it == maker.vendor)
+    };
+    let here = MAKERS.iter().enumerate().filter(is_here);
+    here.map(|(_, maker)| maker).collect()
 }
 
 fn silent(error: &DaemonError) -> Finding {
-    let (found, fix) = if error.is_absent() {
-        (
-            "it does not run".to_owned(),
-            "install multipath-tools (RHEL: device-mapper-multipath) and systemctl enable --now multipathd; in a container use the host's network",
+    const REASON: &str = "it makes the maps that volumes are used through, and brings paths back";
+    if error.is_absent() {
+        return Finding::problem(
+            "multipathd",
+            "it does not run",
+            REASON,
+            "install multipath-tools (RHEL: device-mapper-multipath) and start it; in a container use the host's network",
         )
-    } else {
-        (
-            chain(error),
-            "see `journalctl -u multipathd`; a hanging path checker needs the SAN or network back; as a last resort systemctl restart multipathd, which leaves maps in use alone",
-        )
-    };
+        .with_command("systemctl enable --now multipathd");
+    }
     Finding::problem(
         "multipathd",
-        found,
-        "it makes the maps that volumes are used through, and brings paths back",
-        fix,
+        chain(error),
+        REASON,
+        "see `journalctl -u multipathd`; a hanging path checker needs the SAN or network back; as a last resort systemctl restart multipathd, which leaves maps in use alone",
     )
 }
 
-fn check_retry(settings: &Settings) -> Finding {
+fn check_device(settings: &Settings, maker: &Maker) -> Finding {
+    const CHECK: &str = "multipath-device";
+    if settings.knows(maker.vendor) {
+        return Finding::good(CHECK, format!("{}: it has a section", maker.vendor));
+    }
+    Finding::warning(
+        CHECK,
+        format!("{}: multipathd has no device section", maker.vendor),
+        "paths are used by multipath's plain defaults: no priorities from the SAN, no return to the better path",
+        "write one, as `sanpath host-setup --check` shows it",
+    )
+    .with_command(format!("sanpath host-setup --apply && {RELOAD}"))
+}
+
+fn check_retry(settings: &Settings, maker: &Maker) -> Finding {
     const CHECK: &str = "no-path-retry";
-    const FIX: &str = "set no_path_retry to a number of checks (12 is a minute) in a device section for LIO-ORG of /etc/multipath/conf.d, or noPathRetry in the StorageClass; see docs/recovery.md";
-    match settings.retry_for(VENDOR) {
-        "queue" => Finding::warning(
-            CHECK,
-            "no_path_retry is queue",
+    let (word, reason) = match settings.retry_for(maker.vendor) {
+        "queue" => (
+            "queue",
             "while no path works I/O waits for ever: pods hang and cannot be killed, and neither can what looks at their file systems",
-            FIX,
         ),
-        "fail" | "0" => Finding::warning(
-            CHECK,
-            "no_path_retry is fail",
+        "fail" | "0" => (
+            "fail",
             "a moment without any path makes file systems read-only and databases stop",
-            FIX,
         ),
-        checks => Finding::good(CHECK, format!("{checks} checks")),
+        checks => return Finding::good(CHECK, format!("{}: {checks} checks", maker.vendor)),
+    };
+    let found = format!("{}: no_path_retry is {word}", maker.vendor);
+    if settings.is_overridden("no_path_retry") {
+        let fix = format!(
+            "take no_path_retry out of the overrides section of {FILES}, where it overrules every SAN's own, then {RELOAD}; or noPathRetry in the StorageClass; see docs/recovery.md"
+        );
+        return Finding::warning(CHECK, found, reason, fix);
+    }
+    Finding::warning(
+        CHECK,
+        found,
+        reason,
+        "set it to a number of checks (12 is a minute) in a device section of a drop-in, as `sanpath host-setup --check` shows it; or noPathRetry in the StorageClass; see docs/recovery.md",
+    )
+    .with_command(format!("sanpath host-setup --apply && {RELOAD}"))
+}
+
+/// The WWID of a map is what udev says under this name.
+fn check_name(settings: &Settings, maker: &Maker) -> Finding {
+    const CHECK: &str = "multipath-uid";
+    match settings.value_for(maker.vendor, "uid_attribute") {
+        None | Some("ID_SERIAL") => Finding::good(CHECK, format!("{}: ID_SERIAL", maker.vendor)),
+        Some(other) => Finding::problem(
+            CHECK,
+            format!("{}: uid_attribute is {other}", maker.vendor),
+            "maps go by other names than the volumes they are of, and the driver uses no map that it cannot prove to be its volume's",
+            format!("take uid_attribute out of {FILES}, then {RELOAD}"),
+        ),
     }
 }
 
-fn check_blacklist(settings: &Settings) -> Finding {
+fn check_find(settings: &Settings) -> Finding {
+    const CHECK: &str = "find-multipaths";
+    match settings.default_of("find_multipaths").unwrap_or("strict") {
+        word @ ("greedy" | "off" | "no") => Finding::warning(
+            CHECK,
+            format!("find_multipaths is {word}"),
+            "multipathd takes every disk that nobody forbids it, the machine's own ones and those of other drivers too",
+            format!(
+                "set find_multipaths strict in the defaults section of {FILES}, then {RELOAD}; the driver names its own disks to multipathd"
+            ),
+        ),
+        word => Finding::good(CHECK, word.to_owned()),
+    }
+}
+
+fn check_blacklist(settings: &Settings, makers: &[&'static Maker]) -> Finding {
     const CHECK: &str = "multipath-blacklist";
-    let bans = settings.bans_on_disks();
+    let mut bans: Vec<String> = Vec::new();
+    for maker in makers {
+        let new = settings.bans_on(maker).into_iter();
+        let new: Vec<_> = new.filter(|ban| !bans.contains(ban)).collect();
+        bans.extend(new);
+    }
     if bans.is_empty() {
         return Finding::good(CHECK, "it spares SCSI disks");
     }
@@ -69,7 +148,9 @@ fn check_blacklist(settings: &Settings) -> Finding {
         CHECK,
         format!("it holds {}", bans.join(", ")),
         "multipathd makes no map of a disk that it is told to leave alone",
-        "take that out of the blacklist sections of /etc/multipath.conf and /etc/multipath/conf.d, or name the SAN in blacklist_exceptions; then systemctl reload multipathd",
+        format!(
+            "take that out of the blacklist sections of {FILES}, or take it back for the SAN by a line of the same kind in blacklist_exceptions; then {RELOAD}"
+        ),
     )
 }
 

@@ -1,11 +1,12 @@
 //! The config file, the interfaces that it names, and whether its addresses answer.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use super::{Finding, Grade};
 use crate::config::{self, InterfaceSource, Probed, Property, Read};
-use crate::fabric::Interfaces;
+use crate::fabric::{Interfaces, Netdev};
 use crate::fault::chain;
 use crate::host::Host;
 use crate::node::Surroundings;
@@ -65,9 +66,10 @@ pub(super) fn check_interfaces(
                 REASON,
                 format!("make {netdev}, or name another interface for {key}; `ip link` shows what there is"),
             ),
-            _ => Finding::good(CHECK, format!("{key} is {netdev}")),
+            _ => check_link(host, CHECK, &key.to_string(), netdev),
         });
     }
+    findings.extend(shared_interfaces(CHECK, &interfaces));
     let told = read.map(|read| config::check(read, Some(&interfaces)));
     for told in told.into_iter().flatten().filter(|it| it.is_problem) {
         let fix = "add the key to STORAGE_INTERFACES of this node, or take it out of the list";
@@ -79,6 +81,40 @@ pub(super) fn check_interfaces(
     (findings, interfaces)
 }
 
+fn check_link(host: &Host, check: &'static str, key: &str, netdev: &Netdev) -> Finding {
+    let path = Path::new(NETDEVS).join(netdev.as_str()).join("operstate");
+    let state = host.find_attribute(&path).ok().flatten();
+    // `unknown` is that of devices that do not tell (Documentation/networking/operstates.rst).
+    match state.as_deref() {
+        Some(word @ ("down" | "lowerlayerdown" | "notpresent" | "dormant")) => Finding::problem(
+            check,
+            format!("{key} is {netdev}, and that is {word}"),
+            "paths bound to it carry nothing",
+            "bring it up; if it stays down see its cable and the switch",
+        )
+        .with_command(format!("ip link set dev {netdev} up")),
+        _ => Finding::good(check, format!("{key} is {netdev}")),
+    }
+}
+
+/// Two keys of one interface look like two paths and are one cable.
+fn shared_interfaces(check: &'static str, interfaces: &Interfaces) -> Vec<Finding> {
+    let mut seen = BTreeMap::new();
+    let mut findings = Vec::new();
+    for (key, netdev) in interfaces.iter() {
+        let Some(other) = seen.insert(netdev, key) else {
+            continue;
+        };
+        findings.push(Finding::warning(
+            check,
+            format!("{other} and {key} are both {netdev}"),
+            "paths that look like two are one: with that cable both are gone",
+            "give each key an interface of its own in STORAGE_INTERFACES",
+        ));
+    }
+    findings
+}
+
 /// Interfaces that share a subnet and answer for each other.
 pub(super) fn check_subnets(host: &Host, source: &InterfaceSource) -> Vec<Finding> {
     const CHECK: &str = "subnet";
@@ -88,8 +124,9 @@ pub(super) fn check_subnets(host: &Host, source: &InterfaceSource) -> Vec<Findin
             CHECK,
             advice.text,
             "what leaves through one interface may come back through another, or be dropped: two paths that share one cable",
-            "set that now and in /etc/sysctl.d",
+            "set that now, and the same in a file of /etc/sysctl.d",
         )
+        .with_command(advice.mend)
     });
     let findings: Vec<Finding> = told.collect();
     if findings.is_empty() {

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Finding, Report, daemons, initiator, kernel, multipathd, network};
+use super::{Finding, Report, daemons, initiator, kernel, machine, mtu, multipathd, network};
 use crate::config::{InterfaceSource, Property};
 use crate::host::Host;
+
+const ECHO: Duration = Duration::from_secs(1);
 
 /// How the node plugin is set up: its own arguments.
 #[derive(Clone, Debug)]
@@ -27,6 +29,9 @@ pub struct NodeSetup {
 pub fn examine_node(host: &Host, setup: &NodeSetup) -> Report {
     let mut findings = kernel::check_modules(host, &setup.root);
     findings.push(kernel::check_udev(host));
+    findings.push(kernel::check_rules(host, &setup.root));
+    findings.push(machine::check_clock(host));
+    findings.push(machine::check_selinux(host));
     findings.push(initiator::check_name(host, &setup.root));
     findings.push(initiator::check_iscsid(host));
     findings.push(initiator::check_version(host));
@@ -53,6 +58,10 @@ fn check_network(host: &Host, setup: &NodeSetup) -> Vec<Finding> {
             &data,
             setup.patience,
         ));
+        // An echo is back at once or not at all.
+        let patience = setup.patience.min(ECHO);
+        findings.extend(mtu::check_ways(host, read, &interfaces, patience));
     }
+    findings.extend(initiator::check_records(host, &setup.root, read.as_ref()));
     findings
 }

@@ -15,6 +15,13 @@ const SOCKETS: &str = "/proc/net/unix";
 const LISTENING: &str = "0000: 00000002 0 00010000 0001 01 123 @ISCSIADM_ABSTRACT_NAMESPACE\n";
 const INITIATOR: &str = "/etc/iscsi/initiatorname.iscsi";
 
+const RULES: &str = "/usr/lib/udev/rules.d";
+const MASK: &str = "/etc/udev/rules.d/60-multipath.rules";
+const RECORD: &str = "/etc/iscsi/nodes/iqn.2026-11.dev.sanpath:t/10.9.9.9,3260,1/default";
+const STATE: &str = "/sys/class/net/eth0/operstate";
+const CONTEXT: &str = "/proc/self/attr/current";
+const OTHER_DISK: &str = "/sys/block/sdz/device/vendor";
+
 struct Rig {
     fake: FakeWorld,
     iqn: Iqn,
@@ -38,6 +45,13 @@ impl Rig {
             "InitiatorName=iqn.2026-11.dev.sanpath:n\n",
         );
         fake.write_file(Path::new(CONFIG), GOOD);
+        for netdev in ["eth0", "eth1"] {
+            let mtu = Path::new("/sys/class/net").join(netdev).join("mtu");
+            fake.write_file(&mtu, "1500\n");
+        }
+        for rules in ["60-persistent-storage.rules", "60-multipath.rules"] {
+            fake.write_file(&Path::new(RULES).join(rules), "# rules\n");
+        }
         let setup = NodeSetup {
             root: PathBuf::from("/"),
             config: PathBuf::from(CONFIG),
@@ -67,6 +81,17 @@ impl Rig {
         bad.map(|it| (it.check, it.grade, it.found)).collect()
     }
 
+    /// Says it in a section of multipathd's configuration, or nothing more.
+    fn configure(&self, section: &str, word: &str) {
+        let text = format!("{section} {{\n\t{word}\n}}\n");
+        self.fake.set_multipath_words(&text);
+    }
+
+    fn configure_device(&self, vendor: &str, word: &str) {
+        let device = format!("device {{\n\t\tvendor \"{vendor}\"\n\t\t{word}\n\t}}");
+        self.configure("devices", &device);
+    }
+
     fn block_portal(&self, state: PortalState) {
         self.fake.set_portal(self.portals[0], state);
     }
@@ -82,6 +107,153 @@ type Break = (
 );
 
 const BREAKS: &[Break] = &[
+    (
+        "initiator-name",
+        Grade::Problem,
+        "it is iqn.2026-11.dev.sanpath:n, and sessions live under iqn.2026-11.x:old",
+        |rig| {
+            let sid = rig
+                .fake
+                .add_session_by(&rig.iqn, rig.portals[0], "default", None);
+            let name = format!("/sys/class/iscsi_session/session{sid}/initiatorname");
+            rig.fake
+                .show_attribute(Path::new(&name), "iqn.2026-11.x:old");
+        },
+        |rig| {
+            rig.fake
+                .write_file(Path::new(INITIATOR), "InitiatorName=iqn.2026-11.x:old\n")
+        },
+    ),
+    (
+        "automatic-record",
+        Grade::Warning,
+        "iqn.2026-11.dev.sanpath:t at 10.9.9.9:3260 is logged in to at each boot",
+        |rig| {
+            rig.fake
+                .write_file(Path::new(RECORD), "node.startup = automatic\n")
+        },
+        |rig| {
+            rig.fake
+                .write_file(Path::new(RECORD), "node.startup = manual\n")
+        },
+    ),
+    (
+        "udev-rules",
+        Grade::Problem,
+        "/etc/udev/rules.d/60-multipath.rules masks the rules of its name",
+        |rig| {
+            let host = rig.fake.host();
+            let folder = Path::new(MASK).parent().unwrap();
+            host.ensure_directory(folder).unwrap();
+            host.symlink(Path::new("/dev/null"), Path::new(MASK))
+                .unwrap();
+        },
+        |rig| rig.fake.host().remove_file(Path::new(MASK)).unwrap(),
+    ),
+    (
+        "udev-rules",
+        Grade::Problem,
+        "no rule file is named after multipath.rules",
+        |rig| {
+            let rules = Path::new(RULES).join("60-multipath.rules");
+            rig.fake.host().remove_file(&rules).unwrap();
+        },
+        |rig| {
+            let rules = Path::new(RULES).join("62-multipath.rules");
+            rig.fake.write_file(&rules, "# rules\n");
+        },
+    ),
+    (
+        "clock",
+        Grade::Warning,
+        "nothing keeps it right",
+        |rig| rig.fake.set_clock_kept(false),
+        |rig| rig.fake.set_clock_kept(true),
+    ),
+    (
+        "selinux",
+        Grade::Problem,
+        "confined, as system_u:system_r:container_t:s0:c1,c2",
+        |rig| {
+            let context = "system_u:system_r:container_t:s0:c1,c2";
+            rig.fake.write_file(Path::new(CONTEXT), context);
+            rig.fake
+                .write_file(Path::new("/sys/fs/selinux/enforce"), "1");
+        },
+        |rig| {
+            rig.fake
+                .write_file(Path::new(CONTEXT), "system_u:system_r:spc_t:s0\n")
+        },
+    ),
+    (
+        "multipath-uid",
+        Grade::Problem,
+        "LIO-ORG: uid_attribute is ID_WWN",
+        |rig| rig.configure_device("LIO-ORG", "uid_attribute \"ID_WWN\""),
+        |rig| rig.configure_device("LIO-ORG", "uid_attribute \"ID_SERIAL\""),
+    ),
+    (
+        "find-multipaths",
+        Grade::Warning,
+        "find_multipaths is greedy",
+        |rig| rig.configure("defaults", "find_multipaths \"greedy\""),
+        |rig| rig.configure("defaults", "find_multipaths \"strict\""),
+    ),
+    (
+        "no-path-retry",
+        Grade::Warning,
+        "LIO-ORG: no_path_retry is queue",
+        |rig| rig.configure("overrides", "no_path_retry \"queue\""),
+        |rig| rig.configure("overrides", "fast_io_fail_tmo 5"),
+    ),
+    (
+        "no-path-retry",
+        Grade::Warning,
+        "NETAPP: no_path_retry is queue",
+        |rig| {
+            rig.fake.write_file(Path::new(OTHER_DISK), "NETAPP  \n");
+            rig.configure_device("NETAPP", "no_path_retry \"queue\"");
+        },
+        |rig| rig.configure_device("NETAPP", "no_path_retry 12"),
+    ),
+    (
+        "multipath-device",
+        Grade::Warning,
+        "EQLOGIC: multipathd has no device section",
+        |rig| rig.fake.write_file(Path::new(OTHER_DISK), "EQLOGIC \n"),
+        |rig| rig.configure_device("EQLOGIC", "no_path_retry 12"),
+    ),
+    (
+        "multipath-blacklist",
+        Grade::Problem,
+        "protocol \"scsi:iscsi\"",
+        |rig| rig.configure("blacklist", "protocol \"scsi:iscsi\""),
+        |rig| rig.configure("blacklist", "protocol \"scsi:ata\""),
+    ),
+    (
+        "storage-interfaces",
+        Grade::Problem,
+        "iface0 is eth0, and that is down",
+        |rig| rig.fake.write_file(Path::new(STATE), "down\n"),
+        |rig| rig.fake.write_file(Path::new(STATE), "up\n"),
+    ),
+    (
+        "storage-interfaces",
+        Grade::Warning,
+        "iface0 and iface1 are both eth0",
+        |rig| rig.setup.interfaces = InterfaceSource::Value("iface0=eth0,iface1=eth0".to_owned()),
+        |rig| rig.setup.interfaces = InterfaceSource::Value("iface0=eth0,iface1=eth1".to_owned()),
+    ),
+    (
+        "mtu",
+        Grade::Warning,
+        "10.1.0.1 through eth0: packets of 9000 bytes get lost, 1500 arrive",
+        |rig| {
+            rig.fake
+                .write_file(Path::new("/sys/class/net/eth0/mtu"), "9000\n")
+        },
+        |rig| rig.fake.set_width([10, 1, 0, 1].into(), 9000),
+    ),
     (
         "initiator-name",
         Grade::Problem,
@@ -301,4 +473,64 @@ fn the_json_form_is_kept() {
     ];
     let text = serde_json::to_string_pretty(&Report::new("node", findings)).unwrap();
     assert_eq!(text, include_str!("golden-v1.json").trim_end());
+}
+
+#[test]
+fn commands_are_told_where_a_line_for_a_shell_mends_it() {
+    let rig = Rig::new();
+    let command = |check: &str| {
+        let findings = rig.examine().findings;
+        let found = findings
+            .into_iter()
+            .find(|it| it.check == check && it.grade != Grade::Good);
+        found.unwrap_or_else(|| panic!("no {check}")).command
+    };
+    let mtu = "/sys/class/net/eth0/mtu";
+    rig.fake.write_file(Path::new(mtu), "9000\n");
+    assert_eq!(
+        command("mtu").as_deref(),
+        Some("ip link set dev eth0 mtu 1500")
+    );
+    rig.fake.write_file(Path::new(mtu), "1500\n");
+    rig.fake
+        .write_file(Path::new(RECORD), "node.startup = automatic\n");
+    assert_eq!(
+        command("automatic-record").as_deref(),
+        Some(
+            "iscsiadm -m node -T iqn.2026-11.dev.sanpath:t -p 10.9.9.9:3260 -I default --op update -n node.startup -v manual"
+        )
+    );
+    rig.configure("overrides", "no_path_retry \"queue\"");
+    assert_eq!(
+        command("no-path-retry"),
+        None,
+        "an override is taken out by hand"
+    );
+    rig.configure_device("LIO-ORG", "no_path_retry \"queue\"");
+    let apply = "sanpath host-setup --apply && systemctl reload multipathd";
+    assert_eq!(command("no-path-retry").as_deref(), Some(apply));
+}
+
+#[test]
+fn records_of_other_sans_are_left_in_peace() {
+    let rig = Rig::new();
+    let other = "/etc/iscsi/nodes/iqn.1992-04.com.emc:x/10.9.9.9,3260,1/default";
+    rig.fake
+        .write_file(Path::new(other), "node.startup = automatic\n");
+    assert_eq!(rig.complaints(), []);
+    let listed = "/var/lib/iscsi/nodes/iqn.1992-04.com.emc:x/10.1.0.1,3260,1/default";
+    rig.fake
+        .write_file(Path::new(listed), "node.startup = automatic\n");
+    let complaints = rig.complaints();
+    let [("automatic-record", Grade::Warning, told)] = complaints.as_slice() else {
+        panic!("{complaints:?}")
+    };
+    assert!(told.contains("10.1.0.1:3260"), "{told}");
+}
+
+#[test]
+fn an_address_that_does_not_echo_says_nothing_of_its_way() {
+    let rig = Rig::new();
+    rig.fake.set_width([10, 1, 0, 1].into(), 100);
+    assert_eq!(rig.complaints(), []);
 }

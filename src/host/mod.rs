@@ -8,6 +8,7 @@ mod addresses;
 #[cfg(test)]
 pub(crate) mod alone;
 mod block;
+mod echo;
 mod exec;
 #[cfg(test)]
 pub mod fake;

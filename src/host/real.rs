@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -19,7 +19,7 @@ use super::files::{FileExtent, FileKind, Space, Stat};
 use super::image::{Image, ImageAccess, RealImage};
 use super::kernel_events::{Crowd, KernelEvents};
 use super::world::{LockGuard, MountCall, Watch, World};
-use super::{exec, multipathd_socket, sys, tcp};
+use super::{echo, exec, multipathd_socket, sys, tcp};
 use crate::deadline::Moment;
 use crate::fabric::{HostName, Netdev};
 
@@ -132,6 +132,20 @@ impl World for Real {
         timeout: Duration,
     ) -> io::Result<()> {
         tcp::probe(address, through, timeout)
+    }
+
+    fn echo(
+        &self,
+        address: Ipv4Addr,
+        through: Option<&Netdev>,
+        bytes: u16,
+        timeout: Duration,
+    ) -> io::Result<()> {
+        echo::echo(address, through, bytes, timeout)
+    }
+
+    fn is_clock_kept(&self) -> io::Result<bool> {
+        sys::is_clock_kept()
     }
 
     fn addresses(&self) -> io::Result<Vec<Address>> {

@@ -1,7 +1,7 @@
 //! All unsafe code of the crate, and nothing else: each block with its proof.
 #![expect(
     unsafe_code,
-    reason = "the SG_IO, FICLONE, FIEMAP and FITHAW ioctls, leases and chroot in a child have no safe wrapper"
+    reason = "the SG_IO, FICLONE, FIEMAP and FITHAW ioctls, adjtimex, one socket option, leases and chroot in a child have no safe wrapper"
 )]
 
 use std::ffi::CString;
@@ -114,6 +114,40 @@ pub(super) fn clone_blocks(from: &File, to: &File) -> io::Result<()> {
 
 /// `include/uapi/linux/fs.h`: `_IOWR('X', 120, int)`.
 const FITHAW: libc::c_ulong = 0xc004_5878;
+
+/// Has every packet of `socket` go out whole, whatever is known of the way (ip(7), `IP_PMTUDISC_PROBE`).
+pub(super) fn never_fragment(socket: &impl AsRawFd) -> io::Result<()> {
+    let probe: libc::c_int = libc::IP_PMTUDISC_PROBE;
+    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(0);
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed; the kernel reads `length` bytes from `probe`, which is as long and
+    // outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            (&raw const probe).cast(),
+            length,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether something keeps the clock right; changes nothing.
+pub(super) fn is_clock_kept() -> io::Result<bool> {
+    // SAFETY: `timex` is made of integers alone, for which zeros are values.
+    let mut question: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one `timex` to where the pointer leads, which is one and outlives the call; without modes it only tells.
+    let state = unsafe { libc::adjtimex(&raw mut question) };
+    if state < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(question.status & libc::STA_UNSYNC == 0)
+}
 
 /// Ends the freeze of the file system that `directory` lies in.
 pub(super) fn thaw(directory: &File) -> io::Result<()> {

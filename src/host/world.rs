@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -69,6 +69,18 @@ pub trait World: Send + Sync {
         through: Option<&Netdev>,
         timeout: Duration,
     ) -> io::Result<()>;
+    fn echo(
+        &self,
+        _address: Ipv4Addr,
+        _through: Option<&Netdev>,
+        _bytes: u16,
+        _timeout: Duration,
+    ) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn is_clock_kept(&self) -> io::Result<bool> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     fn addresses(&self) -> io::Result<Vec<Address>>;
     fn resolve(&self, name: &HostName) -> io::Result<Vec<IpAddr>>;
 

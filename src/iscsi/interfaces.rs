@@ -27,6 +27,11 @@ pub(super) fn record_name(iface: Option<&Netdev>) -> String {
     }
 }
 
+/// Whether a record's name is one that we give.
+pub(super) fn is_own_name(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
+
 /// What an interface record says, and each node record that was made with it: iscsid goes by the latter alone. A hardware address would take precedence
 /// over the interface's name, and another initiator's name would be another initiator.
 pub(super) fn binding<'s>(name: &'s str, netdev: &'s Netdev) -> [Setting<'s>; 6] {

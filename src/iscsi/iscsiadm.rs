@@ -131,6 +131,12 @@ const SETTINGS: [(&str, &str); 8] = [
     ("node.conn[0].timeo.noop_out_timeout", "5"),
 ];
 
+/// What every record of ours says, whatever iscsid.conf has.
+#[must_use]
+pub fn record_settings() -> &'static [(&'static str, &'static str)] {
+    &SETTINGS
+}
+
 /// Versions before 2.0.874 do not know it.
 const SCAN: &str = "node.session.scan";
 

@@ -4,6 +4,7 @@
 //! nothing of disks: whether a session is still needed is its caller's word.
 
 mod authentication;
+mod automatic;
 mod database;
 mod error;
 mod initiator;
@@ -15,10 +16,11 @@ mod records;
 mod rig;
 mod session;
 
+pub use automatic::{AutomaticRecord, automatic_records, names_in_use};
 pub use database::DatabaseError;
 pub use error::SessionError;
 pub use initiator::{InitiatorError, find_initiator_name, name_in as initiator_name_in};
-pub use iscsiadm::{Exit, IscsiadmError, known_defect, version};
+pub use iscsiadm::{Exit, IscsiadmError, known_defect, record_settings, version};
 pub use login::{Initiator, Login, probe};
 pub use records::{OwnRecord, RecordError};
 pub use session::{

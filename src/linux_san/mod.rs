@@ -22,6 +22,7 @@
 //! | `certificates` | the SAN's authority, its own certificate and those of its callers: made and exchanged |
 //! | `room` | what of the pool is kept back, and the warning before it is needed |
 //! | `brim` | a full pool: writes that need new blocks are refused |
+//! | `sight` | what can be seen of it from beside the daemon |
 //! | `standing` | how it stands, in numbers |
 //! | `server` | the gRPC face: parse, call, reply |
 //!
@@ -53,6 +54,7 @@ mod refusal;
 mod restore;
 mod room;
 mod server;
+mod sight;
 mod snapshots;
 mod standing;
 mod state;
@@ -76,7 +78,9 @@ pub use places::Layout;
 pub use pool::{Extent, ExtentPage};
 pub use refusal::Refusal;
 pub use restore::Restored;
+pub use room::Room;
 pub use server::{ServeError, serve};
+pub use sight::{PoolSight, SightError};
 pub use snapshots::{ExtentsRequest, NewSnapshot, SnapshotError, SnapshotPage, SnapshotView};
 pub use standing::{PoolStanding, Standing};
 pub use state::Source;

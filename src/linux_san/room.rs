@@ -16,7 +16,8 @@ const LOW_PART: u64 = 5;
 
 /// How much there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Room {
+pub enum Room {
+    /// More than a fifth.
     #[default]
     Enough,
     /// Time to add some.

@@ -12,6 +12,7 @@ mod layouts;
 mod lifecycle;
 mod lvm;
 mod scale;
+mod sight;
 mod snapshots;
 mod start;
 

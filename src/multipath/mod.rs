@@ -24,5 +24,5 @@ pub use no_path_retry::{
 pub use openers::{Opener, find_mounts, openers_of, processes_on};
 pub use reach::{QueueingError, Reach, Reaches, disable_queueing, reach};
 pub use removal::{RemoveMapError, remove_map};
-pub use settings::{Settings, read_settings};
+pub use settings::{MAKERS, Maker, Settings, read_settings};
 pub use unwritten::{Unwritten, unwritten};

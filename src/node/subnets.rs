@@ -52,6 +52,8 @@ pub struct Advice {
     pub netdevs: BTreeSet<Netdev>,
     /// The whole sentence.
     pub text: String,
+    /// The command in it.
+    pub mend: String,
 }
 
 /// The names of the settings that [`Seen`] has.
@@ -83,12 +85,16 @@ fn advise_subnet((network, bits): (Ipv4Addr, u8), sharing: &[&Seen]) -> Option<A
     }
     let names: Vec<&str> = netdevs.iter().map(Netdev::as_str).collect();
     let mends: Vec<String> = mends.into_iter().collect();
+    let mend = format!("sysctl -w {}", mends.join(" "));
     let text = format!(
-        "{} share {network}/{bits}, and answers to what leaves through one may come back through another or be dropped; set on this node: sysctl -w {} (docs/paths.md)",
+        "{} share {network}/{bits}, and answers to what leaves through one may come back through another or be dropped; set on this node: {mend} (docs/paths.md)",
         names.join(" and "),
-        mends.join(" ")
     );
-    Some(Advice { netdevs, text })
+    Some(Advice {
+        netdevs,
+        text,
+        mend,
+    })
 }
 
 fn mends(seen: &Seen) -> Vec<String> {

@@ -196,6 +196,15 @@ impl Papers {
         self.current().map(drop)
     }
 
+    /// When the certificate ends, and its last day for people, if the files can be used as they are now.
+    ///
+    /// # Errors
+    /// See [`PapersError`].
+    pub fn end(&self) -> Result<(SystemTime, String), PapersError> {
+        let set = self.current()?;
+        Ok((set.statement.until, set.statement.last_day.clone()))
+    }
+
     /// What is in force now.
     ///
     /// # Errors

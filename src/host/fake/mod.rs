@@ -27,6 +27,7 @@ mod state;
 mod tests;
 mod tools;
 mod tree;
+mod ways;
 mod world;
 
 use std::io;

@@ -72,6 +72,7 @@ impl State {
                 "\tmultipath {{\n\t\twwid \"{wwid}\"\n\t\tno_path_retry {word}\n\t}}\n"
             ));
         }
-        text + "}\n"
+        let lio = "devices {\n\tdevice {\n\t\tvendor \"(LIO-ORG|SUSE)\"\n\t}\n}\n";
+        text + "}\n" + lio + &self.multipath_words
     }
 }

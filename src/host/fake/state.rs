@@ -1,7 +1,7 @@
 //! Everything that the fake host is, in one place behind one lock.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -78,6 +78,12 @@ pub(super) struct State {
     pub(super) opener_processes: BTreeMap<PathBuf, PathBuf>,
     /// What the interfaces are called by others.
     pub(super) addresses: Vec<Address>,
+    /// The longest packet that arrives at an address.
+    pub(super) widths: BTreeMap<Ipv4Addr, u16>,
+    /// What else multipathd's configuration says, as it prints it.
+    pub(super) multipath_words: String,
+    /// Nobody keeps the clock right.
+    pub(super) clock_is_loose: bool,
     /// What names mean; with `None` the resolver hangs.
     pub(super) names: BTreeMap<String, Option<Vec<IpAddr>>>,
     /// Lock files that are held, and the process that holds each.
@@ -116,6 +122,9 @@ impl State {
             frozen: BTreeSet::new(),
             opener_processes: BTreeMap::new(),
             addresses: Vec::new(),
+            widths: BTreeMap::new(),
+            multipath_words: String::new(),
+            clock_is_loose: false,
             names: BTreeMap::new(),
             locks: BTreeMap::new(),
             dead: BTreeSet::new(),

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -31,6 +31,9 @@ const ROOT_SPACE: Space = Space {
     free_inodes: 1 << 19,
 };
 
+/// The longest packet that a way takes unless it was told otherwise.
+const ETHERNET: u16 = 1500;
+const ISCSI: u16 = 3260;
 /// So long iscsiadm waits for the lock of its database.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -142,6 +145,35 @@ impl World for FakeWorld {
                 Err(io::ErrorKind::TimedOut.into())
             }
         }
+    }
+
+    fn echo(
+        &self,
+        address: Ipv4Addr,
+        through: Option<&Netdev>,
+        bytes: u16,
+        timeout: Duration,
+    ) -> io::Result<()> {
+        let state = self.enter()?;
+        let netdev = through.map(Netdev::as_str);
+        let mtu = netdev.map(|it| Path::new("/sys/class/net").join(it).join("mtu"));
+        let mtu = mtu.and_then(|path| state.tree.text(&path)?.trim().parse().ok());
+        if bytes > mtu.unwrap_or(ETHERNET) {
+            return Err(Errno::EMSGSIZE.into());
+        }
+        let portal = Portal::new(address.into(), ISCSI);
+        let way = state.widths.get(&address).copied().unwrap_or(ETHERNET);
+        let arrives = bytes <= way && state.answer(portal, netdev) == PortalState::Up;
+        drop(state);
+        if !arrives {
+            self.pass(timeout, None)?;
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
+
+    fn is_clock_kept(&self) -> io::Result<bool> {
+        Ok(!self.enter()?.clock_is_loose)
     }
 
     fn addresses(&self) -> io::Result<Vec<Address>> {

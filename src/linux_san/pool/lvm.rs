@@ -55,6 +55,38 @@ impl LvmThin {
         Ok(opened)
     }
 
+    /// What there is of the pool that the state file knows; without any, of the one for a new one. Changes nothing.
+    pub(in crate::linux_san) fn look(
+        host: &Host,
+        (group, pool): (&str, &str),
+        id: Option<&str>,
+    ) -> Result<Space, PoolError> {
+        let lvm = Lvm::new(host, group);
+        let shown = Path::new(group).join(pool);
+        let id = match id {
+            Some(id) => id.to_owned(),
+            None => {
+                let all = lvm.list()?;
+                let found = fit_pool(&shown, all.iter().find(|one| one.name == pool))?;
+                if all.iter().any(|one| one.name.starts_with(OURS)) {
+                    return Err(PoolError::StateLost(shown));
+                }
+                let Some(id) = found.tag(POOL_TAG) else {
+                    return Ok(space_of(found, &shown));
+                };
+                id.to_owned()
+            }
+        };
+        let pool = pool.to_owned();
+        Self {
+            lvm,
+            shown,
+            pool,
+            id,
+        }
+        .space()
+    }
+
     /// A pool without volumes for a new state file: one that an earlier first start marked, or a new one.
     pub(in crate::linux_san) fn ensure_empty(
         host: &Host,
@@ -176,6 +208,29 @@ fn fit_pool<'a>(
     Ok(found)
 }
 
+fn space_of(found: &LogicalVolume, shown: &Path) -> Space {
+    let used = found.data_percent.clamp(0.0, 100.0);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "LVM tells hundredths of a percent; more than that nobody knows"
+    )]
+    let free = (found.size as f64 * (100.0 - used) / 100.0) as u64;
+    let usable = found.metadata_percent < MOST_METADATA;
+    if !usable {
+        tracing::error!(pool = %shown.display(), percent = found.metadata_percent, "THE METADATA OF THE THIN POOL IS NEARLY FULL; extend it with lvextend --poolmetadatasize");
+    }
+    let free = if usable { free } else { 0 };
+    Space {
+        total: found.size,
+        free,
+        available: free,
+        inodes: 0,
+        free_inodes: 0,
+    }
+}
+
 fn name_of(owner: &Owner) -> String {
     match owner {
         Owner::Volume(key) => format!("{OURS}v_{key}"),
@@ -215,26 +270,7 @@ impl Pool for LvmThin {
 
     fn space(&self) -> Result<Space, PoolError> {
         let found = self.prove()?;
-        let used = found.data_percent.clamp(0.0, 100.0);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "LVM tells hundredths of a percent; more than that nobody knows"
-        )]
-        let free = (found.size as f64 * (100.0 - used) / 100.0) as u64;
-        let usable = found.metadata_percent < MOST_METADATA;
-        if !usable {
-            tracing::error!(pool = %self.shown.display(), percent = found.metadata_percent, "THE METADATA OF THE THIN POOL IS NEARLY FULL; extend it with lvextend --poolmetadatasize");
-        }
-        let free = if usable { free } else { 0 };
-        Ok(Space {
-            total: found.size,
-            free,
-            available: free,
-            inodes: 0,
-            free_inodes: 0,
-        })
+        Ok(space_of(&found, &self.shown))
     }
 
     fn create(&self, image: &Image) -> Result<(), PoolError> {

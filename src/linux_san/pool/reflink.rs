@@ -81,6 +81,46 @@ impl Reflink {
         Ok(pool)
     }
 
+    /// What there is of the pool that the state file knows; without any, of the directory for a new one. Changes nothing.
+    pub(in crate::linux_san) fn look(
+        host: &Host,
+        root: &Path,
+        id: Option<&str>,
+    ) -> Result<Space, PoolError> {
+        let stat = look(root, host.find_stat(root))?;
+        if stat.is_none_or(|stat| stat.kind != FileKind::Directory) {
+            return Err(PoolError::NoDirectory(root.to_owned()));
+        }
+        let pool = |id: &str| Self {
+            host: host.clone(),
+            root: root.to_owned(),
+            id: id.to_owned(),
+        };
+        match id {
+            Some(id) => pool(id).prove()?,
+            None => pool("").check_new()?,
+        }
+        look(root, host.space(root))
+    }
+
+    /// A clone tells for certain, and would leave files.
+    fn check_new(&self) -> Result<(), PoolError> {
+        for folder in FOLDERS {
+            let folder = self.root.join(folder);
+            if !look(&folder, self.host.list(&folder))?.is_empty() {
+                return Err(PoolError::StateLost(self.root.clone()));
+            }
+        }
+        let kind = file_system_of(&self.host, &self.root);
+        match kind.as_deref() {
+            None | Some("xfs" | "btrfs") => Ok(()),
+            Some(kind) => Err(PoolError::NoReflink {
+                path: self.root.clone(),
+                source: std::io::Error::other(format!("it is {kind}")),
+            }),
+        }
+    }
+
     /// A pool without volumes for a new state file: an empty one that an earlier first start left, or a new one.
     pub(in crate::linux_san) fn ensure_empty(host: &Host, root: &Path) -> Result<Self, PoolError> {
         let stat = look(root, host.find_stat(root))?;
@@ -207,6 +247,21 @@ impl Reflink {
         let found = self.host.file_extents(&path, from, EXTENTS_AT_ONCE);
         found.map_err(|source| PoolError::NoExtents { path, source })
     }
+}
+
+/// The kind of the file system that holds `path`, as /proc/self/mountinfo has it (proc(5)).
+fn file_system_of(host: &Host, path: &Path) -> Option<String> {
+    let table = host.read(Path::new("/proc/self/mountinfo")).ok()?;
+    let table = String::from_utf8_lossy(&table).into_owned();
+    let mounts = table.lines().filter_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let target = Path::new(before.split(' ').nth(4)?);
+        let kind = after.split(' ').next()?;
+        path.starts_with(target)
+            .then(|| (target.components().count(), kind.to_owned()))
+    });
+    // Of two at one place the later one is on top.
+    mounts.max_by_key(|(depth, _)| *depth).map(|(_, kind)| kind)
 }
 
 impl Pool for Reflink {

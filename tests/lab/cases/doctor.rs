@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::doctor_table::keep_clock;
 use crate::kit::case::{Case, Lab, SANPATH};
 use crate::kit::csi::{Access, patiently};
 use crate::kit::multipath_conf::Configured;
@@ -29,6 +30,7 @@ const WARNINGS: i32 = 1;
 const PROBLEMS: i32 = 2;
 
 fn doctor(lab: &mut Lab) -> Result<()> {
+    keep_clock(lab, true)?;
     let stack = Stack::start(lab, Plan::default())?;
     let mut orchestrator = stack.orchestrator()?;
     let volume = orchestrator.create_attached("seen", SIZE, Access::Block)?;

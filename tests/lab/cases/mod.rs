@@ -12,6 +12,8 @@ mod csi_sanity;
 mod demo;
 mod detach_attach_races;
 mod doctor;
+mod doctor_breaks;
+mod doctor_table;
 mod expand;
 mod faults_chap;
 mod faults_detach;
@@ -91,6 +93,7 @@ pub fn everyday() -> Vec<Case> {
         static_volumes::CASES,
         adoption::CASES,
         changed_blocks::CASES,
+        doctor_table::CASES,
         csi_sanity::CASES,
         many_volumes::CASES,
     ]
@@ -120,6 +123,7 @@ pub fn long() -> Vec<Case> {
         detach_attach_races::LONG,
         many_volumes::LONG,
         doctor::LONG,
+        doctor_table::LONG,
         trace::LONG,
         metrics::LONG,
         pile_up::LONG,
