@@ -17,10 +17,6 @@ const HOST_SETUP: &str = "/etc/multipath/conf.d/sanpath-host.conf";
 const FOREIGN: &str = "/sys/kernel/config/target/iscsi/iqn.2003-01.org.linux-iscsi.lab:x";
 const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
 
-fn nothing(_: &mut Rig) -> Result<()> {
-    Ok(())
-}
-
 fn unconfigure(rig: &mut Rig) -> Result<()> {
     rig.configure_multipath("")
 }
@@ -40,10 +36,10 @@ pub const CHEAP: &[BrokenSetUp] = &[
             Ok(fs::write(INITIATOR, "GenerateName=yes\n")?)
         },
         mend: Mend::Commands,
-        tidy: |rig| {
+        tidy: Some(|rig| {
             fs::write(INITIATOR, &rig.kept)?;
             rig.shell("systemctl restart iscsid")
-        },
+        }),
     },
     BrokenSetUp {
         name: "iscsid does not run",
@@ -51,15 +47,7 @@ pub const CHEAP: &[BrokenSetUp] = &[
         words: "does not listen",
         broken: |_| Service::Iscsid.hold_down("TERM"),
         mend: Mend::Commands,
-        tidy: nothing,
-    },
-    BrokenSetUp {
-        name: "multipathd does not run",
-        checks: &["multipathd"],
-        words: "does not run",
-        broken: |_| Service::Multipathd.hold_down("TERM"),
-        mend: Mend::Commands,
-        tidy: nothing,
+        tidy: None,
     },
     BrokenSetUp {
         name: "I/O queues for ever",
@@ -71,11 +59,11 @@ pub const CHEAP: &[BrokenSetUp] = &[
             )
         },
         mend: Mend::Commands,
-        tidy: |rig| {
+        tidy: Some(|rig| {
             fs::remove_file(HOST_SETUP)?;
             fs::remove_file("/etc/modules-load.d/sanpath-host.conf")?;
             unconfigure(rig)
-        },
+        }),
     },
     BrokenSetUp {
         name: "a record that logs in at boot",
@@ -87,7 +75,7 @@ pub const CHEAP: &[BrokenSetUp] = &[
             ))
         },
         mend: Mend::Commands,
-        tidy: |rig| rig.shell(&format!("{RECORD} -o delete")),
+        tidy: Some(|rig| rig.shell(&format!("{RECORD} -o delete"))),
     },
     BrokenSetUp {
         name: "masked udev rules",
@@ -95,7 +83,19 @@ pub const CHEAP: &[BrokenSetUp] = &[
         words: "60-multipath.rules masks",
         broken: |_| Ok(symlink("/dev/null", MASK)?),
         mend: Mend::Commands,
-        tidy: nothing,
+        tidy: None,
+    },
+];
+
+/// What takes a SAN, or longer.
+pub const NODE: &[BrokenSetUp] = &[
+    BrokenSetUp {
+        name: "multipathd does not run",
+        checks: &["multipathd"],
+        words: "does not run",
+        broken: |_| Service::Multipathd.hold_down("TERM"),
+        mend: Mend::Commands,
+        tidy: None,
     },
     BrokenSetUp {
         name: "an interface that is not there",
@@ -109,19 +109,15 @@ pub const CHEAP: &[BrokenSetUp] = &[
             INTERFACES.clone_into(&mut rig.interfaces);
             Ok(())
         }),
-        tidy: nothing,
+        tidy: None,
     },
-];
-
-/// What takes a SAN, or longer.
-pub const NODE: &[BrokenSetUp] = &[
     BrokenSetUp {
         name: "a module that is not loaded",
         checks: &["kernel-module"],
         words: "dm_multipath is not loaded",
         broken: |rig| rig.shell("modprobe -r dm_service_time dm_round_robin dm_multipath"),
         mend: Mend::Commands,
-        tidy: |rig| rig.shell("modprobe -a dm_service_time dm_round_robin"),
+        tidy: Some(|rig| rig.shell("modprobe -a dm_service_time dm_round_robin")),
     },
     BrokenSetUp {
         name: "I/O that fails at once, by an override",
@@ -129,7 +125,7 @@ pub const NODE: &[BrokenSetUp] = &[
         words: "no_path_retry is fail",
         broken: |rig| rig.configure_multipath("overrides {\n    no_path_retry fail\n}\n"),
         mend: Mend::Words(unconfigure),
-        tidy: nothing,
+        tidy: None,
     },
     BrokenSetUp {
         name: "disks forbidden by name",
@@ -137,7 +133,7 @@ pub const NODE: &[BrokenSetUp] = &[
         words: "^sd[x-z]",
         broken: |rig| rig.configure_multipath("blacklist {\n    devnode \"^sd[x-z]\"\n}\n"),
         mend: Mend::Words(unconfigure),
-        tidy: nothing,
+        tidy: None,
     },
     BrokenSetUp {
         name: "disks forbidden by protocol",
@@ -148,7 +144,7 @@ pub const NODE: &[BrokenSetUp] = &[
         mend: Mend::Words(|rig| {
             rig.configure_multipath("blacklist {\n    protocol \"scsi:iscsi\"\n}\nblacklist_exceptions {\n    protocol \"scsi:iscsi\"\n}\n")
         }),
-        tidy: unconfigure,
+        tidy: Some(unconfigure),
     },
     BrokenSetUp {
         name: "disks forbidden by maker",
@@ -160,7 +156,7 @@ pub const NODE: &[BrokenSetUp] = &[
             )
         },
         mend: Mend::Words(unconfigure),
-        tidy: nothing,
+        tidy: None,
     },
     BrokenSetUp {
         name: "disks forbidden by WWID",
@@ -168,7 +164,7 @@ pub const NODE: &[BrokenSetUp] = &[
         words: "36001405",
         broken: |rig| rig.configure_multipath("blacklist {\n    wwid \"36001405.*\"\n}\n"),
         mend: Mend::Words(unconfigure),
-        tidy: nothing,
+        tidy: None,
     },
     BrokenSetUp {
         name: "multipathd takes every disk",
@@ -178,7 +174,7 @@ pub const NODE: &[BrokenSetUp] = &[
         mend: Mend::Words(|rig| {
             rig.configure_multipath("defaults {\n    find_multipaths strict\n}\n")
         }),
-        tidy: unconfigure,
+        tidy: Some(unconfigure),
     },
     BrokenSetUp {
         name: "maps of another name",
@@ -186,7 +182,7 @@ pub const NODE: &[BrokenSetUp] = &[
         words: "uid_attribute is ID_WWN",
         broken: |rig| rig.configure_multipath("overrides {\n    uid_attribute ID_WWN\n}\n"),
         mend: Mend::Words(unconfigure),
-        tidy: nothing,
+        tidy: None,
     },
     BrokenSetUp {
         name: "an interface that is down",
@@ -194,7 +190,7 @@ pub const NODE: &[BrokenSetUp] = &[
         words: "iface1 is path1, and that is down",
         broken: |rig| rig.shell("ip link set dev path1 down"),
         mend: Mend::Commands,
-        tidy: nothing,
+        tidy: None,
     },
     BrokenSetUp {
         name: "two keys of one interface",
@@ -208,7 +204,7 @@ pub const NODE: &[BrokenSetUp] = &[
             INTERFACES.clone_into(&mut rig.interfaces);
             Ok(())
         }),
-        tidy: nothing,
+        tidy: None,
     },
     BrokenSetUp {
         name: "a key that nobody knows",
@@ -216,7 +212,7 @@ pub const NODE: &[BrokenSetUp] = &[
         words: "iface9",
         broken: |rig| rig.stack()?.set_paths("iface9:10.101.1.1,10.102.1.1"),
         mend: Mend::Words(|rig| rig.stack()?.set_paths("10.101.1.1,10.102.1.1")),
-        tidy: nothing,
+        tidy: None,
     },
     BrokenSetUp {
         name: "two interfaces on one subnet",
@@ -228,9 +224,9 @@ pub const NODE: &[BrokenSetUp] = &[
             )
         },
         mend: Mend::Commands,
-        tidy: |rig| {
+        tidy: Some(|rig| {
             rig.shell("ip address del 10.150.0.1/24 dev path1 && ip address del 10.150.0.2/24 dev path2 && for p in path1 path2; do sysctl -w net.ipv4.conf.$p.arp_ignore=0 net.ipv4.conf.$p.arp_announce=0 net.ipv4.conf.$p.rp_filter=0; done")
-        },
+        }),
     },
     BrokenSetUp {
         name: "packets longer than the way takes",
@@ -238,7 +234,7 @@ pub const NODE: &[BrokenSetUp] = &[
         words: "through path1: packets of 9000 bytes get lost, 1500 arrive",
         broken: |rig| rig.shell("ip link set dev path1 mtu 9000"),
         mend: Mend::Commands,
-        tidy: nothing,
+        tidy: None,
     },
     BrokenSetUp {
         name: "a portal that does not answer",
@@ -252,7 +248,7 @@ pub const NODE: &[BrokenSetUp] = &[
         mend: Mend::Words(|rig| {
             rig.shell(&format!("ip -n {SAN_NAMESPACE} link set dev san-path1 up"))
         }),
-        tidy: nothing,
+        tidy: None,
     },
     BrokenSetUp {
         name: "a config file that cannot be",
@@ -264,7 +260,7 @@ pub const NODE: &[BrokenSetUp] = &[
             Ok(fs::write(&path, "version: 1\npartition: {}\n")?)
         },
         mend: Mend::Words(|rig| Ok(fs::write(rig.stack()?.config(), &rig.kept)?)),
-        tidy: nothing,
+        tidy: None,
     },
     BrokenSetUp {
         name: "a clock that nobody keeps",
@@ -272,7 +268,7 @@ pub const NODE: &[BrokenSetUp] = &[
         words: "nothing keeps it right",
         broken: |rig| rig.keep_clock(false),
         mend: Mend::Words(|rig| rig.keep_clock(true)),
-        tidy: nothing,
+        tidy: None,
     },
 ];
 
@@ -284,7 +280,7 @@ pub const SAN: &[BrokenSetUp] = &[
         words: "tls.key is open to others (mode 644)",
         broken: |rig| mode(&rig.san_state.join("tls/tls.key"), 0o644),
         mend: Mend::Commands,
-        tidy: nothing,
+        tidy: None,
     },
     BrokenSetUp {
         name: "a state folder that others can enter",
@@ -292,7 +288,7 @@ pub const SAN: &[BrokenSetUp] = &[
         words: "is open to others (mode 755)",
         broken: |rig| mode(&rig.san_state, 0o755),
         mend: Mend::Commands,
-        tidy: nothing,
+        tidy: None,
     },
     BrokenSetUp {
         name: "a certificate that ends soon",
@@ -303,7 +299,7 @@ pub const SAN: &[BrokenSetUp] = &[
             rig.shell(&format!("sanpath san renew --days 10 --state-dir {state}"))
         },
         mend: Mend::Commands,
-        tidy: nothing,
+        tidy: None,
     },
     BrokenSetUp {
         name: "a SAN that was never set up",
@@ -318,10 +314,10 @@ pub const SAN: &[BrokenSetUp] = &[
             let state = rig.san_state.display();
             rig.shell(&format!("sanpath san init --state-dir {state}"))
         }),
-        tidy: |rig| {
+        tidy: Some(|rig| {
             rig.san_state = rig.stack()?.san_state();
             Ok(())
-        },
+        }),
     },
     BrokenSetUp {
         name: "a pool that is not mounted",
@@ -339,7 +335,7 @@ pub const SAN: &[BrokenSetUp] = &[
                 rig.pool.join("pool.json"),
             )?)
         }),
-        tidy: nothing,
+        tidy: None,
     },
     BrokenSetUp {
         name: "a pool that runs full",
@@ -352,7 +348,7 @@ pub const SAN: &[BrokenSetUp] = &[
             ))
         },
         mend: Mend::Words(|rig| Ok(fs::remove_file(rig.pool.join("big"))?)),
-        tidy: nothing,
+        tidy: None,
     },
     BrokenSetUp {
         name: "a portal whose address is elsewhere",
@@ -370,7 +366,7 @@ pub const SAN: &[BrokenSetUp] = &[
                 "ip -n {SAN_NAMESPACE} address add 10.102.1.1/24 dev {far}"
             ))
         }),
-        tidy: nothing,
+        tidy: None,
     },
     BrokenSetUp {
         name: "a daemon that does not run",
@@ -378,7 +374,7 @@ pub const SAN: &[BrokenSetUp] = &[
         words: "nobody listens at",
         broken: |rig| rig.lab.daemons.stop("san"),
         mend: Mend::Words(|rig| rig.stack()?.start_san(rig.lab)),
-        tidy: nothing,
+        tidy: None,
     },
     BrokenSetUp {
         name: "a target of somebody else",
@@ -387,7 +383,7 @@ pub const SAN: &[BrokenSetUp] = &[
         broken: |_| Ok(fs::create_dir(FOREIGN)?),
         // What `targetcli /iscsi delete` does.
         mend: Mend::Words(|_| Ok(fs::remove_dir(FOREIGN)?)),
-        tidy: nothing,
+        tidy: None,
     },
     BrokenSetUp {
         name: "a service that clears the kernel's target",
@@ -399,6 +395,6 @@ pub const SAN: &[BrokenSetUp] = &[
             Ok(symlink("/lib/systemd/system/target.service", link)?)
         },
         mend: Mend::Commands,
-        tidy: nothing,
+        tidy: None,
     },
 ];

@@ -78,7 +78,7 @@ pub struct BrokenSetUp {
     pub broken: fn(&mut Rig) -> Result<()>,
     pub mend: Mend,
     /// What is left to put back when it is mended.
-    pub tidy: fn(&mut Rig) -> Result<()>,
+    pub tidy: Option<fn(&mut Rig) -> Result<()>>,
 }
 
 /// The machine that is broken and mended.
@@ -127,14 +127,15 @@ fn sans(lab: &mut Lab) -> Result<()> {
 }
 
 fn go_through(rig: &mut Rig, asked: Asked, table: &[BrokenSetUp]) -> Result<()> {
+    wait_for(rig, asked, &[]).context("before all")?;
     for set_up in table {
-        wait_for(rig, asked, &[]).with_context(|| format!("before {}", set_up.name))?;
         let mended = break_and_mend(rig, asked, set_up);
-        let tidied = (set_up.tidy)(rig);
+        if let Some(tidy) = set_up.tidy {
+            tidy(rig).with_context(|| format!("tidying after {}", set_up.name))?;
+            wait_for(rig, asked, &[]).with_context(|| format!("tidied after {}", set_up.name))?;
+        }
         mended.with_context(|| set_up.name)?;
-        tidied.with_context(|| format!("tidying after {}", set_up.name))?;
     }
-    wait_for(rig, asked, &[]).context("at the end")?;
     Ok(())
 }
 
