@@ -104,6 +104,23 @@ pub struct Probed {
     pub through: Option<Netdev>,
     /// After what time it answered, or why not.
     pub outcome: Result<Duration, String>,
+    /// Somebody is there, and nothing listens at the port.
+    pub is_refused: bool,
+}
+
+/// Why an address did not answer.
+struct Miss {
+    why: String,
+    is_refused: bool,
+}
+
+impl From<String> for Miss {
+    fn from(why: String) -> Self {
+        Self {
+            why,
+            is_refused: false,
+        }
+    }
 }
 
 /// What is to be tried.
@@ -176,25 +193,29 @@ fn probe_group(host: &Host, group: &[Aim], patience: Duration) -> Vec<Probed> {
     }
     drop(tell);
     let deadline = host.deadline_in(patience + RESOLVER);
-    let mut outcomes: Vec<Option<Result<Duration, String>>> = vec![None; group.len()];
+    let mut outcomes: Vec<Option<Result<Duration, Miss>>> = group.iter().map(|_| None).collect();
     while let Some(left) = deadline.remaining(host.now()) {
         let Ok((index, outcome)) = told.recv_timeout(left) else {
             break;
         };
         outcomes[index] = Some(outcome);
     }
-    let late = || Err("no answer from the resolver".to_owned());
-    let probed = group.iter().zip(outcomes).map(|(aim, outcome)| Probed {
-        name: aim.name.clone(),
-        element: aim.element.clone(),
-        through: aim.through.clone().unwrap_or_default(),
-        outcome: outcome.unwrap_or_else(late),
+    let late = || Err("no answer from the resolver".to_owned().into());
+    let probed = group.iter().zip(outcomes).map(|(aim, outcome)| {
+        let outcome = outcome.unwrap_or_else(late);
+        Probed {
+            name: aim.name.clone(),
+            element: aim.element.clone(),
+            through: aim.through.clone().unwrap_or_default(),
+            is_refused: outcome.as_ref().is_err_and(|miss| miss.is_refused),
+            outcome: outcome.map_err(|miss| miss.why),
+        }
     });
     probed.collect()
 }
 
 /// One of the addresses that the name has is enough.
-fn connect(host: &Host, aim: &Aim, patience: Duration) -> Result<Duration, String> {
+fn connect(host: &Host, aim: &Aim, patience: Duration) -> Result<Duration, Miss> {
     let through = aim.through.as_ref().map_err(Clone::clone)?;
     let (found, port) = match aim.place.as_ref().map_err(Clone::clone)? {
         PathAddress::Portal(portal) => (vec![portal.address()], portal.port()),
@@ -204,15 +225,20 @@ fn connect(host: &Host, aim: &Aim, patience: Duration) -> Result<Duration, Strin
             (found.map_err(unresolved)?, *port)
         }
     };
-    let mut why = "the name has no address".to_owned();
+    let mut miss = Miss::from("the name has no address".to_owned());
     for address in found {
         let begun = host.now();
         match host.probe_tcp(SocketAddr::new(address, port), through.as_ref(), patience) {
             Ok(()) => return Ok(host.now().since(begun)),
-            Err(error) => why = error.to_string(),
+            Err(error) => {
+                miss = Miss {
+                    is_refused: error.kind() == std::io::ErrorKind::ConnectionRefused,
+                    why: error.to_string(),
+                }
+            }
         }
     }
-    Err(why)
+    Err(miss)
 }
 
 #[cfg(test)]

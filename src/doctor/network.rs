@@ -9,9 +9,11 @@ use crate::config::{self, InterfaceSource, Probed, Property, Read};
 use crate::fabric::{Interfaces, Netdev};
 use crate::fault::chain;
 use crate::host::Host;
+use crate::iscsi;
 use crate::node::Surroundings;
 
 const NETDEVS: &str = "/sys/class/net";
+const ADDRESS: &str = "address";
 
 /// The file as it was read, or why it was not.
 pub(super) fn check_config(host: &Host, path: &Path) -> (Finding, Option<Read>) {
@@ -152,21 +154,36 @@ pub(super) fn check_addresses(
             .iter()
             .any(|other| other.name == like.name && other.outcome.is_ok())
     };
-    probed
-        .iter()
-        .map(|probed| address_finding(probed, is_any_good(probed)))
-        .collect()
+    let sessions = iscsi::list_sessions(host).unwrap_or_default();
+    let is_idle = |probed: &Probed| {
+        let portals = sessions.iter().filter_map(|session| session.persistent);
+        let mut portals = portals.map(|portal| portal.address().to_string());
+        let is_data = probed.name.property == Property::NcPaths;
+        is_data && !portals.any(|address| probed.element.contains(&address))
+    };
+    let finding = |probed| {
+        let is_another_good = is_any_good(probed);
+        // Without a volume that it shows somebody Linux' target listens nowhere.
+        if probed.is_refused && !is_another_good && is_idle(probed) {
+            let found = format!(
+                "{} {} is there and serves nothing yet",
+                probed.name, probed.element
+            );
+            return Finding::good(ADDRESS, found);
+        }
+        address_finding(probed, is_another_good)
+    };
+    probed.iter().map(finding).collect()
 }
 
 fn address_finding(probed: &Probed, is_another_good: bool) -> Finding {
-    const CHECK: &str = "address";
     let through = probed.through.as_ref();
     let through = through.map_or_else(String::new, |netdev| format!(" through {netdev}"));
     let place = format!("{} {}{through}", probed.name, probed.element);
     let why = match &probed.outcome {
         Ok(after) => {
             let found = format!("{place} answered after {} ms", after.as_millis());
-            return Finding::good(CHECK, found);
+            return Finding::good(ADDRESS, found);
         }
         Err(why) => why,
     };
@@ -181,7 +198,7 @@ fn address_finding(probed: &Probed, is_another_good: bool) -> Finding {
     Finding {
         grade,
         ..Finding::warning(
-            CHECK,
+            ADDRESS,
             format!("{place}: {why}"),
             reason,
             "see cable, VLAN, route and firewall on the way there; if it is gone for good, take it out of the list",

@@ -423,7 +423,7 @@ fn a_module_that_is_missing_is_told_and_a_built_in_one_is_not() {
 fn a_list_of_which_no_address_answers_is_a_problem() {
     let rig = Rig::new();
     for portal in rig.portals {
-        rig.fake.set_portal(portal, PortalState::Refusing);
+        rig.fake.set_portal(portal, PortalState::BlackHoled);
     }
     let grades: Vec<Grade> = rig
         .complaints()
@@ -431,6 +431,25 @@ fn a_list_of_which_no_address_answers_is_a_problem() {
         .map(|(_, grade, _)| grade)
         .collect();
     assert_eq!(grades, [Grade::Problem, Grade::Problem]);
+}
+
+#[test]
+fn a_san_that_is_there_and_shows_no_volume_yet_is_no_problem() {
+    let rig = Rig::new();
+    for portal in rig.portals {
+        rig.fake.set_portal(portal, PortalState::Refusing);
+    }
+    assert_eq!(rig.complaints(), []);
+    // One that had a session of ours listened.
+    rig.fake.set_portal(rig.portals[0], PortalState::Up);
+    rig.fake.add_foreign_session(&rig.iqn, rig.portals[0]);
+    rig.fake.set_portal(rig.portals[0], PortalState::Refusing);
+    let complaints = rig.complaints();
+    let told = complaints.iter().find(|it| it.0 == "address");
+    assert!(
+        told.is_some_and(|it| it.1 == Grade::Problem),
+        "{complaints:?}"
+    );
 }
 
 #[test]
