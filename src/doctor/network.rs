@@ -14,6 +14,8 @@ use crate::node::Surroundings;
 
 const NETDEVS: &str = "/sys/class/net";
 const ADDRESS: &str = "address";
+/// `include/uapi/linux/if.h`, `IFF_UP`.
+const UP: u32 = 1;
 
 /// The file as it was read, or why it was not.
 pub(super) fn check_config(host: &Host, path: &Path) -> (Finding, Option<Read>) {
@@ -84,19 +86,28 @@ pub(super) fn check_interfaces(
 }
 
 fn check_link(host: &Host, check: &'static str, key: &str, netdev: &Netdev) -> Finding {
-    let path = Path::new(NETDEVS).join(netdev.as_str()).join("operstate");
-    let state = host.find_attribute(&path).ok().flatten();
+    let attribute = |name: &str| {
+        let path = Path::new(NETDEVS).join(netdev.as_str()).join(name);
+        host.find_attribute(&path).ok().flatten()
+    };
     // `unknown` is that of devices that do not tell (Documentation/networking/operstates.rst).
-    match state.as_deref() {
-        Some(word @ ("down" | "lowerlayerdown" | "notpresent" | "dormant")) => Finding::problem(
-            check,
-            format!("{key} is {netdev}, and that is {word}"),
-            "paths bound to it carry nothing",
-            "bring it up; if it stays down see its cable and the switch",
-        )
-        .with_command(format!("ip link set dev {netdev} up")),
-        _ => Finding::good(check, format!("{key} is {netdev}")),
+    let state = attribute("operstate").unwrap_or_default();
+    if !matches!(
+        state.as_str(),
+        "down" | "lowerlayerdown" | "notpresent" | "dormant"
+    ) {
+        return Finding::good(check, format!("{key} is {netdev}"));
     }
+    const REASON: &str = "paths bound to it carry nothing";
+    let found = format!("{key} is {netdev}, and that is {state}");
+    let flags = attribute("flags").unwrap_or_default();
+    let flags = u32::from_str_radix(flags.trim_start_matches("0x"), 16).unwrap_or(0);
+    if flags & UP != 0 {
+        let fix = "it was brought up, and nothing answers at its other end: see the cable, the switch's port, or the bridge's or bond's own interfaces";
+        return Finding::problem(check, found, REASON, fix);
+    }
+    let fix = "bring it up, and have the host's network configuration do so at boot";
+    Finding::problem(check, found, REASON, fix).with_command(format!("ip link set dev {netdev} up"))
 }
 
 /// Two keys of one interface look like two paths and are one cable.

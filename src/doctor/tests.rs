@@ -18,6 +18,7 @@ const INITIATOR: &str = "/etc/iscsi/initiatorname.iscsi";
 const RULES: &str = "/usr/lib/udev/rules.d";
 const MASK: &str = "/etc/udev/rules.d/60-multipath.rules";
 const RECORD: &str = "/etc/iscsi/nodes/iqn.2026-11.dev.sanpath:t/10.9.9.9,3260,1/default";
+const FLAGS: &str = "/sys/class/net/eth0/flags";
 const STATE: &str = "/sys/class/net/eth0/operstate";
 const CONTEXT: &str = "/proc/self/attr/current";
 const OTHER_DISK: &str = "/sys/block/sdz/device/vendor";
@@ -234,7 +235,10 @@ const BREAKS: &[Break] = &[
         "storage-interfaces",
         Grade::Problem,
         "iface0 is eth0, and that is down",
-        |rig| rig.fake.write_file(Path::new(STATE), "down\n"),
+        |rig| {
+            rig.fake.write_file(Path::new(FLAGS), "0x1002\n");
+            rig.fake.write_file(Path::new(STATE), "down\n");
+        },
         |rig| rig.fake.write_file(Path::new(STATE), "up\n"),
     ),
     (
@@ -519,6 +523,11 @@ fn commands_are_told_where_a_line_for_a_shell_mends_it() {
             "iscsiadm -m node -T iqn.2026-11.dev.sanpath:t -p 10.9.9.9:3260 -I default --op update -n node.startup -v manual"
         )
     );
+    for (flags, mends) in [("0x1002\n", true), ("0x1003\n", false)] {
+        rig.fake.write_file(Path::new(FLAGS), flags);
+        rig.fake.write_file(Path::new(STATE), "down\n");
+        assert_eq!(command("storage-interfaces").is_some(), mends, "{flags}");
+    }
     rig.configure("overrides", "no_path_retry \"queue\"");
     assert_eq!(
         command("no-path-retry"),

@@ -237,9 +237,9 @@ pub const NODE: &[BrokenSetUp] = &[
         tidy: None,
     },
     BrokenSetUp {
-        name: "a portal that does not answer",
-        checks: &["address"],
-        words: "10.101.1.1",
+        name: "a cable that is out",
+        checks: &["storage-interfaces", "address"],
+        words: "iface1 is path1, and that is down",
         broken: |rig| {
             rig.shell(&format!(
                 "ip -n {SAN_NAMESPACE} link set dev san-path1 down"
@@ -247,6 +247,24 @@ pub const NODE: &[BrokenSetUp] = &[
         },
         mend: Mend::Words(|rig| {
             rig.shell(&format!("ip -n {SAN_NAMESPACE} link set dev san-path1 up"))
+        }),
+        tidy: None,
+    },
+    BrokenSetUp {
+        name: "a portal that does not answer",
+        checks: &["address"],
+        words: "10.101.1.1",
+        broken: |rig| {
+            let far = Link(1).san_name();
+            rig.shell(&format!(
+                "ip -n {SAN_NAMESPACE} address del 10.101.1.1/24 dev {far}"
+            ))
+        },
+        mend: Mend::Words(|rig| {
+            let far = Link(1).san_name();
+            rig.shell(&format!(
+                "ip -n {SAN_NAMESPACE} address add 10.101.1.1/24 dev {far}"
+            ))
         }),
         tidy: None,
     },
