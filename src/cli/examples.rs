@@ -9,10 +9,14 @@ type Taught = (
 );
 
 /// What follows the examples of a command whose exit code says something.
-const EXIT_CODES: [(&str, &str); 2] = [
+const EXIT_CODES: [(&str, &str); 3] = [
     (
         "doctor",
         "Ends with 0 when all is well, 1 for warnings, 2 for problems.",
+    ),
+    (
+        "host-setup",
+        "Ends with 0 when all is as it should be or was written, 1 for something to write, 2 for a file of ours that somebody edited.",
     ),
     (
         "trace",
@@ -99,6 +103,17 @@ const TAUGHT: &[Taught] = &[
                 "from the node plugin's container",
             ),
             ("sanpath doctor controller --output json", "for a program"),
+            (
+                "sanpath doctor san --pool /srv/pool --listen 10.0.0.1:7420 --portal 10.1.0.1 --portal 10.2.0.1",
+                "a SAN box, with its daemon's own arguments",
+            ),
+        ],
+    ),
+    (
+        &["host-setup"],
+        &[
+            ("sanpath host-setup --check", "what would be written"),
+            ("sanpath host-setup --apply", "show it and write it"),
         ],
     ),
     (
