@@ -54,6 +54,13 @@ const TAUGHT: &[Taught] = &[
         )],
     ),
     (
+        &["archiver"],
+        &[(
+            "sanpath archiver --name archiver-1 --listen 0.0.0.0:7430 --tls /etc/sanpath/archiver-tls",
+            "as a systemd unit would start it (docs/archiver.md)",
+        )],
+    ),
+    (
         &["node"],
         &[
             (

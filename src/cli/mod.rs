@@ -83,6 +83,8 @@ pub enum Role {
     Controller(ControllerArguments),
     /// Serve CSI's Identity and Node services: stages and publishes volumes on this machine.
     Node(Box<NodeArguments>),
+    /// Carry snapshots over scpaths to archives and back, as controllers ask; needs no right on any SAN.
+    Archiver(ArchiverArguments),
     /// Be a SAN: serve volumes of a pool directory through this machine's kernel target (LIO). Its certificates are made by commands below.
     San(Box<SanArguments>),
     /// Look for what is wrong with this machine, and say what mends it.
@@ -208,6 +210,53 @@ pub struct ControllerArguments {
     /// Where the operator's socket is kept.
     #[arg(long, default_value = "/run/sanpath")]
     pub runtime_dir: PathBuf,
+}
+
+/// Arguments of `sanpath archiver`.
+#[derive(Debug, Args)]
+pub struct ArchiverArguments {
+    /// The name under which SANs know it; of its own among all archivers and nodes.
+    #[arg(long, env = "SANPATH_ARCHIVER_NAME")]
+    pub name: String,
+    /// An address to listen on for controllers; may be repeated.
+    #[arg(long, required = true)]
+    pub listen: Vec<SocketAddr>,
+    /// The directory with its certificates: ca.crt, tls.crt and tls.key, as `sanpath san issue --role archiver` makes them.
+    #[arg(long)]
+    pub tls: Option<PathBuf>,
+    /// Serve in clear, on loopback addresses only.
+    #[arg(long, conflicts_with = "tls")]
+    pub insecure_plaintext: bool,
+    /// The config file: partitions with their scpaths, and archives.
+    #[arg(long, default_value = "/etc/sanpath/config.yaml")]
+    pub config: PathBuf,
+    /// A partition whose scpaths lead from here; may be repeated. Without it, all of the config file.
+    #[arg(long)]
+    pub partition: Vec<SanName>,
+    /// Where the host's root is, when we run in a container: its iscsiadm and multipath are used.
+    #[arg(long, default_value = "/")]
+    pub host_root: PathBuf,
+    /// Where its ledger and its work are kept; must outlive the container.
+    #[arg(long, default_value = "/var/lib/sanpath/archiver")]
+    pub state_dir: PathBuf,
+    /// Where lock files are kept, the same as the node plugin's of this machine; emptied by a reboot.
+    #[arg(long, default_value = "/run/sanpath")]
+    pub runtime_dir: PathBuf,
+    /// How many snapshots are carried at a time; the others wait for their turn.
+    #[arg(long, default_value = "2")]
+    pub works: std::num::NonZeroU8,
+    /// How long a session without any disk is kept before it is logged out, for example `90s` or `10m`.
+    #[arg(long, default_value = "10m", value_parser = duration)]
+    pub session_idle: Duration,
+    /// Which interface of this machine each key of a path list means, for example `iface0=br0,iface1=eth1`.
+    #[arg(long, env = "STORAGE_INTERFACES")]
+    pub storage_interfaces: Option<String>,
+    /// The same from the line `STORAGE_INTERFACES="…"` of a file of the host, looked for below --host-root.
+    #[arg(long, conflicts_with = "storage_interfaces")]
+    pub storage_interfaces_file: Option<PathBuf>,
+    /// Where to serve numbers for Prometheus, at /metrics, for example `127.0.0.1:9812`. Whoever reaches it can read them. Without it, nowhere.
+    #[arg(long)]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Arguments of `sanpath node`: the daemon's, or a command to the one that runs.

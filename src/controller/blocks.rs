@@ -1,17 +1,18 @@
 //! What a snapshot holds, and what changed since an earlier one, part by part: as the SAN tells it.
 
+use super::place::Place;
 use super::{Controller, ControllerError};
-use crate::san::ExtentPage;
-use crate::volume::SnapshotId;
+use crate::san::{ExtentPage, Until};
+use crate::volume::AnySnapshotId;
 
 /// Which blocks are asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlocksOf {
     /// The snapshot.
-    pub target: SnapshotId,
+    pub target: AnySnapshotId,
     /// An earlier one of the same volume: only what differs from it; else all that may be other than zero. Which of the two is the earlier makes no difference to
     /// what differs, and the SAN's clock may have been set back between them: so it is not judged.
-    pub base: Option<SnapshotId>,
+    pub base: Option<AnySnapshotId>,
 }
 
 impl Controller {
@@ -41,9 +42,32 @@ impl Controller {
                 size: target.size,
             });
         }
-        let san = self.san_of_snapshot(&wanted.target)?;
-        let base = wanted.base.as_ref().map(|base| base.key.as_str());
-        let page = san.list_extents((&wanted.target.key, base), from, most, self.until());
-        page.await.map_err(ControllerError::san(&wanted.target.san))
+        let until = self.until();
+        let ((partition, san), key) = self.key_on_san(&wanted.target, until).await?;
+        let base = match &wanted.base {
+            Some(base) => Some(self.key_on_san(base, until).await?.1),
+            None => None,
+        };
+        let page = san.list_extents((&key, base.as_deref()), from, most, until);
+        page.await.map_err(ControllerError::san(&partition))
+    }
+
+    /// The SAN's own cut; what is in an archive alone has none.
+    async fn key_on_san(
+        &self,
+        id: &AnySnapshotId,
+        until: Until,
+    ) -> Result<(Place, String), ControllerError> {
+        match id {
+            AnySnapshotId::OnSan(id) => {
+                let place = (id.san.clone(), self.san_of_snapshot(id)?);
+                Ok((place, id.key.clone()))
+            }
+            AnySnapshotId::Archived(archived) => {
+                let cut = self.find_cut(archived, until).await?;
+                let cut = cut.ok_or_else(|| ControllerError::NoSnapshot(id.clone()))?;
+                Ok((cut.place, cut.found.key))
+            }
+        }
     }
 }

@@ -7,8 +7,8 @@ use super::parameters::Parameters;
 use super::place::{Accessibility, Place};
 use super::{Controller, ControllerError, Origin, Volume, metadata};
 use crate::fault::{Fault, Faulted, chain};
-use crate::san::{NewVolume, Until};
-use crate::volume::{FileSystemKind, SizeRange};
+use crate::san::{NewVolume, SanVolume, Until};
+use crate::volume::{AnySnapshotId, FileSystemKind, SizeRange};
 
 /// A volume as it is asked for. That its uses are offered was checked when the request was read: every volume serves every use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +37,10 @@ impl Controller {
         let parameters = Parameters::parse(&wanted.parameters)?;
         parameters.check_for(&wanted.kinds)?;
         let mut places = match &wanted.origin {
+            Some(Origin::Snapshot(AnySnapshotId::Archived(_))) | None => {
+                self.places(&parameters, &wanted.accessibility)?
+            }
             Some(origin) => vec![self.place_of(origin, &parameters, &wanted.accessibility)?],
-            None => self.places(&parameters, &wanted.accessibility)?,
         };
         self.put_made_first(&mut places, wanted).await;
         loop {
@@ -63,8 +65,18 @@ impl Controller {
         for index in 0..places.len() {
             let (partition, san) = &places[index];
             let name = self.fleet.rules(partition).name_on_san(&wanted.name);
-            match san.find_named(&name, until).await {
-                Ok(Some(found)) if metadata::is_of(&found, partition) => {
+            let made = match san.find_named(&name, until).await {
+                Ok(None) if wanted.origin.is_some() => {
+                    san.find_named(&metadata::filler_name(&name), until).await
+                }
+                made => made,
+            };
+            let is_ours = |found: &SanVolume| {
+                metadata::is_of(found, partition)
+                    || metadata::is_helper_in(&found.metadata, partition)
+            };
+            match made {
+                Ok(Some(found)) if is_ours(&found) => {
                     places[..=index].rotate_right(1);
                     return;
                 }
@@ -81,9 +93,13 @@ impl Controller {
         &self,
         wanted: &Wanted,
         parameters: &Parameters,
-        (partition, san): &Place,
+        place: &Place,
         until: Until,
     ) -> Result<Volume, ControllerError> {
+        let (partition, san) = place;
+        if let Some(Origin::Snapshot(AnySnapshotId::Archived(id))) = &wanted.origin {
+            return self.restore(wanted, parameters, (place, id), until).await;
+        }
         let name = self.fleet.rules(partition).name_on_san(&wanted.name);
         let origin = wanted.origin.as_ref();
         let Inherited { size, header } = match origin {
@@ -93,7 +109,7 @@ impl Controller {
             },
             Some(origin) => {
                 let asked = (&*name, wanted.range, parameters);
-                self.inherited(origin, san, asked, until).await?
+                self.inherited(origin, place, asked, until).await?
             }
         };
         let new = NewVolume {
@@ -102,7 +118,7 @@ impl Controller {
             range: wanted.range,
             metadata: metadata::notes(&wanted.name, partition, parameters, origin, header.as_ref()),
             decisive: metadata::DECISIVE,
-            source: origin.map(Origin::on_san),
+            source: origin.and_then(Origin::on_san),
         };
         self.check_rules(partition, san, &new, until).await?;
         let made = san

@@ -1,10 +1,13 @@
 //! Why a controller's workflow ended without success.
 
+use crate::archiver::ArchiverError;
 use crate::fabric::NoPathRetryError;
 use crate::fault::{Fault, Faulted};
+use crate::inflight::InflightError;
 use crate::san::SanError;
 use crate::volume::{
-    EncryptionError, GroupId, MkfsOptionError, SanName, SizeError, SnapshotId, VolumeId,
+    AnySnapshotId, ArchivedId, EncryptionError, GroupId, MkfsOptionError, SanName, SizeError,
+    SnapshotId, VolumeId,
 };
 
 use super::Origin;
@@ -59,9 +62,9 @@ pub enum ControllerError {
     #[error("base_snapshot_id: {base} is no snapshot of the volume that {target} was cut from")]
     OtherBase {
         /// What was to be compared with.
-        base: SnapshotId,
+        base: AnySnapshotId,
         /// What is asked about.
-        target: SnapshotId,
+        target: AnySnapshotId,
     },
     /// Beyond the snapshot.
     #[error("starting_offset is {from}, and the snapshot has {size} bytes")]
@@ -114,12 +117,96 @@ pub enum ControllerError {
     #[error("volume_id: there is no volume {0}")]
     NoVolume(VolumeId),
     /// A parameter of a snapshot.
-    #[error("parameters: {0:?} is not a parameter of a snapshot; there are none")]
+    #[error(
+        "parameters: {0:?} is not a parameter of it; a snapshot knows archive and retainOnSan, a group of them none"
+    )]
     SnapshotParameter(String),
+    /// Neither yes nor no.
+    #[error("parameters.retainOnSan: {0:?} is none; write true or false")]
+    Retain(String),
+    /// Without an archive there is nothing else than the SAN's cut.
+    #[error("parameters.retainOnSan is for snapshots that go to an archive; set archive, too")]
+    RetainWhat,
+    /// An archive that there is not.
+    #[error(
+        "parameters.archive: there is no archive {name:?}; the config file has: {}",
+        known.join(", ")
+    )]
+    UnknownArchive {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// The name cannot be an archived snapshot's.
+    #[error(
+        "name: {0:?} cannot be archived: it must be of A-Z, a-z, 0-9, '.', '_', ':' and '-', and with the names of archive and partition have no more than 110 characters"
+    )]
+    NotArchivable(String),
+    /// Somebody else's.
+    #[error("the archive holds another snapshot as {0}, of another volume")]
+    OtherArchived(ArchivedId),
+    /// Nobody can do it.
+    #[error(
+        "no archiver reaches archive {archive}{}: {reasons}",
+        of_partition(partition.as_ref())
+    )]
+    NoArchiver {
+        /// By whose scpaths, if that matters.
+        partition: Option<SanName>,
+        /// Which archive.
+        archive: String,
+        /// Why not, one by one.
+        reasons: String,
+    },
+    /// It has a volume and does not answer.
+    #[error(
+        "archiver {0} has the volume and does not answer; another one takes over when it stays silent"
+    )]
+    Silent(String),
+    /// An archiver said no, or nothing.
+    #[error(transparent)]
+    Archiver(ArchiverError),
+    /// The SAN has the cut, the archive does not yet.
+    #[error("{id} is cut and not in the archive yet: {reason}")]
+    Waits {
+        /// Which.
+        id: ArchivedId,
+        /// What is in the way.
+        reason: String,
+    },
+    /// It takes its time.
+    #[error(
+        "the volume is being filled with {id}, {done} of {total} bytes; repeat the call{}",
+        trouble.as_ref().map(|why| format!(" (it waits: {why})")).unwrap_or_default()
+    )]
+    Restoring {
+        /// With what.
+        id: ArchivedId,
+        /// Bytes that are in it.
+        done: u64,
+        /// Bytes that it will have.
+        total: u64,
+        /// What is in the way.
+        trouble: Option<String>,
+    },
+    /// The archive's content stands against it.
+    #[error("no volume can be made of {id}: {reason}")]
+    Unrestorable {
+        /// Of what.
+        id: ArchivedId,
+        /// Why not; it names the object.
+        reason: String,
+        /// What that means.
+        fault: Fault,
+    },
+    /// Another call, or the reconciler, is at it.
+    #[error(transparent)]
+    Busy(#[from] InflightError),
     /// A copy is made where its origin is.
     #[error(
         "parameters.partition is {asked}, and {origin} is in {}: a copy is made beside what it is made of; leave the parameter out, or copy the data",
-        origin.partition()
+        told_place(origin)
     )]
     OriginElsewhere {
         /// What is to be copied.
@@ -150,7 +237,7 @@ pub enum ControllerError {
     SealedOrigin(Origin),
     /// The snapshot is not there.
     #[error("snapshot_id: there is no snapshot {0}")]
-    NoSnapshot(SnapshotId),
+    NoSnapshot(AnySnapshotId),
     /// It goes with the others.
     #[error(
         "snapshot_id: {snapshot} was cut together with others as {group} and is deleted with them (DeleteVolumeGroupSnapshot)"
@@ -221,6 +308,10 @@ impl Faulted for ControllerError {
             | Self::UnknownPartition { .. }
             | Self::WhichPartition(_)
             | Self::SnapshotParameter(_)
+            | Self::Retain(_)
+            | Self::RetainWhat
+            | Self::UnknownArchive { .. }
+            | Self::NotArchivable(_)
             | Self::OriginElsewhere { .. }
             | Self::ClearOrigin(_)
             | Self::SealedOrigin(_)
@@ -235,13 +326,27 @@ impl Faulted for ControllerError {
             Self::NoVolume(_) | Self::NoOrigin(_) | Self::NoSnapshot(_) | Self::NoGroup(_) => {
                 Fault::NotFound
             }
+            Self::OtherArchived(_) => Fault::Conflict,
             // It may be cut.
-            Self::Unnoted => Fault::MaybeDone,
+            Self::Unnoted
+            | Self::NoArchiver { .. }
+            | Self::Silent(_)
+            | Self::Archiver(_)
+            | Self::Waits { .. } => Fault::MaybeDone,
+            Self::Restoring { .. } => Fault::Busy,
+            Self::Unrestorable { fault, .. } => *fault,
+            Self::Busy(error) => error.fault(),
             // CSI: ABORTED tells the caller to list again without a token.
             Self::Token(_) => Fault::Busy,
             Self::San { source, .. } => source.fault(),
         }
     }
+}
+
+fn told_place(origin: &Origin) -> String {
+    origin
+        .partition()
+        .map_or_else(|| "an archive".to_owned(), ToString::to_string)
 }
 
 /// As [`names`], for a list that may be empty.
@@ -250,6 +355,12 @@ fn partitions(list: &[SanName]) -> String {
         return "no partition of this driver".to_owned();
     }
     format!("partition {}", names(list))
+}
+
+fn of_partition(partition: Option<&SanName>) -> String {
+    partition.map_or_else(String::new, |name| {
+        format!(" over scpaths of partition {name}")
+    })
 }
 
 fn names(names: &[SanName]) -> String {

@@ -12,7 +12,7 @@ use super::metadata::{self, GroupNotes, SnapshotNotes};
 use super::parameters;
 use super::{Controller, ControllerError, Snapshot};
 use crate::san::{NewSnapshot, San, Until};
-use crate::volume::{GroupId, SanName, SnapshotId, VolumeId};
+use crate::volume::{AnySnapshotId, GroupId, SanName, SnapshotId, VolumeId};
 
 /// A group as it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +93,7 @@ impl Controller {
                     key: &key,
                     members: wanted.sources.len(),
                 }),
+                archive: None,
             };
             members.push(NewSnapshot {
                 name,
@@ -125,14 +126,15 @@ impl Controller {
             let Some(known) = SnapshotId::find(text).filter(|it| it.san == id.san) else {
                 continue;
             };
-            let is_member = members.iter().any(|it| it.id == known);
+            let known_id = AnySnapshotId::OnSan(known.clone());
+            let is_member = members.iter().any(|it| it.id == known_id);
             if !is_member && self.find_snapshot(&san, &known, until).await?.is_some() {
                 other.push(text.clone());
             }
         }
         refuse_others(id, other)?;
-        for member in &members {
-            san.remove_snapshot(&member.id.key, until)
+        for member in members.iter().filter_map(|it| it.id.on_san()) {
+            san.remove_snapshot(&member.key, until)
                 .await
                 .map_err(ControllerError::san(&id.san))?;
         }

@@ -4,6 +4,7 @@
 //! number of controllers may run at once and each call may be repeated.
 
 mod adopted;
+mod archive;
 #[cfg(test)]
 pub(crate) mod bench;
 mod blocks;
@@ -23,6 +24,8 @@ mod place;
 #[cfg(test)]
 mod place_tests;
 mod publish;
+mod reconcile;
+mod restore;
 mod snapshot;
 mod snapshot_list;
 #[cfg(test)]
@@ -32,8 +35,8 @@ mod tests;
 mod trace;
 mod validate;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use adopted::{context_of, notes_of_adopted};
@@ -53,7 +56,9 @@ pub use validate::{Claim, Verdict};
 
 pub use crate::san::{ExtentPage, Grade, Trouble};
 
+use crate::archiver::Archivers;
 use crate::fabric::Wwid;
+use crate::inflight::Inflight;
 use crate::san::{Fleet, San, SanVolume, Until};
 use crate::volume::{
     ENCRYPTION, ENCRYPTION_HEADER, Family, MKFS_OPTIONS, NO_PATH_RETRY, NodeId, SanName, VolumeId,
@@ -66,6 +71,20 @@ use parameters::{Kept, PARTITION};
 pub struct Controller {
     fleet: Fleet,
     budget: Duration,
+    archivers: Archivers,
+    lost_after: Duration,
+    /// The archived snapshots that are being carried or deleted.
+    carrying: Inflight,
+    memory: Arc<Mutex<Memory>>,
+}
+
+/// What saves questions and is found out again when it is lost.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Since when nobody could be asked about a volume, by WWID.
+    silent_since: BTreeMap<String, Until>,
+    /// The snapshots that were seen in their archive.
+    standing: BTreeSet<String>,
 }
 
 /// A volume as the orchestrator is told of it.
@@ -129,7 +148,30 @@ impl Controller {
     /// the reason and not only that time ran out.
     #[must_use]
     pub fn new(fleet: Fleet, budget: Duration) -> Self {
-        Self { fleet, budget }
+        Self {
+            fleet,
+            budget,
+            archivers: Archivers::default(),
+            lost_after: archive::LOST_AFTER,
+            carrying: Inflight::default(),
+            memory: Arc::default(),
+        }
+    }
+
+    /// The same controller with those who carry snapshots to archives.
+    #[must_use]
+    pub fn with_archivers(self, archivers: Archivers) -> Self {
+        Self { archivers, ..self }
+    }
+
+    /// For tests: after what time an archiver that does not answer is lost.
+    #[cfg(test)]
+    pub(crate) fn losing_after(self, lost_after: Duration) -> Self {
+        Self { lost_after, ..self }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn until(&self) -> Until {

@@ -6,14 +6,14 @@ use super::parameters::{Kept, Parameters};
 use super::place::{Accessibility, Place, named};
 use super::{Controller, ControllerError, metadata};
 use crate::fabric::Wwid;
-use crate::san::{San, Source, Until};
-use crate::volume::{SanName, SizeRange, SnapshotId, VolumeId};
+use crate::san::{San, SanSnapshot, Source, Until};
+use crate::volume::{AnySnapshotId, SanName, SizeRange, VolumeId};
 
 /// What a volume is made of (CSI `VolumeContentSource`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A snapshot: a restore.
-    Snapshot(SnapshotId),
+    Snapshot(AnySnapshotId),
     /// A volume as it is at that moment: a clone.
     Volume(VolumeId),
 }
@@ -21,23 +21,23 @@ pub enum Origin {
 impl Origin {
     /// Reads what is noted on the SAN with a volume.
     pub(super) fn find(text: &str) -> Option<Self> {
-        let snapshot = SnapshotId::find(text).map(Self::Snapshot);
+        let snapshot = AnySnapshotId::find(text).map(Self::Snapshot);
         snapshot.or_else(|| VolumeId::find(text).map(Self::Volume))
     }
 
-    /// The partition that it is in; its copies are there, too.
-    pub(super) fn partition(&self) -> &SanName {
+    /// The partition that it is in; its copies are there, too. What is in an archive is in none.
+    pub(super) fn partition(&self) -> Option<&SanName> {
         match self {
-            Self::Snapshot(id) => &id.san,
-            Self::Volume(id) => &id.san,
+            Self::Snapshot(id) => id.on_san().map(|id| &id.san),
+            Self::Volume(id) => Some(&id.san),
         }
     }
 
     /// To the SAN.
-    pub(super) fn on_san(&self) -> Source {
+    pub(super) fn on_san(&self) -> Option<Source> {
         match self {
-            Self::Snapshot(id) => Source::Snapshot(id.key.clone()),
-            Self::Volume(id) => Source::Volume(id.key.clone()),
+            Self::Snapshot(id) => id.on_san().map(|id| Source::Snapshot(id.key.clone())),
+            Self::Volume(id) => Some(Source::Volume(id.key.clone())),
         }
     }
 }
@@ -52,13 +52,13 @@ impl fmt::Display for Origin {
 }
 
 /// What is known of an origin that is there.
-struct Found {
+pub(super) struct Found {
     /// In bytes.
-    size: u64,
+    pub(super) size: u64,
     /// What it was made with.
-    kept: Kept,
+    pub(super) kept: Kept,
     /// The WWID that its LUKS header bears, if it has one: that of the first of its line.
-    header: Option<Wwid>,
+    pub(super) header: Option<Wwid>,
 }
 
 /// What a copy gets from its origin.
@@ -70,8 +70,19 @@ pub(super) struct Inherited {
 }
 
 impl Found {
+    /// Of a cut that is there.
+    pub(super) fn of_cut(cut: &SanSnapshot) -> Self {
+        let notes = &cut.metadata;
+        let source = metadata::source(notes).map(|volume| volume.wwid);
+        Self {
+            size: cut.size,
+            kept: metadata::kept(notes),
+            header: metadata::header(notes).or(source),
+        }
+    }
+
     /// What a copy of this gets whose size is within `range`, for a volume with these parameters.
-    fn hand_on(
+    pub(super) fn hand_on(
         self,
         origin: &Origin,
         range: SizeRange,
@@ -102,7 +113,8 @@ impl Controller {
         parameters: &Parameters,
         accessibility: &Accessibility,
     ) -> Result<Place, ControllerError> {
-        let partition = origin.partition();
+        let gone = || ControllerError::NoOrigin(origin.clone());
+        let partition = origin.partition().ok_or_else(gone)?;
         if let Some(text) = parameters.partition() {
             let asked = named(text, &self.fleet.names())?;
             if asked != *partition {
@@ -114,7 +126,7 @@ impl Controller {
         }
         accessibility.check(partition)?;
         let san = match origin {
-            Origin::Snapshot(id) => self.san_of_snapshot(id)?,
+            Origin::Snapshot(id) => self.san_of_snapshot(id.on_san().ok_or_else(gone)?)?,
             Origin::Volume(id) => self.san_of(id)?,
         };
         Ok((partition.clone(), san))
@@ -124,17 +136,17 @@ impl Controller {
     pub(super) async fn inherited(
         &self,
         origin: &Origin,
-        san: &San,
+        (partition, san): &Place,
         (name, range, parameters): (&str, SizeRange, &Parameters),
         until: Until,
     ) -> Result<Inherited, ControllerError> {
         let made = san.find_named(name, until).await;
-        if let Some(made) = made.map_err(ControllerError::san(origin.partition()))? {
+        if let Some(made) = made.map_err(ControllerError::san(partition))? {
             let header = metadata::header(&made.metadata);
             let size = made.size;
             return Ok(Inherited { size, header });
         }
-        match self.find_origin(origin, san, until).await? {
+        match self.find_origin(origin, (partition, san), until).await? {
             Some(found) => found.hand_on(origin, range, parameters),
             None => Err(ControllerError::NoOrigin(origin.clone())),
         }
@@ -144,10 +156,10 @@ impl Controller {
     async fn find_origin(
         &self,
         origin: &Origin,
-        san: &San,
+        (partition, san): (&SanName, &San),
         until: Until,
     ) -> Result<Option<Found>, ControllerError> {
-        let of_san = || ControllerError::san(origin.partition());
+        let of_san = || ControllerError::san(partition);
         Ok(match origin {
             Origin::Volume(id) => {
                 let found = san.find_volume(&id.key, &id.wwid, until).await;
@@ -158,18 +170,13 @@ impl Controller {
                 })
             }
             Origin::Snapshot(id) => {
+                let Some(id) = id.on_san() else {
+                    return Ok(None);
+                };
                 let found = san.find_snapshot(&id.key, until).await;
                 let found = found.map_err(of_san())?;
                 let ours = found.filter(|it| metadata::is_in(&it.metadata, &id.san));
-                ours.map(|snapshot| {
-                    let notes = &snapshot.metadata;
-                    let source = metadata::source(notes).map(|volume| volume.wwid);
-                    Found {
-                        size: snapshot.size,
-                        kept: metadata::kept(notes),
-                        header: metadata::header(notes).or(source),
-                    }
-                })
+                ours.as_ref().map(Found::of_cut)
             }
         })
     }

@@ -39,7 +39,23 @@ pub const PARAMETERS: [Setting; 4] = [
 ];
 
 /// Those of a VolumeSnapshotClass and of a VolumeGroupSnapshotClass.
-pub const SNAPSHOT_PARAMETERS: [Setting; 0] = [];
+pub const SNAPSHOT_PARAMETERS: [Setting; 2] = [
+    Setting::new(
+        ARCHIVE,
+        "none",
+        "The archive of the config file that the snapshot is carried to (docs/archiver.md). Not of a group.",
+    ),
+    Setting::new(
+        RETAIN,
+        "true",
+        "Whether the SAN keeps its cut once the archive has the snapshot: `true` or `false`.",
+    ),
+];
+
+/// Of a snapshot: the archive that it goes to.
+const ARCHIVE: &str = "archive";
+/// Of one that goes to an archive: whether the SAN keeps its cut.
+const RETAIN: &str = "retainOnSan";
 
 /// Kubernetes adds keys of its own under this prefix (`--extra-create-metadata`).
 const FOREIGN: &str = "csi.storage.k8s.io/";
@@ -128,7 +144,42 @@ impl Parameters {
     }
 }
 
-/// Refuses parameters of a snapshot: there are none, and one that is given was meant to have an effect.
+/// That a snapshot goes to an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ArchiveChoice {
+    /// Which.
+    pub(super) archive: String,
+    /// Whether the SAN keeps its cut.
+    pub(super) is_retained: bool,
+}
+
+/// Reads the parameters of a snapshot; a key that nobody knows is refused, for it was meant to have an effect.
+pub(super) fn archive_choice(
+    map: &BTreeMap<String, String>,
+) -> Result<Option<ArchiveChoice>, ControllerError> {
+    let (mut archive, mut retained) = (None, None);
+    for (key, value) in map {
+        match key.as_str() {
+            ARCHIVE => archive = Some(value.clone()),
+            RETAIN => {
+                let word: Result<bool, _> = value.parse();
+                let word = word.map_err(|_| ControllerError::Retain(value.clone()))?;
+                retained = Some(word);
+            }
+            key if key.starts_with(FOREIGN) => {}
+            key => return Err(ControllerError::SnapshotParameter(key.to_owned())),
+        }
+    }
+    match (archive, retained) {
+        (None, Some(_)) => Err(ControllerError::RetainWhat),
+        (archive, retained) => Ok(archive.map(|archive| ArchiveChoice {
+            archive,
+            is_retained: retained.unwrap_or(true),
+        })),
+    }
+}
+
+/// Refuses parameters of a group of snapshots: there are none, and one that is given was meant to have an effect.
 pub(super) fn check_for_snapshot(map: &BTreeMap<String, String>) -> Result<(), ControllerError> {
     match map.keys().find(|key| !key.starts_with(FOREIGN)) {
         Some(key) => Err(ControllerError::SnapshotParameter(key.clone())),

@@ -1,16 +1,19 @@
-//! ListSnapshots: every snapshot of every partition, page by page, in the order and with the tokens of ListVolumes. A SAN that does not answer fails the
-//! listing.
+//! ListSnapshots: every snapshot of every partition, page by page, in the order and with the tokens of ListVolumes; then what the archives hold of others. A SAN or an
+//! archive that does not answer fails the listing.
+
+use std::collections::BTreeSet;
+use std::fmt;
 
 use super::list::{ASKED, Place, bounded, refused};
 use super::{Controller, ControllerError, Snapshot};
 use crate::san::{San, Until};
-use crate::volume::{SanName, SnapshotId, VolumeId};
+use crate::volume::{AnySnapshotId, SanName, VolumeId};
 
 /// Which snapshots are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotFilter {
     /// This one.
-    pub id: Option<SnapshotId>,
+    pub id: Option<AnySnapshotId>,
     /// Those of this volume, which may be gone.
     pub source: Option<VolumeId>,
 }
@@ -24,10 +27,36 @@ pub struct SnapshotListing {
     pub next: Option<String>,
 }
 
+/// After which snapshot of which archive to go on. They come after those of the SANs.
+struct Shelf {
+    archive: String,
+    after: String,
+}
+
+impl fmt::Display for Shelf {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "@{}:{}", self.archive, self.after)
+    }
+}
+
+impl Shelf {
+    /// `None` for a token that is of no archive; an error for one of an archive that there is not.
+    fn find(token: &str, known: &BTreeSet<String>) -> Option<Result<Self, ControllerError>> {
+        let (archive, after) = token.strip_prefix('@')?.split_once(':')?;
+        if !known.contains(archive) {
+            return Some(Err(ControllerError::token(token)));
+        }
+        Some(Ok(Self {
+            archive: archive.to_owned(),
+            after: after.to_owned(),
+        }))
+    }
+}
+
 impl SnapshotFilter {
     fn takes(&self, snapshot: &Snapshot) -> bool {
-        let is_source = |source: &VolumeId| *source == snapshot.source;
-        let is_id = |id: &SnapshotId| *id == snapshot.id;
+        let is_source = |source: &VolumeId| Some(source) == snapshot.source.as_ref();
+        let is_id = |id: &AnySnapshotId| *id == snapshot.id;
         self.source.as_ref().is_none_or(is_source) && self.id.as_ref().is_none_or(is_id)
     }
 }
@@ -44,24 +73,115 @@ impl Controller {
         most: usize,
     ) -> Result<SnapshotListing, ControllerError> {
         let until = self.until();
-        let mut places = self.places_from(token)?;
         if let Some(id) = &filter.id {
-            let san = self.san_of_snapshot(id)?;
-            let found = self.find_snapshot(&san, id, until).await?;
+            let found = self.find_any(id, until).await?;
             return Ok(SnapshotListing {
                 snapshots: found.into_iter().filter(|it| filter.takes(it)).collect(),
                 next: None,
             });
         }
+        let most = bounded(most);
+        if let Some(shelf) = Shelf::find(token, &self.archivers.archives()) {
+            return self.walk_archives(shelf?, filter, most, until).await;
+        }
+        let mut places = self.places_from(token)?;
         if let Some(source) = &filter.source {
             if source.is_by_hand() {
                 return Ok(SnapshotListing::default());
             }
-            self.san_of(source)?;
+            // Of a volume of another cluster an archive may have some.
             places.retain(|place| place.san == source.san);
         }
-        self.walk_snapshots(places, filter, bounded(most), until)
-            .await
+        let mut listing = self.walk_snapshots(places, filter, most, until).await?;
+        self.settle_ready(&mut listing.snapshots, until).await?;
+        let Some(first) = self.archivers.archives().into_iter().next() else {
+            return Ok(listing);
+        };
+        if listing.next.is_some() || self.archivers.all().is_empty() {
+            return Ok(listing);
+        }
+        let first = Shelf {
+            archive: first,
+            after: String::new(),
+        };
+        if listing.snapshots.len() == most {
+            listing.next = Some(first.to_string());
+            return Ok(listing);
+        }
+        let left = most - listing.snapshots.len();
+        let archived = self.walk_archives(first, filter, left, until).await?;
+        listing.snapshots.extend(archived.snapshots);
+        listing.next = archived.next;
+        Ok(listing)
+    }
+
+    /// What is on its way to an archive is ready when that has it.
+    async fn settle_ready(
+        &self,
+        snapshots: &mut [Snapshot],
+        until: Until,
+    ) -> Result<(), ControllerError> {
+        for snapshot in snapshots.iter_mut().filter(|it| !it.is_ready) {
+            let AnySnapshotId::Archived(id) = &snapshot.id else {
+                continue;
+            };
+            let key = id.to_string();
+            let is_known = self.memory().standing.contains(&key);
+            snapshot.is_ready = is_known || self.find_archived(id, until).await?.is_some();
+            if snapshot.is_ready {
+                self.memory().standing.insert(key);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the archives hold beside what the SANs have told already.
+    async fn walk_archives(
+        &self,
+        mut shelf: Shelf,
+        filter: &SnapshotFilter,
+        most: usize,
+        until: Until,
+    ) -> Result<SnapshotListing, ControllerError> {
+        let mut snapshots = Vec::new();
+        loop {
+            let wanted = most - snapshots.len();
+            if wanted == 0 {
+                let next = Some(shelf.to_string());
+                return Ok(SnapshotListing { snapshots, next });
+            }
+            let link = self.any_archiver(&shelf.archive, until).await?;
+            let asked = u32::try_from(wanted.min(ASKED)).unwrap_or(u32::MAX);
+            let page = link.list_archived((&shelf.archive, &shelf.after), asked, until);
+            let (page, more) = page.await.map_err(ControllerError::Archiver)?;
+            for archived in page {
+                shelf.after.clone_from(&archived.snapshot);
+                let snapshot = Snapshot::of_archive(&shelf.archive, &archived);
+                let AnySnapshotId::Archived(id) = &snapshot.id else {
+                    continue;
+                };
+                // CSI wants each to have a source.
+                let is_listed = snapshot.source.is_some() && filter.takes(&snapshot);
+                if is_listed && self.find_cut(id, until).await?.is_none() {
+                    snapshots.push(snapshot);
+                }
+            }
+            if more {
+                continue;
+            }
+            let archives = self.archivers.archives().into_iter();
+            let mut later = archives.filter(|name| *name > shelf.archive);
+            let Some(archive) = later.next() else {
+                return Ok(SnapshotListing {
+                    snapshots,
+                    next: None,
+                });
+            };
+            shelf = Shelf {
+                archive,
+                after: String::new(),
+            };
+        }
     }
 
     /// Every snapshot of one partition.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::fault::{Fault, Faulted, chain};
 use crate::san::Rules;
-use crate::volume::{SizeRange, VolumeId};
+use crate::volume::{AnySnapshotId, SizeRange, VolumeId};
 
 const GIB: i64 = 1 << 30;
 
@@ -67,7 +67,8 @@ async fn a_name_means_one_snapshot_of_one_volume() {
     let bench = Bench::under(&["a"], &rules).await;
     let (one, two) = (made(&bench, "1", "").await, made(&bench, "2", "").await);
     let first = cut(&bench, "s", &one.id).await;
-    assert_eq!((&first.source, first.size), (&one.id, one.size));
+    assert_eq!(first.source.as_ref(), Some(&one.id));
+    assert_eq!((first.size, first.is_ready), (one.size, true));
     assert_eq!(cut(&bench, "s", &one.id).await, first);
     let other = bench.controller.create_snapshot(&of("s", &two.id)).await;
     assert_eq!(fault(other), Fault::Conflict);
@@ -179,8 +180,9 @@ async fn what_others_cut_on_the_san_is_not_told() {
     let all = SnapshotFilter::default();
     let listing = bench.controller.list_snapshots(&all, "", 0).await.unwrap();
     assert_eq!(listing.snapshots, std::slice::from_ref(&ours));
-    let mut foreign = ours.id;
+    let mut foreign = ours.id.on_san().unwrap().clone();
     foreign.key = "key-0009".to_owned();
+    let foreign = AnySnapshotId::OnSan(foreign);
     let found = bench.controller.get_snapshot(&foreign).await;
     assert_eq!(fault(found), Fault::NotFound);
     bench.controller.delete_snapshot(&foreign).await.unwrap();
@@ -381,7 +383,8 @@ async fn a_group_is_cut_once_and_goes_as_a_whole() {
     }
     assert_eq!(bench.san().snapshots(), 4, "nothing was done");
     // A deletion that was cut off: one member is gone already, and the caller names it again.
-    bench.san().drop_snapshot(&group.snapshots[0].id.key);
+    let first = group.snapshots[0].id.on_san().unwrap();
+    bench.san().drop_snapshot(&first.key);
     for _ in 0..2 {
         controller.delete_group(&group.id, &all).await.unwrap();
     }

@@ -10,7 +10,7 @@ use super::proto::volume_content_source::{SnapshotSource, Type, VolumeSource};
 use crate::controller::{
     BlocksOf, Group, Origin, Snapshot, SnapshotFilter, WantedGroup, WantedSnapshot,
 };
-use crate::volume::{GroupId, SnapshotId, VolumeId};
+use crate::volume::{AnySnapshotId, GroupId, VolumeId};
 
 /// So many letters of an id that is not ours are told.
 const SHOWN: usize = 128;
@@ -71,14 +71,14 @@ pub(super) fn create(
 /// DeleteSnapshot; `None` for an id that we never issued.
 pub(super) fn delete(
     request: &proto::DeleteSnapshotRequest,
-) -> Result<Option<SnapshotId>, RequestError> {
+) -> Result<Option<AnySnapshotId>, RequestError> {
     required("snapshot_id", &request.snapshot_id)?;
     bounded_map("secrets", &request.secrets)?;
-    Ok(SnapshotId::find(&request.snapshot_id))
+    Ok(AnySnapshotId::find(&request.snapshot_id))
 }
 
 /// GetSnapshot.
-pub(super) fn get(request: &proto::GetSnapshotRequest) -> Result<SnapshotId, RequestError> {
+pub(super) fn get(request: &proto::GetSnapshotRequest) -> Result<AnySnapshotId, RequestError> {
     required("snapshot_id", &request.snapshot_id)?;
     bounded_map("secrets", &request.secrets)?;
     known_snapshot(&request.snapshot_id)
@@ -92,7 +92,7 @@ pub(super) fn list(
     let most = max_entries(request.max_entries)?;
     let mut filter = SnapshotFilter::default();
     if !request.snapshot_id.is_empty() {
-        filter.id = SnapshotId::find(&request.snapshot_id);
+        filter.id = AnySnapshotId::find(&request.snapshot_id);
         if filter.id.is_none() {
             return Ok(None);
         }
@@ -194,8 +194,8 @@ pub(super) fn get_group(
 }
 
 /// The snapshot that a text names.
-pub(super) fn known_snapshot(text: &str) -> Result<SnapshotId, RequestError> {
-    SnapshotId::find(text).ok_or_else(|| RequestError::UnknownSnapshot(shown(text)))
+pub(super) fn known_snapshot(text: &str) -> Result<AnySnapshotId, RequestError> {
+    AnySnapshotId::find(text).ok_or_else(|| RequestError::UnknownSnapshot(shown(text)))
 }
 
 /// The answer may be shown to people; an id over the bound is cut.
@@ -203,16 +203,19 @@ fn shown(text: &str) -> String {
     text.chars().take(SHOWN).collect()
 }
 
-/// A snapshot is ready as soon as it is there.
 pub(super) fn snapshot_on_wire(snapshot: &Snapshot) -> proto::Snapshot {
     let group = snapshot.group.as_ref();
     proto::Snapshot {
         // CSI counts bytes in signed numbers; no volume comes near the bound.
         size_bytes: i64::try_from(snapshot.size).unwrap_or(i64::MAX),
         snapshot_id: snapshot.id.to_string(),
-        source_volume_id: snapshot.source.to_string(),
+        // Not known of an image that was put into an archive; CSI wants a text.
+        source_volume_id: match &snapshot.source {
+            Some(source) => source.to_string(),
+            None => snapshot.id.to_string(),
+        },
         creation_time: Some(snapshot.created_at.into()),
-        ready_to_use: true,
+        ready_to_use: snapshot.is_ready,
         group_snapshot_id: group.map(GroupId::to_string).unwrap_or_default(),
         // Goes with a capability that is not advertised.
         accessible_topology: Vec::new(),

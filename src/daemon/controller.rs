@@ -1,6 +1,6 @@
 //! `sanpath controller`, put together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use super::controller_desk::ControllerDesk;
 use super::gauges::FleetGauges;
 use super::socket;
 use crate::admin;
+use crate::archiver::{self, Archivers};
 use crate::cli::ControllerArguments;
 use crate::config::{Config, Live};
 use crate::controller::Controller;
@@ -27,6 +28,8 @@ use crate::volume::SanName;
 const BUDGET: Duration = Duration::from_secs(30);
 /// How often the config file is looked at.
 const CONFIG_LOOK: Duration = Duration::from_secs(15);
+/// How often the SANs are looked at for transfers that nobody asks about.
+const RECONCILE_EVERY: Duration = Duration::from_secs(20);
 
 pub(super) async fn run(
     arguments: &ControllerArguments,
@@ -37,7 +40,11 @@ pub(super) async fn run(
     let host = Host::real(Path::new("/"));
     let live = Live::load(host.clone(), &plugin.config).context("--config")?;
     let fleet = Fleet::new(settings(&live.current(), &host));
-    let controller = Controller::new(fleet.clone(), BUDGET);
+    let archivers = Archivers::default();
+    let (known, archives) = archivers_of(&live.current(), &host);
+    archivers.update(known, archives);
+    let controller = Controller::new(fleet.clone(), BUDGET).with_archivers(archivers.clone());
+    tokio::spawn(reconcile(controller.clone(), stop.clone()));
     let listener = socket::bind(plugin.endpoint.as_ref())?;
     let desk = ControllerDesk {
         fleet: fleet.clone(),
@@ -45,7 +52,7 @@ pub(super) async fn run(
         runtime: Handle::current(),
     };
     answer_operators(&host, &arguments.runtime_dir, desk, &stop);
-    tokio::spawn(follow(live, host, fleet.clone(), stop.clone()));
+    tokio::spawn(follow(live, host, fleet.clone(), archivers, stop.clone()));
     tracing::info!(endpoint = plugin.endpoint, "controller serves");
     let calls = Calls::default();
     super::serve_metrics(plugin.metrics, &calls, FleetGauges(fleet), &stop).await?;
@@ -81,14 +88,51 @@ fn answer_operators(
 }
 
 /// Takes over changed management addresses without a restart.
-async fn follow(live: Live, host: Host, fleet: Fleet, stop: CancellationToken) {
+async fn follow(
+    live: Live,
+    host: Host,
+    fleet: Fleet,
+    archivers: Archivers,
+    stop: CancellationToken,
+) {
     while stop
         .run_until_cancelled(tokio::time::sleep(CONFIG_LOOK))
         .await
         .is_some()
     {
         fleet.update(settings(&live.current(), &host));
+        let (known, archives) = archivers_of(&live.current(), &host);
+        archivers.update(known, archives);
     }
+}
+
+/// Brings to an end what sidecars stopped asking for.
+async fn reconcile(controller: Controller, stop: CancellationToken) {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(RECONCILE_EVERY))
+        .await
+        .is_some()
+    {
+        controller.reconcile().await;
+    }
+}
+
+fn archivers_of(
+    config: &Config,
+    host: &Host,
+) -> (BTreeMap<String, archiver::Settings>, BTreeSet<String>) {
+    let of = |it: &crate::config::Archiver| archiver::Settings {
+        address: it.address.clone(),
+        papers: it
+            .tls
+            .as_ref()
+            .map(|folder| Papers::of_caller(host, folder)),
+        partitions: it.partitions.clone(),
+    };
+    let archivers = config.archivers.iter();
+    let archivers = archivers.map(|(name, it)| (name.to_string(), of(it)));
+    let archives = config.archives.keys().map(ToString::to_string);
+    (archivers.collect(), archives.collect())
 }
 
 fn settings(config: &Config, host: &Host) -> BTreeMap<SanName, Settings> {

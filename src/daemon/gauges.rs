@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use crate::archiver::{Standing as Work, State, Works};
 use crate::fault::chain;
 use crate::linux_san::{Engine, Standing};
 use crate::metrics::{Board, Gauges};
@@ -92,6 +93,63 @@ fn tell_paths(board: &mut Board, volume: &VolumePaths) {
             let help = "Commands to the path's disk that failed since it is there";
             board.gauge("path_errors", help, &labels, errors);
         }
+    }
+}
+
+/// The works of an archiver.
+pub(super) struct ArchiverGauges(pub(super) Works);
+
+impl Gauges for ArchiverGauges {
+    fn tell(&self, board: &mut Board) {
+        let help = "Bytes of objects that this process has sent to archives and fetched from them";
+        board.gauge("archiver_moved_bytes", help, &[], self.0.moved());
+        match self.0.list() {
+            Ok(works) => tell_works(board, &works),
+            Err(error) => tracing::warn!(error = chain(&error), "no works for the metrics"),
+        }
+    }
+}
+
+fn tell_works(board: &mut Board, works: &[Work]) {
+    for (word, state) in [
+        ("running", State::Running),
+        ("done", State::Done),
+        ("failed", State::Failed),
+    ] {
+        let count = works.iter().filter(|it| it.state == state).count();
+        let help = "Transfers of this archiver by how they stand";
+        board.gauge("archiver_works", help, &[("state", word)], count as u64);
+    }
+    for work in works {
+        let labels = [
+            ("archive", work.job.archive.as_str()),
+            ("snapshot", work.job.snapshot.as_str()),
+            (
+                "direction",
+                if work.job.is_restore() {
+                    "restore"
+                } else {
+                    "archive"
+                },
+            ),
+        ];
+        let help = "Bytes that the transfer has to go through";
+        board.gauge(
+            "archiver_work_total_bytes",
+            help,
+            &labels,
+            work.progress.total,
+        );
+        let help = "Bytes that the transfer has gone through";
+        board.gauge(
+            "archiver_work_done_bytes",
+            help,
+            &labels,
+            work.progress.done,
+        );
+        let help = "Whether something keeps the transfer from going on";
+        let waits = u64::from(work.trouble.is_some());
+        board.gauge("archiver_work_waits", help, &labels, waits);
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! `main` calls [`run`]; nothing calls back into here. A bad setting ends the program before anything is touched.
 
+#[cfg(test)]
+mod archive_tests;
+mod archiver;
 mod controller;
 mod controller_desk;
 mod crash;
@@ -11,6 +14,8 @@ mod node;
 #[cfg(test)]
 mod player;
 mod san;
+#[cfg(test)]
+mod seats;
 mod signals;
 mod socket;
 mod telemetry;
@@ -37,6 +42,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let outcome = runtime.block_on(async {
         tokio::spawn(signals::cancel(stop.clone())?);
         match arguments.role {
+            Role::Archiver(arguments) => archiver::run(&arguments, stop).await,
             Role::Controller(arguments) => controller::run(&arguments, stop).await,
             Role::Node(arguments) => node::run(&arguments, stop).await,
             Role::San(arguments) => san::run(*arguments, stop).await,

@@ -210,7 +210,7 @@ fn chap_of(host: Host, live: Arc<Live>) -> ChapOf {
 }
 
 /// Logs out sessions that nothing needs any more, on a thread of its own: iscsiadm may take its time.
-fn reap_idle_sessions(
+pub(super) fn reap_idle_sessions(
     engine: Engine,
     idle: Duration,
     stop: CancellationToken,
@@ -221,7 +221,11 @@ fn reap_idle_sessions(
 }
 
 /// Keeps the paths of attached volumes as they should be, on a thread of its own: woken by the kernel's events, and now and then without any.
-fn heal_paths(host: Host, engine: Engine, stop: CancellationToken) -> anyhow::Result<()> {
+pub(super) fn heal_paths(
+    host: Host,
+    engine: Engine,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let heal = move || {
         // Watched from before the look: what happens during it wakes the next.
         let mut watch = host.watch();

@@ -56,6 +56,42 @@ async fn both_ends_learn_who_the_other_is() {
     }
 }
 
+/// What comes of calling the bearer of `theirs` as an archiver.
+async fn call_archiver(theirs: &Papers, ours: &Papers) -> Result<Caller, String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let serving = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        greet(stream, theirs.clone()).await
+    };
+    let calling = dial_archiver(&address, Some(ours), soon());
+    let (served, dialled) = tokio::join!(serving, calling);
+    dialled.map_err(|error| chain(&error))?;
+    Ok(served.unwrap().caller().clone())
+}
+
+#[tokio::test]
+async fn an_archiver_is_called_as_one_and_nobody_else_is() {
+    let rig = Rig::new();
+    let authority = rig.authority();
+    let controller = rig.caller(Role::Controller, &authority);
+    let archiver = rig.caller(Role::Archiver, &authority);
+    let who = call_archiver(&archiver, &controller).await.unwrap();
+    assert_eq!(who.role, Role::Controller);
+    for other in [
+        rig.san(&authority),
+        rig.caller(Role::Operator, &authority),
+        controller.clone(),
+    ] {
+        assert!(
+            call_archiver(&other, &controller).await.is_err(),
+            "{other:?}"
+        );
+    }
+    let (_, as_san) = meet(&archiver, Some(&controller)).await;
+    assert!(as_san.is_err(), "an archiver is no SAN");
+}
+
 #[tokio::test]
 async fn who_comes_from_another_authority_is_turned_away_by_either_end() {
     let rig = Rig::new();

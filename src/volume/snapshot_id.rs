@@ -102,6 +102,17 @@ impl AnySnapshotId {
     }
 }
 
+impl AnySnapshotId {
+    /// Of one that is a SAN's alone.
+    #[must_use]
+    pub fn on_san(&self) -> Option<&SnapshotId> {
+        match self {
+            Self::OnSan(id) => Some(id),
+            Self::Archived(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for AnySnapshotId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

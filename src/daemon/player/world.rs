@@ -15,9 +15,10 @@ use crate::controller::Controller;
 use crate::csi::proto;
 use crate::csi::proto::controller_server::Controller as _;
 use crate::csi::{ControllerService, TopologyKeys};
-use crate::fabric::{Iqn, Lun, Wwid};
+use crate::daemon::seats::Seats;
+use crate::fabric::Wwid;
 use crate::host::fake::DiskId;
-use crate::san::{Dice, Double, Mishap, Net, NetTrouble, Onlooker, Seen, fleet_over};
+use crate::san::{Dice, Double, Mishap, Net, NetTrouble, fleet_over};
 
 pub(super) const PARTITION: &str = "cluster-a";
 pub(super) const GIB: i64 = 1 << 30;
@@ -114,7 +115,9 @@ impl World {
         let net = Net::new(double.clone(), trouble, seed);
         let hosts = (0..HOSTS).map(|number| Arc::new(Host::new(number, seed)));
         let hosts: Vec<_> = hosts.collect();
-        let seats = Arc::new(Seats::new(&hosts));
+        let worlds = hosts.iter();
+        let worlds = worlds.map(|it| (it.id.initiator.to_string(), it.world.clone()));
+        let seats = Arc::new(Seats::new(worlds.collect()));
         double.show_to(Arc::clone(&seats) as _);
         Arc::new(Self {
             leader: Mutex::new(process(&net, seed)),
@@ -255,8 +258,8 @@ impl World {
 
     /// The disk as this host sees it.
     pub(super) fn disk(&self, host: &Host, wwid: &Wwid) -> DiskId {
-        let seats = lock(&self.seats.taken);
-        seats.disks[&(host.id.initiator.to_string(), wwid.to_string())]
+        self.seats
+            .disk(&host.id.initiator.to_string(), wwid.as_str())
     }
 
     /// There is what the player owns, and nothing beside it: on the SAN, by the controller's word, and on the hosts.
@@ -340,110 +343,4 @@ pub(super) async fn trouble(world: Arc<World>) {
         }
     }
     world.double.forgive();
-}
-
-/// Where each host sees which volume: the SAN's word, carried to the fake hosts.
-struct Seats {
-    hosts: Vec<Arc<Host>>,
-    taken: Mutex<Taken>,
-}
-
-#[derive(Default)]
-struct Taken {
-    seen: BTreeSet<Seen>,
-    /// By initiator and WWID.
-    disks: BTreeMap<(String, String), DiskId>,
-    /// Who had it last, and so the newest of its content.
-    last: BTreeMap<String, String>,
-    /// What snapshots and copies began with, by key or WWID.
-    copied: BTreeMap<String, Content>,
-}
-
-/// Blocks of 4 KiB by their number.
-type Content = BTreeMap<u64, Vec<u8>>;
-
-impl Seats {
-    fn new(hosts: &[Arc<Host>]) -> Self {
-        Self {
-            hosts: hosts.to_vec(),
-            taken: Mutex::default(),
-        }
-    }
-
-    fn host(&self, initiator: &str) -> &Host {
-        let of = |host: &&Arc<Host>| host.id.initiator.to_string() == initiator;
-        self.hosts.iter().find(of).expect("one of ours")
-    }
-}
-
-impl Onlooker for Seats {
-    fn see(&self, seen: &[Seen]) {
-        let seen: BTreeSet<Seen> = seen.iter().cloned().collect();
-        let mut taken = lock(&self.taken);
-        if taken.seen == seen {
-            return;
-        }
-        let target: Iqn = crate::san::TARGET.parse().unwrap();
-        let place = |it: &Seen| (it.initiator.clone(), it.lun, it.wwid.clone());
-        let there: BTreeSet<_> = seen.iter().map(place).collect();
-        for gone in taken.seen.iter().filter(|it| !there.contains(&place(it))) {
-            let lun = Lun(u16::try_from(gone.lun).unwrap());
-            self.host(&gone.initiator).world.unmap_lun(&target, lun);
-        }
-        let before: BTreeSet<_> = taken.seen.iter().map(place).collect();
-        for new in &seen {
-            let host = self.host(&new.initiator);
-            let disk = taken.disk(new, host, self);
-            host.world.resize_disk(disk, new.size);
-            if !before.contains(&place(new)) {
-                let lun = Lun(u16::try_from(new.lun).unwrap());
-                host.world.map_lun(&target, lun, disk);
-            }
-        }
-        taken.seen = seen;
-    }
-
-    fn is_blank(&self, wwid: &str) -> bool {
-        let taken = lock(&self.taken);
-        taken.content(wwid, self).is_empty()
-    }
-
-    fn copy(&self, from: &str, to: &str) {
-        let mut taken = lock(&self.taken);
-        let content = taken.content(from, self);
-        taken.copied.insert(to.to_owned(), content);
-    }
-}
-
-impl Taken {
-    /// Of a volume by its WWID or a snapshot by its key, now.
-    fn content(&self, of: &str, seats: &Seats) -> Content {
-        match self.last.get(of) {
-            Some(last) => {
-                let disk = self.disks[&(last.clone(), of.to_owned())];
-                seats.host(last).world.content(disk)
-            }
-            None => self.copied.get(of).cloned().unwrap_or_default(),
-        }
-    }
-
-    /// With what the host before has written.
-    fn disk(&mut self, seen: &Seen, host: &Host, seats: &Seats) -> DiskId {
-        let key = (seen.initiator.clone(), seen.wwid.clone());
-        let wwid: Wwid = seen.wwid.parse().unwrap();
-        let new = || host.world.add_disk(&wwid, seen.size);
-        let disk = *self.disks.entry(key).or_insert_with(new);
-        let before = self.last.insert(seen.wwid.clone(), seen.initiator.clone());
-        if before.is_none() {
-            for (number, block) in self.copied.get(&seen.wwid).into_iter().flatten() {
-                host.world.write_disk(disk, number * 4096, block);
-            }
-        }
-        if let Some(before) = before.filter(|it| *it != seen.initiator) {
-            let theirs = self.disks[&(before.clone(), seen.wwid.clone())];
-            let other = &seats.host(&before).world;
-            host.world.take_disk(disk, (other, theirs));
-        }
-        disk
-    }
 }

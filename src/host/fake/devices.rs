@@ -12,7 +12,7 @@ use super::multipathd::DM;
 use super::san::{Disk, DiskId};
 use super::state::State;
 use super::tree::Node;
-use crate::host::Block;
+use crate::host::{Block, Image, ImageAccess};
 
 /// A block device for as long as it lives; numbers and names are used again, this is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +165,73 @@ impl State {
         }
         users.extend(self.openers.get(&map.node()).cloned());
         users
+    }
+}
+
+/// A map that is open to be read and written as an image.
+pub(super) struct FakeImage {
+    open: FakeBlock,
+    access: ImageAccess,
+}
+
+impl FakeImage {
+    pub(super) fn open(world: &FakeWorld, path: &Path, access: ImageAccess) -> io::Result<Self> {
+        let open = FakeBlock::open(world, path)?;
+        world.state().check_use(open.device, "transfer");
+        Ok(Self { open, access })
+    }
+
+    /// Does `act` with the disk once its I/O ends.
+    fn with_disk<T>(
+        &self,
+        (offset, length): (u64, usize),
+        mut act: impl FnMut(&mut State, DiskId) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let device = self.open.device;
+        self.open.world.until_it_ends(|state| {
+            let disk = state.disk_under(device)?;
+            let end = offset + length as u64;
+            if state.size_of(device).is_none_or(|size| end > size) {
+                return Ok(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            Ok(act(state, disk))
+        })?
+    }
+}
+
+impl Image for FakeImage {
+    fn size(&self) -> io::Result<u64> {
+        let state = self.open.world.enter()?;
+        let size = state.size_of(self.open.device);
+        size.ok_or_else(|| Errno::ENXIO.into())
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let length = into.len();
+        let read = self.with_disk((offset, length), |state, disk| {
+            state.san.disk(disk).read(offset, length)
+        })?;
+        into.copy_from_slice(&read);
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if self.access == ImageAccess::Read {
+            return Err(Errno::EBADF.into());
+        }
+        self.with_disk((offset, bytes.len()), |state, disk| {
+            state.san.disk_mut(disk).write(offset, bytes);
+            Ok(())
+        })
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<Option<(u64, u64)>> {
+        let size = self.size()?;
+        Ok((offset < size).then_some((offset, size)))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.with_disk((0, 0), |_, _| Ok(()))
     }
 }
 

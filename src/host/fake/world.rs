@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
-use super::devices::FakeBlock;
+use super::devices::{FakeBlock, FakeImage};
 use super::filesystems::Super;
 use super::san::PortalState;
 use super::state::State;
@@ -19,7 +19,8 @@ use crate::deadline::Moment;
 use crate::fabric::{HostName, Netdev, Portal};
 use crate::host::world::{LockGuard, MountCall, Watch, World};
 use crate::host::{
-    Address, Block, Command, ExecError, FileExtent, FileKind, OnDeadline, Output, Space, Stat,
+    Address, Block, Command, ExecError, FileExtent, FileKind, Image, ImageAccess, OnDeadline,
+    Output, Space, Stat,
 };
 
 /// The root file system's.
@@ -121,6 +122,10 @@ impl World for FakeWorld {
 
     fn open_block(&self, path: &Path) -> io::Result<Box<dyn Block>> {
         Ok(Box::new(FakeBlock::open(self, path)?))
+    }
+
+    fn open_image(&self, path: &Path, access: ImageAccess) -> io::Result<Box<dyn Image>> {
+        Ok(Box::new(FakeImage::open(self, path, access)?))
     }
 
     fn probe_tcp(

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod archive_store;
+mod archives;
 mod attach;
 mod changed_blocks;
 mod chaos;
@@ -103,6 +104,7 @@ pub fn everyday() -> Vec<Case> {
 /// What only the long run proves (`LAB_SCALE` above 1), and whoever asks for it by name.
 pub fn long() -> Vec<Case> {
     [
+        archives::LONG,
         csi_sanity::LONG,
         faults_sessions::LONG,
         faults_chap::LONG,

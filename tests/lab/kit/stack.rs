@@ -16,6 +16,7 @@ const START: Duration = Duration::from_secs(90);
 /// The usual one is the first plugin's.
 const SECOND_RUNTIME: &str = "/run/sanpath-second";
 const MANAGEMENT_PORT: u16 = 7420;
+const ARCHIVER_PORT: u16 = 7430;
 
 /// What of the stack a case wants different from the usual.
 #[derive(Debug, Clone)]
@@ -44,6 +45,8 @@ pub struct Plan {
     pub settings: Vec<String>,
     /// Portals beside the usual one on each path; listed, too. Their addresses are the case's to make.
     pub more_portals: &'static [&'static str],
+    /// More lines of the config file, after the partition.
+    pub more_config: Vec<String>,
 }
 
 impl Default for Plan {
@@ -61,6 +64,7 @@ impl Default for Plan {
             ncpaths: None,
             settings: Vec::new(),
             more_portals: &[],
+            more_config: Vec::new(),
         }
     }
 }
@@ -244,6 +248,32 @@ impl Stack {
             .wait_for_socket(daemon_name, &self.node_socket, START)
     }
 
+    /// Where the archiver is called.
+    pub fn archiver_address() -> String {
+        format!("127.0.0.1:{ARCHIVER_PORT}")
+    }
+
+    /// Starts the archiver, with a certificate of the SAN's authority. It shares this machine's initiator with the node, and so its name.
+    pub fn start_archiver(&self, lab: &mut Lab) -> Result<()> {
+        let tls = self.folder.join("archiver-tls");
+        certificates::ensure_of_caller(lab, &self.san_state(), "archiver", &tls)?;
+        let name = nix::unistd::gethostname()?.to_string_lossy().into_owned();
+        let (tls, config) = (
+            tls.display().to_string(),
+            self.config().display().to_string(),
+        );
+        let (address, state) = (Self::archiver_address(), self.folder.join("archiver-state"));
+        let state = state.display().to_string();
+        let mut argv = words(&[SANPATH, "--log", self.plan.node_log, "archiver"]);
+        argv.extend(words(&[
+            "--name", &name, "--listen", &address, "--tls", &tls,
+        ]));
+        argv.extend(words(&["--config", &config, "--state-dir", &state]));
+        argv.extend(words(&["--session-idle", self.plan.session_idle]));
+        lab.daemons.start(Daemon::new("archiver", argv))?;
+        lab.daemons.wait_for_port("archiver", &address, START)
+    }
+
     /// Changes `ncpaths` under the running daemons, as an operator does.
     pub fn set_paths(&self, paths: &str) -> Result<()> {
         let scratch = self.config().with_extension("new");
@@ -298,8 +328,10 @@ impl Stack {
         let settings: String = settings.map(|line| format!("    {line}\n")).collect();
         let first = self.plan.first_sanhost.as_ref();
         let first = first.map_or_else(String::new, |it| format!("{it}:{MANAGEMENT_PORT},"));
+        let more = self.plan.more_config.iter();
+        let more: String = more.map(|line| format!("{line}\n")).collect();
         format!(
-            "version: 1\npartitions:\n  cluster-a:\n    blockstoragemanager: linux\n    sanhost: {first}{}:{MANAGEMENT_PORT}\n    tls: {}\n    ncpaths: {}\n{settings}",
+            "version: 1\npartitions:\n  cluster-a:\n    blockstoragemanager: linux\n    sanhost: {first}{}:{MANAGEMENT_PORT}\n    tls: {}\n    ncpaths: {}\n{settings}{more}",
             Link::MANAGEMENT.san_address(1),
             self.tls().display(),
             paths,

@@ -85,6 +85,34 @@ impl Orchestrator {
         Ok(snapshot)
     }
 
+    /// CreateSnapshot with these parameters of its class, repeated until it is ready.
+    pub fn cut_until_ready(
+        &mut self,
+        name: &str,
+        volume: &Volume,
+        parameters: &[(&str, &str)],
+    ) -> Result<csi::Snapshot> {
+        let parameters = parameters.iter();
+        let request = csi::CreateSnapshotRequest {
+            source_volume_id: volume.id.clone(),
+            name: name.to_owned(),
+            parameters: parameters
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+            ..csi::CreateSnapshotRequest::default()
+        };
+        patiently("CreateSnapshot", || {
+            let call = self.controller.create_snapshot(patient(request.clone()));
+            let reply = self.runtime.block_on(call)?.into_inner();
+            let snapshot = reply.snapshot.unwrap_or_default();
+            match snapshot.ready_to_use {
+                true => Ok(snapshot),
+                // Asked again, as the sidecar does.
+                false => Err(Status::unavailable("it is not ready yet")),
+            }
+        })
+    }
+
     /// DeleteSnapshot.
     pub fn delete_snapshot(&mut self, snapshot: &csi::Snapshot) -> Result<(), Status> {
         let request = csi::DeleteSnapshotRequest {

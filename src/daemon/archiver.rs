@@ -1,0 +1,151 @@
+//! `sanpath archiver`, put together.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+
+use super::gauges::ArchiverGauges;
+use super::{crash, node};
+use crate::archive::Bucket;
+use crate::archiver::{
+    Identity, Management, Means, OpenStore, StoreOf, Ways, WaysOf, Works, partition_of, serve,
+};
+use crate::attach::{ChapOf, DesiredOf, Dirs, Engine};
+use crate::cli::ArchiverArguments;
+use crate::config::{Archive, ArchiveName, InterfaceSource, Live, read_chap};
+use crate::fabric::{Iqn, select};
+use crate::fault::Faulted;
+use crate::host::Host;
+use crate::iscsi::find_initiator_name;
+use crate::metrics::Calls;
+use crate::node::Surroundings;
+use crate::tls::Papers;
+use crate::volume::{NodeId, SanName};
+
+/// The last good config, in the state directory.
+const LAST_CONFIG: &str = "last-good-config.yaml";
+
+pub(super) async fn run(
+    arguments: &ArchiverArguments,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let host = Host::real(&arguments.host_root);
+    let kept = arguments.state_dir.join(LAST_CONFIG);
+    let live = Arc::new(Live::load_or_kept(host.clone(), &arguments.config, &kept));
+    let host = crash::armed(host)?;
+    let node = node_id(&host, arguments)?;
+    let source = InterfaceSource::given(
+        &arguments.host_root,
+        arguments.storage_interfaces.clone(),
+        arguments.storage_interfaces_file.as_deref(),
+    );
+    let surroundings = Surroundings::new(host.clone(), source);
+    surroundings.tell_advice();
+    let ways_of = ways_of(Arc::clone(&live), surroundings);
+    let dirs = Dirs::under(
+        &arguments.host_root,
+        &arguments.state_dir,
+        &arguments.runtime_dir,
+    );
+    let engine = Engine::new(host.clone(), dirs)
+        .with_chap(chap_of(host.clone(), Arc::clone(&live)))
+        .with_desired(desired_of(Arc::clone(&ways_of)));
+    node::reap_idle_sessions(engine.clone(), arguments.session_idle, stop.clone())?;
+    node::heal_paths(host.clone(), engine.clone(), stop.clone())?;
+    let works = Works::new(Means {
+        host: host.clone(),
+        engine,
+        dir: arguments.state_dir.join("work"),
+        ways_of,
+        store_of: store_of(host.clone(), Arc::clone(&live)),
+        slots: usize::from(arguments.works.get()),
+    });
+    let resumed = works.clone();
+    // It reads files.
+    tokio::task::spawn_blocking(move || resumed.resume()).await??;
+    let gauges = ArchiverGauges(works.clone());
+    super::serve_metrics(arguments.metrics, &Calls::default(), gauges, &stop).await?;
+    tracing::info!(name = node.name, initiator = %node.initiator, "archiver serves");
+    let only = arguments.partition.clone();
+    let (of_partitions, of_archives) = (Arc::clone(&live), live);
+    let identity = Identity {
+        node,
+        partitions: Arc::new(move || partitions(&of_partitions, &only)),
+        archives: Arc::new(move || {
+            let config = of_archives.current();
+            config.archives.keys().map(ToString::to_string).collect()
+        }),
+    };
+    let management = match (&arguments.tls, arguments.insecure_plaintext) {
+        (Some(folder), false) => Management::Certificates(Papers::of_caller(&host, folder)),
+        (None, true) => Management::Plaintext,
+        _ => anyhow::bail!("give --tls, or --insecure-plaintext for callers on this machine alone"),
+    };
+    let bound = |addresses| tracing::info!(?addresses, "listening");
+    let listen = (arguments.listen.as_slice(), management);
+    serve(works, identity, listen, stop, bound).await?;
+    Ok(())
+}
+
+/// The name under which volumes are exported to it.
+fn node_id(host: &Host, arguments: &ArchiverArguments) -> anyhow::Result<NodeId> {
+    let initiator: Iqn = find_initiator_name(host, &arguments.host_root)?;
+    NodeId::new(&arguments.name, initiator).context("--name")
+}
+
+fn partitions(live: &Live, only: &[SanName]) -> Vec<SanName> {
+    let config = live.current();
+    let is_ours = |name: &&SanName| only.is_empty() || only.contains(name);
+    config.partitions.keys().filter(is_ours).cloned().collect()
+}
+
+/// How a partition's volumes are reached from here, as the config file has it now.
+fn ways_of(live: Arc<Live>, surroundings: Surroundings) -> WaysOf {
+    Arc::new(move |partition| {
+        let config = live.current();
+        let partition = config.partitions.get(partition)?;
+        Some(Ways {
+            local: surroundings.view(&partition.scpaths),
+            list: partition.scpaths.clone(),
+            deadline: partition.login_timeout,
+        })
+    })
+}
+
+/// The paths that a volume should have, as the config file has them now.
+fn desired_of(ways_of: WaysOf) -> DesiredOf {
+    Arc::new(move |record| {
+        let ways = ways_of(&partition_of(&record.key)?)?;
+        Some(select(&record.export, &ways.list, &ways.local))
+    })
+}
+
+/// What the logins for a volume are proven with, by the partition in its key.
+fn chap_of(host: Host, live: Arc<Live>) -> ChapOf {
+    Arc::new(move |key| {
+        let name = partition_of(key).ok_or_else(|| format!("{key} is no volume of an archiver"))?;
+        let config = live.current();
+        match config.partitions.get(&name) {
+            Some(partition) => Ok(read_chap(&host, &name, partition)?),
+            None => Err(format!("the config in force here has no partition {name}").into()),
+        }
+    })
+}
+
+fn store_of(host: Host, live: Arc<Live>) -> StoreOf {
+    Arc::new(move |name| {
+        let config = live.current();
+        let name: ArchiveName = name.parse().ok()?;
+        let archive: &Archive = config.archives.get(&name)?;
+        Some(match Bucket::open(&host, &name, archive) {
+            Ok(bucket) => Ok(OpenStore {
+                place: bucket.place().to_owned(),
+                objects: Box::new(bucket),
+                transfers: archive.transfers,
+                bytes_per_second: archive.bytes_per_second,
+            }),
+            Err(error) => Err((error.fault(), error.into())),
+        })
+    })
+}

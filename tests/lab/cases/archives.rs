@@ -1,0 +1,94 @@
+//! A snapshot that an archiver carries over real paths to an archive, and a volume that it makes of it in another partition.
+
+use std::fs::{self, File};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::kit::case::{Case, Lab};
+use crate::kit::csi::{Access, Origin, patiently};
+use crate::kit::stack::{Plan, Stack};
+
+pub const LONG: &[Case] = &[Case {
+    name: "archive_and_back",
+    deadline: Duration::from_secs(420),
+    run: archive_and_back,
+}];
+
+const SIZE: i64 = 64 << 20;
+const FILE: usize = 5 << 20;
+
+/// Two partitions of one SAN, an archive in a directory, and who fills it.
+fn plan(lab: &Lab) -> Result<Plan> {
+    let folder = lab.work_folder();
+    let archive = folder.join("archive");
+    fs::create_dir_all(&archive)?;
+    let tls = folder.join("tls").display().to_string();
+    let lines = [
+        "  cluster-b:".to_owned(),
+        "    blockstoragemanager: linux".to_owned(),
+        format!("    sanhost: {}", Stack::san_address()),
+        format!("    tls: {tls}"),
+        "archives:".to_owned(),
+        "  here:".to_owned(),
+        "    kind: directory".to_owned(),
+        format!("    directory: {}", archive.display()),
+        "archivers:".to_owned(),
+        "  one:".to_owned(),
+        format!("    address: {}", Stack::archiver_address()),
+        format!("    tls: {tls}"),
+    ];
+    Ok(Plan {
+        more_config: lines.into(),
+        ..Plan::default()
+    })
+}
+
+fn archive_and_back(lab: &mut Lab) -> Result<()> {
+    let stack = Stack::start(lab, plan(lab)?)?;
+    stack.start_archiver(lab)?;
+    let mut orchestrator = stack.orchestrator()?;
+    let in_a = [("partition", "cluster-a")];
+    let mut source = patiently("CreateVolume", || {
+        orchestrator.create_with("source", SIZE, Access::Ext4, &in_a)
+    })?;
+    orchestrator.bring_up(&mut source)?;
+    let bytes: Result<Vec<u8>, _> = (0..FILE).map(|at| u8::try_from(at / 7 % 251)).collect();
+    let bytes = bytes?;
+    let file = source.target.join("file");
+    fs::write(&file, &bytes)?;
+    File::open(&file)?.sync_all()?;
+    let to_here = [("archive", "here"), ("retainOnSan", "false")];
+    let snapshot = orchestrator.cut_until_ready("cut", &source, &to_here)?;
+    ensure!(
+        snapshot.snapshot_id == "spa1:here:linux:cluster-a:cut",
+        "{snapshot:?}"
+    );
+    let left = fs::read_dir(lab.pool_folder().join("snapshots"))?.count();
+    ensure!(left == 0, "{left} cuts are left on the SAN");
+    lab.story("archived, and the SAN's cut is gone");
+    let in_b = [("partition", "cluster-b")];
+    let mut restored = patiently("CreateVolume", || {
+        let origin = Origin::Snapshot(&snapshot);
+        orchestrator.copy_with("restored", SIZE, (Access::Ext4, &in_b), origin)
+    })?;
+    orchestrator.bring_up(&mut restored)?;
+    let back = fs::read(restored.target.join("file"))?;
+    ensure!(back == bytes, "{} other bytes came back", back.len());
+    lab.story(format!("{} bytes came back in cluster-b", back.len()));
+    patiently("DeleteSnapshot", || orchestrator.delete_snapshot(&snapshot))?;
+    for volume in [&source, &restored] {
+        orchestrator.bring_down(volume)?;
+    }
+    for folder in ["volumes", "snapshots"] {
+        let left = fs::read_dir(lab.pool_folder().join(folder))?.count();
+        ensure!(left == 0, "{left} files are left in {folder}");
+    }
+    let work = lab.work_folder().join("archiver-state/work");
+    lab.wait_for("the archiver to forget", Duration::from_secs(90), || {
+        let left = fs::read_dir(&work)?.count();
+        Ok((left == 0).then_some(()))
+    })?;
+    lab.daemons.stop("archiver")?;
+    stack.stop(lab)
+}
