@@ -22,6 +22,9 @@ CUSTOM_SCHEMAS = 11.0.143
 KUBERNETES = target/tools/kubernetes-$(KUBERNETES_SCHEMAS)-$(KUBECTL_AND_HELM)-$(CUSTOM_SCHEMAS)
 PROMTOOL = target/tools/promtool/usr/bin/promtool
 
+# The processor that `make image` is for: amd64 or arm64.
+ARCH = $(shell dpkg --print-architecture)
+
 # Debian releases that the lab's guests run beside the usual one.
 OTHER_RELEASES = bookworm
 
@@ -98,9 +101,10 @@ $(KUBERNETES)/ready:
 $(PROMTOOL):
 	tests/deploy/promtool.sh $(abspath target/tools/promtool)
 
-image: ## the image of the release program, its size, and the controller in it without any right; installs buildah
-	cargo build --release --locked --bin sanpath
-	tests/deploy/image.sh target/*/release/sanpath
+image: ## the image of the release program (ARCH=arm64 for the other processor), its size, and the controller in it without any right; installs buildah
+	deploy/cross.sh prepare $(ARCH)
+	deploy/cross.sh build $(ARCH)
+	tests/deploy/image.sh "$$(deploy/cross.sh program $(ARCH))" $(ARCH)
 
 # Its words are kept: the table of fault cases counts only what ran.
 unit:

@@ -1,9 +1,12 @@
 #!/bin/bash
 # Makes the image of a program by buildah, prints its size, and runs the controller in it as deploy/controller.yaml does: another user, no capability, the
 # root read-only, a config, its two folders.
-#     image.sh PROGRAM
+#     image.sh PROGRAM ARCH
+# The image of another processor's program is made, and nothing of it is run but, by an emulator, its --version.
 set -euo pipefail
 program=$(realpath "$1")
+arch=$2
+own=$(dpkg --print-architecture)
 deploy=$(realpath "$(dirname "$0")/../../deploy")
 [ "$(id -u)" = 0 ] || { echo "images are made and started as root" >&2; exit 1; }
 if ! command -v buildah >/dev/null; then
@@ -28,12 +31,20 @@ trap clean EXIT
 mkdir "$work/context" "$work/root" "$work/config"
 chmod 0755 "$work"
 cp "$program" "$work/context/sanpath"
-images bud --quiet --isolation chroot --file "$deploy/Containerfile.binary" --tag sanpath:test "$work/context" >/dev/null
-images images --noheading --format 'image sanpath: {{.Size}}'
+images bud --quiet --isolation chroot --arch "$arch" --file "$deploy/Containerfile.binary" --tag sanpath:test "$work/context" >/dev/null
+echo "image sanpath for $arch: $(images images --noheading --format '{{.Size}}')"
 
-container=$(images from sanpath:test)
+container=$(images from --arch "$arch" sanpath:test)
 inside=$(images mount "$container")
 [ "$(find "$inside" -type f)" = "$inside/usr/local/bin/sanpath" ] || { echo "there is more in the image than the program:" >&2; find "$inside" >&2; exit 1; }
+if [ "$arch" != "$own" ]; then
+    # qemu calls processors as the kernel does.
+    emulator=qemu-$(echo "$arch" | sed 's/arm64/aarch64/; s/amd64/x86_64/')
+    command -v "$emulator" >/dev/null || { echo "not run: it is for $arch, and there is no $emulator"; exit 0; }
+    told=$("$emulator" "$inside/usr/local/bin/sanpath" --version)
+    echo "$told for $arch, by $emulator; the controller was not run"
+    exit 0
+fi
 # What a runtime makes for its mounts, before the root is closed.
 mkdir -p "$inside"/{csi,run/sanpath,etc/sanpath}
 mount --bind "$inside" "$work/root"
