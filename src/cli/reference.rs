@@ -16,7 +16,7 @@ Everything that may be set. This page is made of the code by `make reference`, a
 ";
 
 /// The commands that go on running.
-const DAEMONS: [&str; 3] = ["controller", "node", "san"];
+const DAEMONS: [&str; 4] = ["controller", "node", "san", "archiver"];
 
 /// Prints the page.
 ///
