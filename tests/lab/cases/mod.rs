@@ -1,6 +1,7 @@
 //! The list of what is proven inside one guest.
 
 mod adoption;
+mod archive_scpaths;
 mod archive_store;
 mod archives;
 mod attach;
@@ -105,6 +106,7 @@ pub fn everyday() -> Vec<Case> {
 pub fn long() -> Vec<Case> {
     [
         archives::LONG,
+        archive_scpaths::LONG,
         csi_sanity::LONG,
         faults_sessions::LONG,
         faults_chap::LONG,

@@ -1,0 +1,277 @@
+//! A snapshot goes over storage paths of its own to an object store and comes back in another partition, whatever ends in the middle.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use sanpath::csi::proto::Snapshot;
+
+use crate::kit::case::{Case, Lab};
+use crate::kit::csi::{Access, Orchestrator, Origin, Volume, patiently};
+use crate::kit::object_store::ObjectStore;
+use crate::kit::paths;
+use crate::kit::stack::{Plan, Stack};
+use crate::kit::topology::{Link, SAN_NAMESPACE};
+
+pub const LONG: &[Case] = &[Case {
+    name: "archive_over_scpaths",
+    deadline: Duration::from_secs(900),
+    run: archive_over_scpaths,
+}];
+
+const SIZE: i64 = 64 << 20;
+const FILE: usize = 12 << 20;
+/// Volumes are used over path 1, archived over path 2, on which the SAN has two portals.
+const NC: &str = "10.101.1.1";
+const SC: [&str; 2] = ["10.102.1.1", "10.102.1.61"];
+const PORTALS: &[&str] = &[NC, SC[0], SC[1]];
+const IN_B: [(&str, &str); 1] = [("partition", "cluster-b")];
+/// How long no storage path works.
+const BLOCKED: Duration = Duration::from_secs(20);
+
+fn plan(lab: &Lab, store: &ObjectStore) -> Plan {
+    let scpaths = format!("scpaths: {}", SC.join(","));
+    let tls = lab.work_folder().join("tls").display().to_string();
+    let mut lines = vec![
+        "  cluster-b:".to_owned(),
+        "    blockstoragemanager: linux".to_owned(),
+        format!("    sanhost: {}", Stack::san_address()),
+        format!("    tls: {tls}"),
+        format!("    ncpaths: {NC}"),
+        format!("    {scpaths}"),
+    ];
+    let archive = store.config(&["maxMebibytesPerSecond: 1"]);
+    lines.extend(archive.lines().map(str::to_owned));
+    lines.extend([
+        "archivers:".to_owned(),
+        "  one:".to_owned(),
+        format!("    address: {}", Stack::archiver_address()),
+        format!("    tls: {tls}"),
+    ]);
+    Plan {
+        portals: PORTALS,
+        ncpaths: Some(NC),
+        settings: vec![scpaths],
+        more_config: lines,
+        ..Plan::default()
+    }
+}
+
+fn second_portal(lab: &Lab, verb: &str) -> Result<()> {
+    let network = format!("--net=/run/netns/{SAN_NAMESPACE}");
+    let (address, card) = (format!("{}/24", SC[1]), Link(2).san_name());
+    lab.execute(&[
+        "nsenter", &network, "ip", "address", verb, &address, "dev", &card,
+    ])?;
+    Ok(())
+}
+
+/// Bytes that went over the two links since the machine came up, both ways.
+fn carried() -> Result<[u64; 2]> {
+    let of = |link: Link| -> Result<u64> {
+        let folder = PathBuf::from(format!("/sys/class/net/{}/statistics", link.name()));
+        let read = |name: &str| -> Result<u64> {
+            Ok(fs::read_to_string(folder.join(name))?.trim().parse()?)
+        };
+        Ok(read("rx_bytes")? + read("tx_bytes")?)
+    };
+    Ok([of(Link(1))?, of(Link(2))?])
+}
+
+fn sessions() -> usize {
+    fs::read_dir("/sys/class/iscsi_session").map_or(0, Iterator::count)
+}
+
+/// Bytes that do not pack.
+fn noise() -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut bytes = Vec::with_capacity(FILE);
+    while bytes.len() < FILE {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes
+}
+
+/// While `call` goes on: the archiver is killed and begins anew, the store goes away for some seconds, and for 20 s no storage path works.
+fn archive_under_faults<T: Send>(
+    lab: &mut Lab,
+    (stack, store): (&Stack, &ObjectStore),
+    call: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
+    std::thread::scope(|scope| {
+        let call = scope.spawn(call);
+        let arrived = |lab: &Lab, count: usize| {
+            lab.wait_for("chunks to arrive", Duration::from_secs(180), || {
+                Ok((store.count("chunks")? >= count).then_some(()))
+            })
+        };
+        arrived(lab, 1)?;
+        // Both of the archiver: the node has logged out.
+        lab.wait_for("two sessions", Duration::from_secs(60), || {
+            Ok((sessions() == 2).then_some(()))
+        })?;
+        lab.daemons.kill("archiver")?;
+        stack.start_archiver(lab)?;
+        arrived(lab, 3)?;
+        store.down(lab)?;
+        std::thread::sleep(Duration::from_secs(3));
+        store.up(lab)?;
+        arrived(lab, 5)?;
+        paths::cut(Link(2))?;
+        std::thread::sleep(BLOCKED);
+        paths::restore(Link(2))?;
+        call.join().map_err(|_| anyhow::anyhow!("a panic"))?
+    })
+}
+
+/// The sidecars' patience is longer than one round of the kit's.
+fn again<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 0..4 {
+        match call() {
+            Err(error) if leaves_open(&error.to_string()) => {}
+            ended => return ended,
+        }
+    }
+    call()
+}
+
+fn leaves_open(error: &str) -> bool {
+    ["Unavailable", "Aborted", "DeadlineExceeded"]
+        .iter()
+        .any(|code| error.contains(code))
+}
+
+/// A file of the store below `folder`.
+fn any_object(folder: &Path) -> Result<PathBuf> {
+    let mut at = folder.to_owned();
+    while at.is_dir() {
+        let mut entries = fs::read_dir(&at)?.collect::<Result<Vec<_>, _>>()?;
+        entries.retain(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
+        let entry = entries.first().context("an empty folder in the store")?;
+        at = entry.path();
+    }
+    Ok(at)
+}
+
+fn archive_over_scpaths(lab: &mut Lab) -> Result<()> {
+    second_portal(lab, "add")?;
+    let store = ObjectStore::start(lab)?;
+    let plan = plan(lab, &store);
+    let stack = Stack::start(lab, plan)?;
+    stack.start_archiver(lab)?;
+    let mut orchestrator = stack.orchestrator()?;
+    let mut source = patiently("CreateVolume", || {
+        orchestrator.create_with("source", SIZE, Access::Ext4, &[("partition", "cluster-a")])
+    })?;
+    orchestrator.bring_up(&mut source)?;
+    let bytes = noise();
+    write(&source, &bytes)?;
+    // A file system in use would write over ncpaths, if only its own tables.
+    patiently("NodeUnpublishVolume", || orchestrator.unpublish(&source))?;
+    patiently("NodeUnstageVolume", || orchestrator.unstage(&source))?;
+    patiently("ControllerUnpublishVolume", || orchestrator.detach(&source))?;
+    lab.wait_for("the node to log out", Duration::from_secs(60), || {
+        Ok((sessions() == 0).then_some(()))
+    })?;
+
+    let before = carried()?;
+    let to_away = [("archive", "away"), ("retainOnSan", "false")];
+    let cut = || again(|| orchestrator.cut_until_ready("cut", &source, &to_away));
+    let snapshot = archive_under_faults(lab, (&stack, &store), cut)?;
+    let after = carried()?;
+    let moved = [(after[0] - before[0]) >> 20, (after[1] - before[1]) >> 20];
+    ensure!(
+        moved[0] == 0 && moved[1] >= 12,
+        "MiB over ncpaths and scpaths: {moved:?}"
+    );
+    lab.story(format!(
+        "archived: {} MiB over ncpaths, {} over scpaths",
+        moved[0], moved[1]
+    ));
+
+    refuse_damaged(&mut orchestrator, &store, &snapshot)?;
+    let restored = restore(&mut orchestrator, &snapshot, &bytes)?;
+    patiently("DeleteSnapshot", || orchestrator.delete_snapshot(&snapshot))?;
+    for volume in [&source, &restored] {
+        orchestrator.bring_down(volume)?;
+    }
+    let volumes = lab.pool_folder().join("volumes");
+    lab.wait_for("all volumes to be gone", Duration::from_secs(120), || {
+        Ok((fs::read_dir(&volumes)?.count() == 0).then_some(()))
+    })?;
+    // Its reaper logs out what no work needs.
+    lab.wait_for("the archiver to log out", Duration::from_secs(120), || {
+        Ok((sessions() == 0).then_some(()))
+    })?;
+    lab.daemons.stop("archiver")?;
+    store.down(lab)?;
+    stack.stop(lab)?;
+    second_portal(lab, "del")
+}
+
+fn write(volume: &Volume, bytes: &[u8]) -> Result<()> {
+    let file = volume.target.join("file");
+    fs::write(&file, bytes)?;
+    Ok(File::open(&file)?.sync_all()?)
+}
+
+/// With a flipped byte in the store there is no volume, and the object is named.
+fn refuse_damaged(
+    orchestrator: &mut Orchestrator,
+    store: &ObjectStore,
+    snapshot: &Snapshot,
+) -> Result<()> {
+    let object = any_object(&store.folder_of("chunks"))?;
+    let whole = fs::read(&object)?;
+    let mut spoilt = whole.clone();
+    let last = spoilt.len() - 1;
+    spoilt[last] ^= 1;
+    fs::write(&object, spoilt)?;
+    let refused = patiently("CreateVolume", || {
+        orchestrator.copy_with(
+            "damaged",
+            SIZE,
+            (Access::Ext4, &IN_B),
+            Origin::Snapshot(snapshot),
+        )
+    });
+    let refused = refused
+        .err()
+        .context("a damaged snapshot became a volume")?
+        .to_string();
+    let name = object
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    ensure!(
+        refused.contains("FailedPrecondition") && refused.contains(&name),
+        "{refused}"
+    );
+    Ok(fs::write(&object, whole)?)
+}
+
+/// A volume of it in the other partition, with what it must hold.
+fn restore(orchestrator: &mut Orchestrator, snapshot: &Snapshot, bytes: &[u8]) -> Result<Volume> {
+    let before = carried()?;
+    let mut restored = again(|| {
+        patiently("CreateVolume", || {
+            let origin = Origin::Snapshot(snapshot);
+            orchestrator.copy_with("restored", SIZE, (Access::Ext4, &IN_B), origin)
+        })
+    })?;
+    let after = carried()?;
+    let moved = [(after[0] - before[0]) >> 20, (after[1] - before[1]) >> 20];
+    ensure!(
+        moved[0] == 0 && moved[1] >= 12,
+        "MiB over ncpaths and scpaths: {moved:?}"
+    );
+    orchestrator.bring_up(&mut restored)?;
+    let back = fs::read(restored.target.join("file"))?;
+    ensure!(back == bytes, "{} other bytes came back", back.len());
+    Ok(restored)
+}
