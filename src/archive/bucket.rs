@@ -297,7 +297,11 @@ impl Objects for Store {
         }
     }
 
-    fn list(&self, under: &str, show: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
+    fn list_while(
+        &self,
+        under: &str,
+        show: &mut dyn FnMut(Listed) -> bool,
+    ) -> Result<(), StoreError> {
         let location = self.location(under)?;
         let mut found = self.store.list(Some(&location));
         loop {
@@ -307,11 +311,14 @@ impl Objects for Store {
                 return Ok(());
             };
             if let Some(name) = meta.location.as_ref().strip_prefix(&self.prefix) {
-                show(Listed {
+                let wants_more = show(Listed {
                     name: name.to_owned(),
                     size: meta.size,
                     modified: meta.last_modified.into(),
                 });
+                if !wants_more {
+                    return Ok(());
+                }
             }
         }
     }

@@ -150,12 +150,16 @@ impl<O: Objects> Objects for Locked<O> {
         }
     }
 
-    fn list(&self, under: &str, show: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
-        self.inner.list(under, &mut |mut listed| {
+    fn list_while(
+        &self,
+        under: &str,
+        show: &mut dyn FnMut(Listed) -> bool,
+    ) -> Result<(), StoreError> {
+        self.inner.list_while(under, &mut |mut listed| {
             if self.cipher.is_some() && sealed_place(&listed.name).is_some() {
                 listed.size = listed.size.saturating_sub(ADDED);
             }
-            show(listed);
+            show(listed)
         })
     }
 

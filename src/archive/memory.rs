@@ -107,7 +107,11 @@ impl Objects for Memory {
         self.call(|state| state.objects.get(name).map(|(content, _)| content.clone()))
     }
 
-    fn list(&self, under: &str, show: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
+    fn list_while(
+        &self,
+        under: &str,
+        show: &mut dyn FnMut(Listed) -> bool,
+    ) -> Result<(), StoreError> {
         let folder = format!("{under}/");
         let found = self.call(|state| {
             let below = state.objects.iter();
@@ -119,7 +123,7 @@ impl Objects for Memory {
             });
             listed.collect::<Vec<_>>()
         })?;
-        found.into_iter().for_each(show);
+        found.into_iter().all(show);
         Ok(())
     }
 

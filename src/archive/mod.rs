@@ -10,7 +10,7 @@
 //! | `open_archive` | an archive in use: how many chunks at a time, how fast |
 //! | `catalogue` | which snapshots an archive holds |
 //! | `source` | what is read and what is filled: images, devices |
-//! | `upload`, `restore` | one snapshot there and back |
+//! | `upload`, `restore` | one snapshot there and back; `known`: what of it is there already |
 //! | `collect` | deleting, and taking away what nobody refers to |
 //!
 //! `docs/archives.md` is the format and the protocol of deletion, for readers that have nothing of ours. The invariants: an object is made whole and never
@@ -27,6 +27,7 @@ mod cipher;
 mod cipher_tests;
 mod collect;
 mod error;
+mod known;
 mod manifest;
 #[cfg(test)]
 mod memory;

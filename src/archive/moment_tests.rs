@@ -21,8 +21,12 @@ impl Objects for Watched<'_> {
     fn find(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.memory.find(name)
     }
-    fn list(&self, under: &str, show: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
-        self.memory.list(under, show)?;
+    fn list_while(
+        &self,
+        under: &str,
+        show: &mut dyn FnMut(Listed) -> bool,
+    ) -> Result<(), StoreError> {
+        self.memory.list_while(under, show)?;
         (self.after_list)(under);
         Ok(())
     }

@@ -104,8 +104,12 @@ impl Objects for OnStage {
     fn find(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.call(|| self.memory.find(name))
     }
-    fn list(&self, under: &str, show: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
-        self.call(|| self.memory.list(under, show))
+    fn list_while(
+        &self,
+        under: &str,
+        show: &mut dyn FnMut(Listed) -> bool,
+    ) -> Result<(), StoreError> {
+        self.call(|| self.memory.list_while(under, show))
     }
     fn remove(&self, name: &str) -> Result<(), StoreError> {
         self.call(|| self.memory.remove(name))

@@ -82,7 +82,7 @@ pub fn verify(archive: &OpenArchive<'_>, manifest: &Manifest) -> Result<Progress
 
 /// Looks for every chunk, so that what is not whole is found before anything is written.
 fn need_all(archive: &OpenArchive<'_>, manifest: &Manifest) -> Result<(), ArchiveError> {
-    let there = stored(archive, manifest)?;
+    let there = stored(archive, manifest, false)?;
     let missing = manifest.chunks.iter();
     let mut missing = missing.filter(|held| !there.contains_key(&held.key));
     match missing.next() {

@@ -20,12 +20,27 @@ pub trait Objects: Send + Sync {
     /// See [`StoreError`].
     fn find(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Shows every object below the folder `under`, each once, in any order. What is there from begin to end of the call is shown; what comes or goes meanwhile may be.
-    /// `show` may call the store.
+    /// Shows every object below the folder `under`, each once, in any order, until `show` says no. What is there from begin to end of the call is shown; what comes or goes
+    /// meanwhile may be. `show` may call the store.
     ///
     /// # Errors
     /// See [`StoreError`]; some may have been shown.
-    fn list(&self, under: &str, show: &mut dyn FnMut(Listed)) -> Result<(), StoreError>;
+    fn list_while(
+        &self,
+        under: &str,
+        show: &mut dyn FnMut(Listed) -> bool,
+    ) -> Result<(), StoreError>;
+
+    /// The same to the end.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; some may have been shown.
+    fn list(&self, under: &str, show: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
+        self.list_while(under, &mut |listed| {
+            show(listed);
+            true
+        })
+    }
 
     /// Removes the object `name`; absent is fine.
     ///

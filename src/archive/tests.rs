@@ -414,6 +414,19 @@ fn another_snapshot_of_the_name_is_a_conflict_and_the_same_is_done() {
 }
 
 #[test]
+fn what_is_there_is_not_asked_for_each_chunk() {
+    let memory = Memory::default();
+    let letters: String = ('a'..='z').chain('A'..='Z').collect();
+    let (fewer, all) = (Volume::of(&letters[1..]), Volume::of(&letters));
+    for (name, volume, puts) in [("a", &fewer, 51), ("b", &all, 1)] {
+        let before = memory.calls();
+        upload(&opened(&memory), &whole(name, volume), volume).unwrap();
+        let besides = memory.calls() - before - puts;
+        assert!(besides < 20, "{besides} calls beside {puts} puts of chunks");
+    }
+}
+
+#[test]
 fn a_store_that_overwrites_can_hold_no_archive() {
     struct Careless(Memory);
     impl Objects for Careless {
@@ -424,8 +437,12 @@ fn a_store_that_overwrites_can_hold_no_archive() {
         fn find(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
             self.0.find(name)
         }
-        fn list(&self, under: &str, show: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
-            self.0.list(under, show)
+        fn list_while(
+            &self,
+            under: &str,
+            show: &mut dyn FnMut(Listed) -> bool,
+        ) -> Result<(), StoreError> {
+            self.0.list_while(under, show)
         }
         fn remove(&self, name: &str) -> Result<(), StoreError> {
             self.0.remove(name)

@@ -123,9 +123,13 @@ impl Objects for InTurn<'_> {
         self.enter(name);
         self.memory.find(name)
     }
-    fn list(&self, under: &str, show: &mut dyn FnMut(Listed)) -> Result<(), StoreError> {
+    fn list_while(
+        &self,
+        under: &str,
+        show: &mut dyn FnMut(Listed) -> bool,
+    ) -> Result<(), StoreError> {
         self.enter(under);
-        self.memory.list(under, show)
+        self.memory.list_while(under, show)
     }
     fn remove(&self, name: &str) -> Result<(), StoreError> {
         self.enter(name);

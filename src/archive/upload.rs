@@ -8,8 +8,9 @@ use super::catalogue::{find_snapshot, read_manifest};
 use super::chunk::seal;
 use super::cipher::digest_of;
 use super::error::ArchiveError;
+use super::known::{Found, Known};
 use super::manifest::{About, Held, Manifest};
-use super::names::{ChunkKey, Digest, INTENTS, SnapshotName, Writer, folder_of, shard_of};
+use super::names::{CHUNKS, ChunkKey, Digest, INTENTS, SnapshotName, Writer, folder_of, shard_of};
 use super::open_archive::{OpenArchive, Progress, Tally, lock};
 use super::source::{Run, Source};
 use super::store::Put;
@@ -142,11 +143,14 @@ fn carry<'a>(
     };
     let total = places.iter().flat_map(Range::clone);
     let total = total.map(|index| about.length_at(index)).sum();
+    let condemned = archive.condemned()?.into_keys().collect();
+    let count = places.iter().map(|range| range.end - range.start).sum();
     let carrier = Carrier {
         archive,
         source,
         tally: Tally::new(total, archive.notice),
-        condemned: archive.condemned()?.into_keys().collect(),
+        known: Known::look(archive.objects, &condemned, count)?,
+        condemned,
         chunks: Mutex::new(chunks),
         own: Mutex::default(),
         writer: Writer::random(),
@@ -205,6 +209,7 @@ struct Carrier<'a> {
     about: About,
     tally: Tally<'a>,
     condemned: BTreeSet<ChunkKey>,
+    known: Known,
     /// What the snapshot consists of so far.
     chunks: Mutex<BTreeMap<u64, Held>>,
     /// What this round put or found.
@@ -249,17 +254,25 @@ impl Carrier<'_> {
         if let Some(own) = lock(&self.own).get(digest) {
             return Ok(Some(*own));
         }
+        let held = |key, stored| Held {
+            index: 0,
+            key,
+            stored,
+        };
+        match self.known.find(digest) {
+            Found::There(key, size) if !self.condemned.contains(&key) => {
+                return Ok(Some(held(key, size)));
+            }
+            Found::Not => return Ok(None),
+            Found::There(..) | Found::Unseen => {}
+        }
         let mut found = None;
         self.archive
             .objects
             .list(&folder_of(digest), &mut |listed| {
                 let key = ChunkKey::find(&listed.name);
                 if let Some(key) = key.filter(|key| !self.condemned.contains(key)) {
-                    found = Some(Held {
-                        index: 0,
-                        key,
-                        stored: listed.size,
-                    });
+                    found = Some(held(key, listed.size));
                 }
             })?;
         Ok(found)
@@ -292,7 +305,7 @@ impl Carrier<'_> {
             if let Some(before) = before.replace(pending.clone()) {
                 objects.remove(&before)?;
             }
-            let unproven = unproven(self.archive, &manifest)?;
+            let unproven = unproven(self.archive, &manifest, self.known.is_all())?;
             if unproven.is_empty() {
                 return self.finish(manifest, content, &pending);
             }
@@ -312,6 +325,8 @@ impl Carrier<'_> {
     fn again(&mut self, places: &[u64]) -> Result<(), ArchiveError> {
         self.writer = Writer::random();
         self.condemned = self.archive.condemned()?.into_keys().collect();
+        // What was there may be gone, and so is asked for.
+        self.known = Known::default();
         *lock(&self.own) = HashMap::new();
         let mut chunks = lock(&self.chunks);
         places.iter().for_each(|index| {
@@ -349,9 +364,13 @@ impl Carrier<'_> {
 }
 
 /// Step 5: the places of `manifest` whose chunk is condemned, missing or of another length. The order of the two lists is what deletion rests on.
-fn unproven(archive: &OpenArchive<'_>, manifest: &Manifest) -> Result<Vec<u64>, ArchiveError> {
+fn unproven(
+    archive: &OpenArchive<'_>,
+    manifest: &Manifest,
+    at_once: bool,
+) -> Result<Vec<u64>, ArchiveError> {
     let condemned = archive.condemned()?;
-    let there = stored(archive, manifest)?;
+    let there = stored(archive, manifest, at_once)?;
     let is_lost = |held: &&Held| {
         condemned.contains_key(&held.key) || there.get(&held.key) != Some(&held.stored)
     };
@@ -359,17 +378,22 @@ fn unproven(archive: &OpenArchive<'_>, manifest: &Manifest) -> Result<Vec<u64>, 
     Ok(lost.map(|held| held.index).collect())
 }
 
-/// The chunks of `manifest` that are there, with the lengths of their objects.
+/// The chunks of `manifest` that are there, with the lengths of their objects: of all that there are, or of the parts that it needs.
 pub(super) fn stored(
     archive: &OpenArchive<'_>,
     manifest: &Manifest,
+    at_once: bool,
 ) -> Result<HashMap<ChunkKey, u64>, ArchiveError> {
     let wanted = manifest.chunks.iter().map(|held| (held.key, 0));
     let mut there: HashMap<ChunkKey, u64> = wanted.collect();
-    let shards: BTreeSet<String> = there.keys().map(|key| shard_of(&key.digest)).collect();
+    let folder = |key: &ChunkKey| match at_once {
+        true => CHUNKS.to_owned(),
+        false => shard_of(&key.digest),
+    };
+    let folders: BTreeSet<String> = there.keys().map(folder).collect();
     let there_now = Mutex::new(&mut there);
-    archive.for_each(shards.into_iter(), |shard| {
-        archive.objects.list(&shard, &mut |listed| {
+    archive.for_each(folders.into_iter(), |folder| {
+        archive.objects.list(&folder, &mut |listed| {
             let Some(key) = ChunkKey::find(&listed.name) else {
                 return;
             };
