@@ -1,11 +1,13 @@
 //! A snapshot goes over storage paths of its own to an object store and comes back in another partition, whatever ends in the middle.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use sanpath::csi::proto::Snapshot;
+use sanpath::host::{FileExtent, Host};
 
 use crate::kit::case::{Case, Lab};
 use crate::kit::csi::{Access, Orchestrator, Origin, Volume, patiently};
@@ -157,6 +159,16 @@ fn any_object(folder: &Path) -> Result<PathBuf> {
     Ok(at)
 }
 
+/// How many MiB of the volume are not all unallocated in its pool: what is read of it.
+fn touched(lab: &Lab, volume: &Volume) -> Result<u64> {
+    let key = volume.id.split(':').nth(3).context("the id has no key")?;
+    let image = lab.pool_folder().join("volumes").join(format!("{key}.img"));
+    let extents = Host::real(Path::new("/")).file_extents(&image, 0, 10_000)?;
+    let of = |extent: &FileExtent| extent.offset >> 20..=(extent.offset + extent.length - 1) >> 20;
+    let pieces: BTreeSet<u64> = extents.iter().flat_map(of).collect();
+    Ok(pieces.len() as u64)
+}
+
 fn archive_over_scpaths(lab: &mut Lab) -> Result<()> {
     second_portal(lab, "add")?;
     let store = ObjectStore::start(lab)?;
@@ -188,10 +200,16 @@ fn archive_over_scpaths(lab: &mut Lab) -> Result<()> {
         moved[0] == 0 && moved[1] >= 12,
         "MiB over ncpaths and scpaths: {moved:?}"
     );
+    let touched = touched(lab, &source)?;
     lab.story(format!(
-        "archived: {} MiB over ncpaths, {} over scpaths",
+        "archived: {touched} MiB of the volume hold something; {} MiB went over ncpaths, {} over scpaths",
         moved[0], moved[1]
     ));
+    // Read once, and once more by the archiver that was killed in the middle; and what carries it.
+    ensure!(
+        moved[1] <= 2 * touched + touched / 4 + 1,
+        "more was read than there is"
+    );
 
     refuse_damaged(&mut orchestrator, &store, &snapshot)?;
     let restored = restore(&mut orchestrator, &snapshot, &bytes)?;
