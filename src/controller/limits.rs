@@ -2,12 +2,10 @@
 //!
 //! Two controllers that make volumes at the same moment may pass the total by one volume: the SAN knows no such limit, and nothing is kept here.
 
+use super::list::walk_volumes;
 use super::{Controller, ControllerError, metadata};
-use crate::san::{NewVolume, San, SanError, Until};
+use crate::san::{NewVolume, San, SanError, SanVolume, Until};
 use crate::volume::SanName;
-
-/// The most that a SAN is asked for at once.
-const ASKED: u32 = 500;
 
 impl Controller {
     /// Whether the rules let `new` be made. A volume that is there already is within them, whatever they say today.
@@ -70,15 +68,13 @@ impl Controller {
 
 /// The bytes of all volumes of a partition together.
 pub(super) async fn total(san: &San, partition: &SanName, until: Until) -> Result<u64, SanError> {
-    let (mut sum, mut after) = (0_u64, String::new());
-    loop {
-        let page = san.list_volumes(&after, ASKED, until).await?;
-        let ours = page.volumes.iter();
-        let ours = ours.filter(|volume| metadata::is_of(volume, partition));
-        sum = ours.fold(sum, |sum, volume| sum.saturating_add(volume.size));
-        match page.volumes.last() {
-            Some(last) if page.more => after.clone_from(&last.key),
-            _ => return Ok(sum),
+    let mut sum = 0_u64;
+    let add = |volume: SanVolume| -> Option<()> {
+        if metadata::is_of(&volume, partition) {
+            sum = sum.saturating_add(volume.size);
         }
-    }
+        None
+    };
+    walk_volumes(san, || until, add).await?;
+    Ok(sum)
 }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::{Controller, ControllerError, Volume, metadata};
 use crate::fault::{Fault, Faulted};
-use crate::san::{San, SanError, SanVolume};
+use crate::san::{San, SanError, SanVolume, Until};
 use crate::volume::SanName;
 
 /// The most entries of one answer: callers written in Go take 4 MiB, and an entry with its nodes has about 1 KiB.
@@ -115,6 +115,28 @@ impl Controller {
             volumes,
             next: None,
         })
+    }
+}
+
+/// Shows every volume of a SAN, page by page, until `see` has what it looks for. Each page has the deadline that `until` tells.
+pub(super) async fn walk_volumes<T>(
+    san: &San,
+    until: impl Fn() -> Until,
+    mut see: impl FnMut(SanVolume) -> Option<T>,
+) -> Result<Option<T>, SanError> {
+    // Fits by far.
+    let asked = u32::try_from(ASKED).unwrap_or(u32::MAX);
+    let mut after = String::new();
+    loop {
+        let page = san.list_volumes(&after, asked, until()).await?;
+        let last = page.volumes.last().map(|volume| volume.key.clone());
+        if let Some(found) = page.volumes.into_iter().find_map(&mut see) {
+            return Ok(Some(found));
+        }
+        match last {
+            Some(last) if page.more => after = last,
+            _ => return Ok(None),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::list::ASKED;
+use super::list::{ASKED, walk_volumes};
 use super::place::Place;
 use super::snapshot::Cut;
 use super::{Controller, ControllerError, metadata};
@@ -104,19 +104,16 @@ impl Controller {
                 break;
             }
         }
-        let (mut volumes, mut after) = (Vec::new(), String::new());
-        loop {
-            let page = san.list_volumes(&after, asked, self.until()).await;
-            let page = page.map_err(of_san())?;
-            if let Some(last) = page.volumes.last() {
-                after.clone_from(&last.key);
+        let mut volumes = Vec::new();
+        let keep = |volume: SanVolume| -> Option<()> {
+            if metadata::is_helper_in(&volume.metadata, partition) {
+                volumes.push(volume);
             }
-            let ours = |it: &SanVolume| metadata::is_helper_in(&it.metadata, partition);
-            volumes.extend(page.volumes.into_iter().filter(ours));
-            if !page.more {
-                return Ok((volumes, snapshots));
-            }
-        }
+            None
+        };
+        let walked = walk_volumes(san, || self.until(), keep).await;
+        walked.map_err(of_san())?;
+        Ok((volumes, snapshots))
     }
 
     /// Works whose volume is gone, or is at another archiver by now.

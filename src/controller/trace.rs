@@ -1,6 +1,6 @@
 //! One volume for an operator: found by whatever he has of it, and how its SAN says it stands.
 
-use super::list::ASKED;
+use super::list::walk_volumes;
 use super::{Controller, ControllerError, Volume};
 use crate::san::{Checked, San, SanError, SanVolume};
 use crate::volume::VolumeId;
@@ -42,20 +42,7 @@ impl Controller {
         if let Some(named) = san.find_named(name, until).await? {
             return Ok(Some(named));
         }
-        // Fits by far.
-        let asked = u32::try_from(ASKED).unwrap_or(u32::MAX);
-        let mut after = String::new();
-        loop {
-            let page = san.list_volumes(&after, asked, until).await?;
-            let last = page.volumes.last().map(|volume| volume.key.clone());
-            let mut volumes = page.volumes.into_iter();
-            if let Some(found) = volumes.find(|volume| volume.wwid.as_str() == name) {
-                return Ok(Some(found));
-            }
-            match last {
-                Some(last) if page.more => after = last,
-                _ => return Ok(None),
-            }
-        }
+        let is_it = |volume: SanVolume| (volume.wwid.as_str() == name).then_some(volume);
+        walk_volumes(san, || until, is_it).await
     }
 }
