@@ -205,7 +205,7 @@ impl Controller {
         let (partition, san) = &cut.place;
         let volume = Some(cut.found.volume.as_str());
         let page = san.list_snapshots("", EXTENTS, volume, until).await.ok()?;
-        let mut earlier: Vec<_> = page.snapshots.into_iter().collect();
+        let mut earlier = page.snapshots;
         earlier.retain(|it| it.key != cut.found.key && it.created_at <= cut.found.created_at);
         earlier.sort_by_key(|it| std::cmp::Reverse(it.created_at));
         for found in earlier {
@@ -338,9 +338,8 @@ impl Controller {
     /// Whether nobody could be asked about this volume for long.
     pub(super) fn is_lost(&self, wwid: &crate::fabric::Wwid) -> bool {
         let now = Until::now();
-        let mut since = self.memory().silent_since.clone();
-        let first = *since.entry(wwid.to_string()).or_insert(now);
-        self.memory().silent_since = since;
+        let mut memory = self.memory();
+        let first = *memory.silent_since.entry(wwid.to_string()).or_insert(now);
         now.duration_since(first) >= self.lost_after
     }
 
