@@ -11,9 +11,9 @@ use crate::archive::Bucket;
 use crate::archiver::{
     Identity, Management, Means, OpenStore, StoreOf, Ways, WaysOf, Works, partition_of, serve,
 };
-use crate::attach::{ChapOf, DesiredOf, Dirs, Engine};
+use crate::attach::{ChapRefused, DesiredOf, Dirs, Engine};
 use crate::cli::ArchiverArguments;
-use crate::config::{Archive, ArchiveName, InterfaceSource, Live, read_chap};
+use crate::config::{Archive, ArchiveName, InterfaceSource, Live};
 use crate::fabric::{Iqn, select};
 use crate::fault::Faulted;
 use crate::host::Host;
@@ -48,8 +48,9 @@ pub(super) async fn run(
         &arguments.state_dir,
         &arguments.runtime_dir,
     );
+    let chap_of = node::chap_of(host.clone(), Arc::clone(&live), known_partition_of);
     let engine = Engine::new(host.clone(), dirs)
-        .with_chap(chap_of(host.clone(), Arc::clone(&live)))
+        .with_chap(chap_of)
         .with_desired(desired_of(Arc::clone(&ways_of)));
     node::reap_idle_sessions(engine.clone(), arguments.session_idle, stop.clone())?;
     node::heal_paths(host.clone(), engine.clone(), stop.clone())?;
@@ -67,13 +68,12 @@ pub(super) async fn run(
     let gauges = ArchiverGauges(works.clone());
     super::serve_metrics(arguments.metrics, &Calls::default(), gauges, &stop).await?;
     tracing::info!(name = node.name, initiator = %node.initiator, "archiver serves");
-    let only = arguments.partition.clone();
-    let (of_partitions, of_archives) = (Arc::clone(&live), live);
+    let partitions = node::partitions_of(Arc::clone(&live), arguments.partition.clone());
     let identity = Identity {
         node,
-        partitions: Arc::new(move || partitions(&of_partitions, &only)),
+        partitions: Arc::new(move || partitions().into_iter().collect()),
         archives: Arc::new(move || {
-            let config = of_archives.current();
+            let config = live.current();
             config.archives.keys().map(ToString::to_string).collect()
         }),
     };
@@ -92,12 +92,6 @@ pub(super) async fn run(
 fn node_id(host: &Host, arguments: &ArchiverArguments) -> anyhow::Result<NodeId> {
     let initiator: Iqn = find_initiator_name(host, &arguments.host_root)?;
     NodeId::new(&arguments.name, initiator).context("--name")
-}
-
-fn partitions(live: &Live, only: &[SanName]) -> Vec<SanName> {
-    let config = live.current();
-    let is_ours = |name: &&SanName| only.is_empty() || only.contains(name);
-    config.partitions.keys().filter(is_ours).cloned().collect()
 }
 
 /// How a partition's volumes are reached from here, as the config file has it now.
@@ -121,16 +115,8 @@ fn desired_of(ways_of: WaysOf) -> DesiredOf {
     })
 }
 
-/// What the logins for a volume are proven with, by the partition in its key.
-fn chap_of(host: Host, live: Arc<Live>) -> ChapOf {
-    Arc::new(move |key| {
-        let name = partition_of(key).ok_or_else(|| format!("{key} is no volume of an archiver"))?;
-        let config = live.current();
-        match config.partitions.get(&name) {
-            Some(partition) => Ok(read_chap(&host, &name, partition)?),
-            None => Err(format!("the config in force here has no partition {name}").into()),
-        }
-    })
+fn known_partition_of(key: &str) -> Result<SanName, ChapRefused> {
+    partition_of(key).ok_or_else(|| format!("{key} is no volume of an archiver").into())
 }
 
 fn store_of(host: Host, live: Arc<Live>) -> StoreOf {

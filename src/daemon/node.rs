@@ -13,7 +13,7 @@ use super::gauges::NodeGauges;
 use super::trim::Trimmer;
 use super::{crash, socket};
 use crate::admin;
-use crate::attach::{ChapOf, DetachError, Dirs, Engine, Reaped};
+use crate::attach::{ChapOf, ChapRefused, DetachError, Dirs, Engine, Reaped};
 use crate::cli::NodeArguments;
 use crate::config::{InterfaceSource, Live, read_chap};
 use crate::csi::{Identity, NodeService, serve_node};
@@ -56,7 +56,7 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
             &arguments.runtime_dir,
         ),
     )
-    .with_chap(chap_of(host.clone(), Arc::clone(&live)));
+    .with_chap(chap_of(host.clone(), Arc::clone(&live), partition_of));
     reap_idle_sessions(engine.clone(), arguments.session_idle, stop.clone())?;
     let partitions = partitions_of(Arc::clone(&live), arguments.partition.clone());
     let surroundings = surroundings(&host, arguments);
@@ -164,7 +164,7 @@ fn surroundings(host: &Host, arguments: &NodeArguments) -> Surroundings {
 }
 
 /// The partitions of the config file; of those only the ones named on the command line, if there are any.
-fn partitions_of(live: Arc<Live>, only: Vec<SanName>) -> PartitionsOf {
+pub(super) fn partitions_of(live: Arc<Live>, only: Vec<SanName>) -> PartitionsOf {
     Arc::new(move || {
         let config = live.current();
         let is_ours = |name: &&SanName| only.is_empty() || only.contains(name);
@@ -194,17 +194,22 @@ fn tell_version(host: Host) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the logins for a volume are proven with, by the partition in its id.
-fn chap_of(host: Host, live: Arc<Live>) -> ChapOf {
+fn partition_of(key: &str) -> Result<SanName, ChapRefused> {
+    Ok(VolumeId::try_from(key.to_owned())?.san)
+}
+
+/// What the logins for a volume are proven with, by the partition that its key names.
+pub(super) fn chap_of(
+    host: Host,
+    live: Arc<Live>,
+    partition_of: fn(&str) -> Result<SanName, ChapRefused>,
+) -> ChapOf {
     Arc::new(move |key| {
-        let volume = VolumeId::try_from(key.to_owned())?;
+        let name = partition_of(key)?;
         let config = live.current();
-        match config.partitions.get(&volume.san) {
-            Some(partition) => Ok(read_chap(&host, &volume.san, partition)?),
-            None => {
-                let partition = &volume.san;
-                Err(format!("the config in force on this node has no partition {partition}").into())
-            }
+        match config.partitions.get(&name) {
+            Some(partition) => Ok(read_chap(&host, &name, partition)?),
+            None => Err(format!("the config in force on this node has no partition {name}").into()),
         }
     })
 }
