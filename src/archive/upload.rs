@@ -260,11 +260,9 @@ impl Carrier<'_> {
             stored,
         };
         match self.known.find(digest) {
-            Found::There(key, size) if !self.condemned.contains(&key) => {
-                return Ok(Some(held(key, size)));
-            }
+            Found::There(key, size) => return Ok(Some(held(key, size))),
             Found::Not => return Ok(None),
-            Found::There(..) | Found::Unseen => {}
+            Found::Unseen => {}
         }
         let mut found = None;
         self.archive
