@@ -65,18 +65,23 @@ fn count(bucket: &Bucket, root: &str) -> usize {
     count
 }
 
+/// An archive in `bucket`.
+fn made(bucket: &Bucket) -> OpenArchive<'_> {
+    OpenArchive {
+        objects: bucket,
+        chunk_bytes: ensure_archive(bucket, bucket.place()).unwrap(),
+        transfers: 4,
+        pace: None,
+        notice: &|_| {},
+    }
+}
+
 #[test]
 #[ignore = "needs an S3: make s3"]
 fn a_volume_comes_back_from_a_bucket_and_leaves_nothing_in_it() {
     let bucket = opened_as("good", "snapshots", None).unwrap();
     assert!(matches!(find_archive(&bucket), Err(StoreError::NoArchive)));
-    let archive = OpenArchive {
-        objects: &bucket,
-        chunk_bytes: ensure_archive(&bucket, bucket.place()).unwrap(),
-        transfers: 4,
-        pace: None,
-        notice: &|_| {},
-    };
+    let archive = made(&bucket);
     let volume = volume();
     let job = Job {
         notes: std::collections::BTreeMap::new(),
@@ -129,13 +134,7 @@ fn an_archive_with_a_key_comes_back_from_a_bucket() {
     let key = crate::fabric::Secret::from("07".repeat(32));
     let bucket = opened_as("good", "snapshots", None).unwrap();
     let bucket = bucket.with_cipher(Cipher::find(&key).unwrap());
-    let archive = OpenArchive {
-        objects: &bucket,
-        chunk_bytes: ensure_archive(&bucket, bucket.place()).unwrap(),
-        transfers: 4,
-        pace: None,
-        notice: &|_| {},
-    };
+    let archive = made(&bucket);
     let volume = volume();
     let job = Job {
         snapshot: "a".parse().unwrap(),

@@ -25,6 +25,14 @@ fn mode(path: &Path, mode: u32) -> Result<()> {
     Ok(fs::set_permissions(path, PermissionsExt::from_mode(mode))?)
 }
 
+/// Takes the SAN's address at the end of a link away, or gives it back.
+fn portal(rig: &mut Rig, verb: &str, link: Link) -> Result<()> {
+    let (address, far) = (link.san_address(1), link.san_name());
+    rig.shell(&format!(
+        "ip -n {SAN_NAMESPACE} address {verb} {address}/24 dev {far}"
+    ))
+}
+
 /// Without a SAN, and quick.
 pub const CHEAP: &[BrokenSetUp] = &[
     BrokenSetUp {
@@ -254,18 +262,8 @@ pub const NODE: &[BrokenSetUp] = &[
         name: "a portal that does not answer",
         checks: &["address"],
         words: "10.101.1.1",
-        broken: |rig| {
-            let far = Link(1).san_name();
-            rig.shell(&format!(
-                "ip -n {SAN_NAMESPACE} address del 10.101.1.1/24 dev {far}"
-            ))
-        },
-        mend: Mend::Words(|rig| {
-            let far = Link(1).san_name();
-            rig.shell(&format!(
-                "ip -n {SAN_NAMESPACE} address add 10.101.1.1/24 dev {far}"
-            ))
-        }),
+        broken: |rig| portal(rig, "del", Link(1)),
+        mend: Mend::Words(|rig| portal(rig, "add", Link(1))),
         tidy: None,
     },
     BrokenSetUp {
@@ -372,18 +370,8 @@ pub const SAN: &[BrokenSetUp] = &[
         name: "a portal whose address is elsewhere",
         checks: &["own-address"],
         words: "--portal 10.102.1.1",
-        broken: |rig| {
-            let far = Link(2).san_name();
-            rig.shell(&format!(
-                "ip -n {SAN_NAMESPACE} address del 10.102.1.1/24 dev {far}"
-            ))
-        },
-        mend: Mend::Words(|rig| {
-            let far = Link(2).san_name();
-            rig.shell(&format!(
-                "ip -n {SAN_NAMESPACE} address add 10.102.1.1/24 dev {far}"
-            ))
-        }),
+        broken: |rig| portal(rig, "del", Link(2)),
+        mend: Mend::Words(|rig| portal(rig, "add", Link(2))),
         tidy: None,
     },
     BrokenSetUp {
