@@ -19,12 +19,15 @@ import schemas
 REPORT = rendered.ROOT / "target" / "lab" / "manifests.json"
 # The base with the sidecar of SnapshotMetadata beside it, and the chart with it.
 METADATA = rendered.ROOT / "tests" / "deploy" / "snapshot-metadata"
+# The same with an archiver.
+ARCHIVER = rendered.ROOT / "tests" / "deploy" / "archiver"
 EXAMPLES = sorted((rendered.DEPLOY / "examples").glob("*.yaml"))
 
 
 def everything_rendered():
     """Each set of objects that ends in a cluster, by name."""
-    sets = {"base": rendered.base(), "base with changed blocks": rendered.base(METADATA), "chart": rendered.chart()}
+    sets = {"base": rendered.base(), "base with changed blocks": rendered.base(METADATA), "base with an archiver": rendered.base(ARCHIVER)}
+    sets["chart"] = rendered.chart()
     for values in rendered.VALUES:
         sets[f"chart, {values.stem}"] = rendered.chart(values)
     for example in EXAMPLES:
@@ -122,6 +125,14 @@ BAD_VALUES = [
     ("node: {partitions: [elsewhere]}", '"elsewhere"'),
     ("node: {storageInterfaces: iface0=br0, storageInterfacesFile: /etc/x}", "not both"),
     ("node: {tollerations: []}", "tollerations"),
+    ("archives: [{name: away, settings: {kind: s3}}]", "nothing fills them"),
+    ("archivers: [{name: one, node: a}]", "nothing to fill"),
+    ("archives: [{name: away, settings: {kind: tape}}]", "kind"),
+    ("archives: [{name: away, settings: {kind: s3, credentials: /x}}]", "credentials"),
+    ("archives: [{name: a, settings: {kind: s3}}, {name: A, settings: {kind: s3}}]\narchivers: [{name: one, node: a}]", "twice"),
+    ("archives: [{name: a, settings: {kind: s3}}]\narchivers: [{name: one}]", "node"),
+    ("archives: [{name: a, settings: {kind: s3}}]\narchivers: [{name: one, node: a, partitions: [elsewhere]}]", '"elsewhere"'),
+    ("archives: [{name: a, settings: {kind: s3}}]\narchivers: [&a {name: one, node: a}, *a]", "twice"),
     ("kubeletDir: var/lib/kubelet", "kubeletDir"),
     ("image: {digest: latest}", "digest"),
     ("controller: {extraArgs: [metrics=1]}", "extraArgs"),
@@ -168,7 +179,7 @@ def mounts_have_their_volumes(objects):
 def the_controller_has_no_rights(objects):
     """On its machine: what Kubernetes calls restricted, and the root read-only."""
     for workload, pod in rendered.pods(objects):
-        if workload["kind"] != "Deployment":
+        if workload["metadata"]["labels"]["app.kubernetes.io/component"] != "controller":
             continue
         assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
         assert not any(pod.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")), "it is in a namespace of the host"
@@ -177,6 +188,24 @@ def the_controller_has_no_rights(objects):
             context = it["securityContext"]
             closed = context["readOnlyRootFilesystem"] and context["allowPrivilegeEscalation"] is False
             assert closed and context["capabilities"] == {"drop": ["ALL"]} and not context.get("privileged"), it["name"]
+
+
+def archivers_are_what_the_config_says(objects):
+    """Each has its address in the config, behind a service that finds its pod, and each place that the config names is mounted in it."""
+    config = next((yaml.safe_load(it["data"]["config.yaml"]) for it in objects if it["kind"] == "ConfigMap"), {})
+    pods = {it["metadata"]["name"]: (it, pod) for it, pod in rendered.pods(objects) if "sanpath.dev/archiver" in it["metadata"]["labels"]}
+    addresses = {it["address"].split(".")[0] for it in config.get("archivers", {}).values()}
+    assert addresses == set(pods), f"named in the config or there alone: {sorted(addresses ^ set(pods))}"
+    services = {it["metadata"]["name"]: it for it in objects if it["kind"] == "Service"}
+    for name, (workload, pod) in pods.items():
+        selector = services[name]["spec"]["selector"]
+        labels = workload["spec"]["template"]["metadata"]["labels"]
+        assert selector.items() <= labels.items(), f"{name}: its service finds another pod"
+        assert workload["spec"]["replicas"] == 1 and workload["spec"]["strategy"]["type"] == "Recreate", name
+        mounted = [mount["mountPath"] for it in rendered.containers(pod) for mount in it["volumeMounts"]]
+        places = [archive.get(key) for archive in config["archives"].values() for key in ("credentials", "ca", "encryptionKey", "directory")]
+        for place in filter(None, places):
+            assert any(place == it or place.startswith(f"{it}/") for it in mounted), f"{name}: {place} is not mounted"
 
 
 def no_secret_is_in_it(objects):
@@ -194,8 +223,11 @@ def flags_are_the_binarys(objects):
                 assert word.split("=")[0] in known, f"sanpath {' '.join(role)} has no {word}"
 
 
-# What a StorageClass may say; the rest is Kubernetes' own.
-PARAMETERS = {"partition", "encryption", "noPathRetry", "mkfsOptions"}
+# What a class may say; the rest is Kubernetes' own.
+PARAMETERS = {
+    "StorageClass": {"partition", "encryption", "noPathRetry", "mkfsOptions"},
+    "VolumeSnapshotClass": {"archive", "retainOnSan"},
+}
 
 
 def examples_fit_together(sets):
@@ -215,9 +247,9 @@ def examples_fit_together(sets):
             assert it.get(key, "csi.sanpath.dev") == "csi.sanpath.dev", named
         spec = it.get("spec", {})
         wanted = []
-        if it["kind"] == "StorageClass":
-            ours = {key for key in it["parameters"] if not key.startswith("csi.storage.k8s.io/")}
-            assert ours <= PARAMETERS, f"{named}: {ours - PARAMETERS}"
+        if it["kind"] in PARAMETERS:
+            ours = {key for key in it.get("parameters", {}) if not key.startswith("csi.storage.k8s.io/")}
+            assert ours <= PARAMETERS[it["kind"]], f"{named}: {ours - PARAMETERS[it['kind']]}"
         elif it["kind"] == "PersistentVolumeClaim":
             wanted.append(("StorageClass", spec["storageClassName"]) if spec["storageClassName"] else None)
             wanted.append((spec["dataSource"]["kind"], spec["dataSource"]["name"]) if "dataSource" in spec else None)
@@ -274,6 +306,8 @@ def all_checks():
     yield "the chart is the base", lambda: the_chart_is_the_base(rendered.base(), rendered.chart())
     with_metadata = rendered.base(METADATA), rendered.chart(METADATA / "values.yaml")
     yield "the same with changed blocks", lambda: the_chart_is_the_base(*with_metadata)
+    with_archiver = rendered.base(ARCHIVER), rendered.chart(ARCHIVER / "values.yaml")
+    yield "the same with an archiver", lambda: the_chart_is_the_base(*with_archiver)
     yield "helm lint", helm_finds_nothing_to_say
     yield "bad values are refused", bad_values_are_refused
     yield "the values of the docs are taken", the_values_of_the_docs_are_taken
@@ -287,7 +321,7 @@ def all_checks():
         if any(it["kind"] == "ConfigMap" for it in objects):
             yield f"{name}: the config is one", lambda o=objects: the_config_is_one(o)
         if rendered.pods(objects):
-            for check in (mounts_have_their_volumes, the_controller_has_no_rights, no_secret_is_in_it, flags_are_the_binarys):
+            for check in (mounts_have_their_volumes, the_controller_has_no_rights, archivers_are_what_the_config_says, no_secret_is_in_it, flags_are_the_binarys):
                 yield f"{name}: {check.__name__.replace('_', ' ')}", lambda c=check, o=objects: c(o)
     yield from monitoring.checks(pathlib.Path(sys.argv[1]).resolve())
 

@@ -29,9 +29,41 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- $partitions = set $partitions .name $settings -}}
 {{- end -}}
+{{- $archives := dict -}}
+{{- $seen = list -}}
+{{- range .Values.archives -}}
+{{- if has (lower .name) $seen }}{{ fail (printf "archives: %q is there twice; names that differ in case alone are the same" .name) }}{{ end -}}
+{{- $seen = append $seen (lower .name) -}}
+{{- $settings := deepCopy .settings -}}
+{{- if eq .settings.kind "s3" -}}
+{{- $settings = set $settings "credentials" (printf "/etc/sanpath-archives/%s" .name) -}}
+{{- end -}}
+{{- if .ca -}}
+{{- $settings = set $settings "ca" (printf "/etc/sanpath-archives/%s/ca.crt" .name) -}}
+{{- end -}}
+{{- if .encrypted -}}
+{{- $settings = set $settings "encryptionKey" (printf "/etc/sanpath-archive-keys/%s/key" .name) -}}
+{{- end -}}
+{{- $archives = set $archives .name $settings -}}
+{{- end -}}
+{{- $archivers := dict -}}
+{{- range .Values.archivers -}}
+{{- if hasKey $archivers .name }}{{ fail (printf "archivers: %q is there twice" .name) }}{{ end -}}
+{{- $settings := dict "address" (printf "%s-archiver-%s.%s.svc:7430" $.Values.name .name $.Release.Namespace) "tls" "/etc/sanpath-archivers-tls" -}}
+{{- with .partitions }}{{ $settings = set $settings "partitions" . }}{{ end -}}
+{{- $archivers = set $archivers .name $settings -}}
+{{- end -}}
+{{- if and $archives (not $archivers) }}{{ fail "archives: nothing fills them; name an archiver under archivers" }}{{ end -}}
+{{- if and $archivers (not $archives) }}{{ fail "archivers: there is nothing to fill; name an archive under archives" }}{{ end -}}
 version: 1
 partitions:
   {{- $partitions | toYaml | nindent 2 }}
+{{- if $archives }}
+archives:
+  {{- $archives | toYaml | nindent 2 }}
+archivers:
+  {{- $archivers | toYaml | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- define "sanpath.tlsSecret" -}}
@@ -40,6 +72,18 @@ partitions:
 
 {{- define "sanpath.credentialsSecret" -}}
 {{ .partition.credentialsSecret | default (printf "%s-credentials-%s" .root.Values.name (lower .partition.name)) }}
+{{- end }}
+
+{{- define "sanpath.archiverSecret" -}}
+{{ .archiver.tlsSecret | default (printf "%s-archiver-%s" .root.Values.name .archiver.name) }}
+{{- end }}
+
+{{- define "sanpath.archiveSecret" -}}
+{{ .archive.credentialsSecret | default (printf "%s-archive-%s" .root.Values.name (lower .archive.name)) }}
+{{- end }}
+
+{{- define "sanpath.archiveKeySecret" -}}
+{{ .archive.keySecret | default (printf "%s-archive-key-%s" .root.Values.name (lower .archive.name)) }}
 {{- end }}
 
 {{/* Stops, with the place, at a name that is none of the partitions. */}}
@@ -66,11 +110,16 @@ capabilities:
       fieldPath: metadata.namespace
 {{- end }}
 
-{{/* What every daemon of ours is told alike. */}}
+{{/* What both plugins are told alike. */}}
 {{- define "sanpath.daemonArgs" -}}
 - --endpoint=unix:///csi/csi.sock
 - --config=/etc/sanpath/config.yaml
 - --driver-name={{ .Values.driverName }}
+{{- include "sanpath.logArgs" . }}
+{{- end }}
+
+{{/* Begins each of its lines anew. */}}
+{{- define "sanpath.logArgs" -}}
 {{- if ne .Values.log.level "info" }}
 - --log={{ .Values.log.level }}
 {{- end }}
