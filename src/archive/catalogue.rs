@@ -1,9 +1,9 @@
 //! Which snapshots an archive holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::ArchiveError;
-use super::manifest::Manifest;
+use super::manifest::{About, Manifest};
 use super::names::{DELETED, MANIFESTS, SnapshotName};
 use super::store::{Objects, Put, StoreError, list_all};
 
@@ -39,34 +39,81 @@ pub struct Entry {
 /// # Errors
 /// See [`ArchiveError`]; that one manifest cannot be read is none.
 pub fn snapshots(objects: &dyn Objects) -> Result<Vec<Entry>, ArchiveError> {
-    let mut found: BTreeMap<SnapshotName, Result<Manifest, ArchiveError>> = BTreeMap::new();
-    for object in names_below(objects, MANIFESTS)? {
-        let Some((snapshot, _)) = SnapshotName::find_below(MANIFESTS, &object) else {
-            continue;
+    let there = manifests_there(objects)?;
+    let read = |object: &str, snapshot: &SnapshotName| read_manifest(objects, object, snapshot);
+    let found = first_whole(&there, read)?.into_iter();
+    let entries = found.map(|(snapshot, manifest)| Entry { snapshot, manifest });
+    Ok(entries.collect())
+}
+
+/// What manifests say of their snapshots, each read once: the name of a manifest is used once, and what stands under it never changes.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    /// By object; `None` is a revocation.
+    read: BTreeMap<String, Option<About>>,
+}
+
+impl Catalogue {
+    /// Every snapshot that the archive holds, by name, with what cannot be used beside it.
+    ///
+    /// # Errors
+    /// See [`ArchiveError`]; that one manifest cannot be read is none.
+    pub fn list(
+        &mut self,
+        objects: &dyn Objects,
+    ) -> Result<BTreeMap<SnapshotName, Result<About, ArchiveError>>, ArchiveError> {
+        let there = manifests_there(objects)?;
+        let mut before = std::mem::take(&mut self.read);
+        let read = |object: &str, snapshot: &SnapshotName| {
+            let about = match before.remove(object) {
+                Some(about) => about,
+                None => read_manifest(objects, object, snapshot)?.map(|manifest| manifest.about),
+            };
+            self.read.insert(object.to_owned(), about.clone());
+            Ok(about)
         };
-        if matches!(found.get(&snapshot), Some(Ok(_))) {
+        first_whole(&there, read)
+    }
+}
+
+/// The objects that are manifests of snapshots that are not deleted, in the order of their names.
+fn manifests_there(objects: &dyn Objects) -> Result<Vec<(String, SnapshotName)>, StoreError> {
+    let there = names_below(objects, MANIFESTS)?.into_iter();
+    let named = there.filter_map(|object| {
+        let (snapshot, _) = SnapshotName::find_below(MANIFESTS, &object)?;
+        Some((object, snapshot))
+    });
+    let named: Vec<_> = named.collect();
+    // Looked at later than the manifests: what was deleted before is not listed.
+    let deleted: BTreeSet<_> = names_below(objects, DELETED)?.into_iter().collect();
+    let is_there = |(_, snapshot): &(String, SnapshotName)| !deleted.contains(&snapshot.deletion());
+    Ok(named.into_iter().filter(is_there).collect())
+}
+
+type ByName<T> = BTreeMap<SnapshotName, Result<T, ArchiveError>>;
+
+/// Of each snapshot the first manifest that can be used, or else why one cannot.
+fn first_whole<T>(
+    there: &[(String, SnapshotName)],
+    mut read: impl FnMut(&str, &SnapshotName) -> Result<Option<T>, ArchiveError>,
+) -> Result<ByName<T>, ArchiveError> {
+    let mut found = ByName::new();
+    for (object, snapshot) in there {
+        if matches!(found.get(snapshot), Some(Ok(_))) {
             continue;
         }
-        match read_manifest(objects, &object, &snapshot) {
+        match read(object, snapshot) {
             Ok(None) => {}
-            Ok(Some(manifest)) => {
-                found.insert(snapshot, Ok(manifest));
+            Ok(Some(whole)) => {
+                found.insert(snapshot.clone(), Ok(whole));
             }
             Err(ArchiveError::Store(error)) if !error.is_damage() => return Err(error.into()),
             Err(error) => {
-                found.insert(snapshot, Err(error));
+                found.insert(snapshot.clone(), Err(error));
             }
         }
     }
-    let deleted = names_below(objects, DELETED)?;
-    let is_there = |(snapshot, _): &(SnapshotName, _)| {
-        let deletion = snapshot.deletion();
-        !deleted.contains(&deletion)
-    };
-    let entries = found.into_iter().filter(is_there);
-    Ok(entries
-        .map(|(snapshot, manifest)| Entry { snapshot, manifest })
-        .collect())
+    Ok(found)
 }
 
 /// Deletes `snapshot`: first a word that it is deleted, then its manifests. What its chunks take is free after prune. Absent is fine.

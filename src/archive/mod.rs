@@ -49,7 +49,7 @@ mod turns_tests;
 mod upload;
 
 pub use bucket::{Bucket, OpenError, Store, read_cipher};
-pub use catalogue::{Entry, find_snapshot, remove_snapshot, snapshots};
+pub use catalogue::{Catalogue, Entry, find_snapshot, remove_snapshot, snapshots};
 pub use chunk::{ChunkError, open, seal};
 pub use cipher::{Cipher, Locked};
 pub use collect::{Patience, Pruned, prune};

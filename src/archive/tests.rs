@@ -1,5 +1,6 @@
 //! Snapshots there and back, over an object store in memory and over a directory; with an end of the process in every call.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::memory::{Memory, SMALL, Volume, opened};
@@ -14,7 +15,7 @@ fn name(text: &str) -> SnapshotName {
 
 fn whole(snapshot: &str, volume: &Volume) -> Job {
     Job {
-        notes: std::collections::BTreeMap::new(),
+        notes: BTreeMap::new(),
         snapshot: name(snapshot),
         volume: None,
         cut_at: 1_790_000_000,
@@ -89,7 +90,7 @@ fn an_empty_volume_is_a_manifest_and_no_chunk() {
     let memory = Memory::default();
     let volume = Volume::of("........");
     let job = Job {
-        notes: std::collections::BTreeMap::new(),
+        notes: BTreeMap::new(),
         runs: Runs::Allocated(Vec::new()),
         ..whole("empty", &volume)
     };
@@ -121,7 +122,7 @@ fn of_a_second_snapshot_only_changes_are_read_and_sent() {
         }
     };
     let job = Job {
-        notes: std::collections::BTreeMap::new(),
+        notes: BTreeMap::new(),
         runs: changed(&[(4 * SMALL + 5, 10)]),
         ..whole("tuesday", &volume)
     };
@@ -134,7 +135,7 @@ fn of_a_second_snapshot_only_changes_are_read_and_sent() {
     // Without its base all is read.
     remove_snapshot(&memory, &name("monday")).unwrap();
     let job = Job {
-        notes: std::collections::BTreeMap::new(),
+        notes: BTreeMap::new(),
         runs: changed(&[]),
         ..whole("wednesday", &volume)
     };
@@ -156,7 +157,7 @@ fn a_volume_that_grew_keeps_its_short_last_chunk_apart() {
     let volume = Volume::new(content.clone());
     let runs = [(6000, 3 * SMALL - 6000)].map(|(offset, length)| Run { offset, length });
     let job = Job {
-        notes: std::collections::BTreeMap::new(),
+        notes: BTreeMap::new(),
         runs: Runs::Changed {
             base: name("small"),
             runs: runs.to_vec(),
@@ -400,6 +401,38 @@ fn prune_removes_nothing_while_a_manifest_cannot_be_read() {
     remove_snapshot(&memory, &name("a")).unwrap();
     prune_all(&memory);
     assert_eq!(memory.names(), [""; 0]);
+}
+
+#[test]
+fn a_catalogue_reads_each_manifest_once_and_lists_what_a_fresh_look_does() {
+    let memory = Memory::default();
+    let mut catalogue = Catalogue::default();
+    let mut list = |expected: &[&str]| {
+        let before = memory.calls();
+        let listed = catalogue.list(&memory).unwrap();
+        let calls = memory.calls() - before;
+        let fresh = snapshots(&memory).unwrap().into_iter();
+        let fresh = fresh.map(|it| (it.snapshot, it.manifest.unwrap().about));
+        let listed = listed
+            .into_iter()
+            .map(|(name, about)| (name, about.unwrap()));
+        let listed: BTreeMap<_, _> = listed.collect();
+        assert_eq!(listed, fresh.collect::<BTreeMap<_, _>>());
+        let names: Vec<_> = listed.keys().map(SnapshotName::as_str).collect();
+        assert_eq!(names, expected);
+        calls
+    };
+    carry(&memory, "a", &Volume::of("ab"));
+    carry(&memory, "b", &Volume::of("bc"));
+    let two_lists = list(&["a", "b"]) - 2;
+    assert_eq!(list(&["a", "b"]), two_lists);
+    carry(&memory, "c", &Volume::of("d"));
+    assert_eq!(list(&["a", "b", "c"]), two_lists + 1);
+    remove_snapshot(&memory, &name("b")).unwrap();
+    assert_eq!(list(&["a", "c"]), two_lists);
+    prune_all(&memory);
+    carry(&memory, "b", &Volume::of("other"));
+    assert_eq!(list(&["a", "b", "c"]), two_lists + 1);
 }
 
 #[test]

@@ -25,5 +25,5 @@ pub use error::WorkError;
 pub use fleet::{Archivers, Settings};
 pub use job::{End, Job, Kind};
 pub use server::{Identity, Management, ServeError, serve};
-pub use shelves::Archived;
+pub use shelves::{Archived, Look};
 pub use works::{Means, OpenStore, Standing, State, StoreOf, Ways, WaysOf, Works, partition_of};

@@ -1,10 +1,12 @@
 //! What archives hold, as a controller asks for it.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use super::error::WorkError;
-use super::works::{OpenStore, Works};
-use crate::archive::{self, About, Manifest, SnapshotName, StoreError};
+use super::works::{OpenStore, Works, lock};
+use crate::archive::{self, About, ArchiveError, Catalogue, SnapshotName, StoreError};
+use crate::fault::chain;
 
 /// What an archive knows of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,27 @@ pub struct ArchivedPage {
     /// Whether there are more.
     pub more: bool,
 }
+
+/// How an archive stood when it was last looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Whether it answered.
+    pub good: bool,
+    /// How many snapshots it held when it last answered.
+    pub snapshots: usize,
+    /// When the newest of each volume was cut, in seconds since 1970.
+    pub newest: BTreeMap<String, u64>,
+}
+
+/// What is remembered of archives, by their names.
+#[derive(Default)]
+pub(super) struct Shelves {
+    /// One look at a time for each.
+    catalogues: Mutex<BTreeMap<String, Arc<Mutex<Catalogue>>>>,
+    looks: Mutex<BTreeMap<String, Look>>,
+}
+
+type Listed = BTreeMap<SnapshotName, Result<About, ArchiveError>>;
 
 impl From<About> for Archived {
     fn from(about: About) -> Self {
@@ -85,16 +108,12 @@ impl Works {
         after: &str,
         most: usize,
     ) -> Result<ArchivedPage, WorkError> {
-        let Some(store) = self.find_store(archive)? else {
-            return Ok(ArchivedPage::default());
-        };
-        let entries = archive::snapshots(store.objects.as_ref())?.into_iter();
-        let later = entries.filter(|entry| entry.snapshot.as_str() > after);
-        let whole = later.filter_map(|entry| match entry.manifest {
-            Ok(Manifest { about, .. }) => Some(Archived::from(about)),
+        let later = self.look(archive)?.into_iter();
+        let later = later.filter(|(snapshot, _)| snapshot.as_str() > after);
+        let whole = later.filter_map(|(snapshot, about)| match about {
+            Ok(about) => Some(Archived::from(about)),
             Err(error) => {
-                let error = crate::fault::chain(&error);
-                tracing::warn!(snapshot = %entry.snapshot, error, "not listed");
+                tracing::warn!(%snapshot, error = chain(&error), "not listed");
                 None
             }
         });
@@ -104,6 +123,49 @@ impl Works {
             snapshots.truncate(most);
         }
         Ok(ArchivedPage { snapshots, more })
+    }
+
+    /// Every snapshot of the archive; what was read of it once is not read again.
+    fn look(&self, archive: &str) -> Result<Listed, WorkError> {
+        let listed = self.list_catalogue(archive);
+        let mut looks = lock(&self.shelves().looks);
+        let look = looks.entry(archive.to_owned()).or_default();
+        match &listed {
+            Ok(listed) => *look = Look::of(listed),
+            Err(_) => look.good = false,
+        }
+        drop(looks);
+        listed
+    }
+
+    fn list_catalogue(&self, archive: &str) -> Result<Listed, WorkError> {
+        let Some(store) = self.find_store(archive)? else {
+            return Ok(Listed::default());
+        };
+        let catalogue = {
+            let mut all = lock(&self.shelves().catalogues);
+            Arc::clone(all.entry(archive.to_owned()).or_default())
+        };
+        Ok(lock(&catalogue).list(store.objects.as_ref())?)
+    }
+
+    /// Looks at `archives`, and forgets what it remembers of others.
+    pub fn look_at(&self, archives: &[String]) {
+        let is_known = |archive: &String| archives.contains(archive);
+        let shelves = self.shelves();
+        lock(&shelves.catalogues).retain(|archive, _| is_known(archive));
+        lock(&shelves.looks).retain(|archive, _| is_known(archive));
+        for archive in archives {
+            if let Err(error) = self.look(archive) {
+                tracing::warn!(archive, error = chain(&error), "cannot be looked at");
+            }
+        }
+    }
+
+    /// How archives stood when they were last looked at, by their names.
+    #[must_use]
+    pub fn looks(&self) -> BTreeMap<String, Look> {
+        lock(&self.shelves().looks).clone()
     }
 
     pub(super) fn delete_archived(&self, archive: &str, snapshot: &str) -> Result<(), WorkError> {
@@ -116,5 +178,22 @@ impl Works {
         archive::remove_snapshot(store.objects.as_ref(), &snapshot)?;
         tracing::info!(archive, %snapshot, "deleted from the archive");
         Ok(())
+    }
+}
+
+impl Look {
+    fn of(listed: &Listed) -> Self {
+        let mut newest = BTreeMap::new();
+        for about in listed.values().flatten() {
+            if let Some(volume) = &about.volume {
+                let cut_at = newest.entry(volume.clone()).or_default();
+                *cut_at = about.cut_at.max(*cut_at);
+            }
+        }
+        Self {
+            good: true,
+            snapshots: listed.len(),
+            newest,
+        }
     }
 }

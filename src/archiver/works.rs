@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::error::{NotOpen, WorkError};
 use super::job::{End, Job, Records};
+use super::shelves::Shelves;
 use crate::archive::{Objects, Progress};
 use crate::attach::Engine;
 use crate::deadline::Deadline;
@@ -103,6 +104,7 @@ struct Shared {
     at_work: Mutex<usize>,
     /// Bytes of objects that were moved by this process.
     moved: Mutex<u64>,
+    shelves: Shelves,
 }
 
 /// A work that has a thread, or had one in this process.
@@ -142,6 +144,10 @@ impl Works {
             means,
             shared: Arc::default(),
         }
+    }
+
+    pub(super) fn shelves(&self) -> &Shelves {
+        &self.shared.shelves
     }
 
     pub(super) fn records(&self) -> Records {

@@ -257,7 +257,7 @@ impl Controller {
     }
 
     /// Where it is, or was, and its name there; `None` when that is no partition of ours.
-    fn place_of_cut(&self, id: &ArchivedId) -> Option<(Place, String)> {
+    pub(super) fn place_of_cut(&self, id: &ArchivedId) -> Option<(Place, String)> {
         let (family, partition, name) = id.on_san()?;
         let san = self.fleet.find(&partition)?;
         let name = self.fleet.rules(&partition).name_on_san(name);

@@ -1,13 +1,13 @@
 //! ListSnapshots: every snapshot of every partition, page by page, in the order and with the tokens of ListVolumes; then what the archives hold of others. A SAN or an
 //! archive that does not answer fails the listing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::list::{ASKED, Place, bounded, refused};
 use super::{Controller, ControllerError, Snapshot};
 use crate::san::{San, Until};
-use crate::volume::{AnySnapshotId, SanName, VolumeId};
+use crate::volume::{AnySnapshotId, ArchivedId, SanName, VolumeId};
 
 /// Which snapshots are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +26,9 @@ pub struct SnapshotListing {
     /// Where to go on, unless these were the last.
     pub next: Option<String>,
 }
+
+/// The ids of the archived snapshots that SANs still have, by partition.
+type CutsBySan = BTreeMap<SanName, BTreeSet<String>>;
 
 /// After which snapshot of which archive to go on. They come after those of the SANs.
 struct Shelf {
@@ -144,6 +147,7 @@ impl Controller {
         until: Until,
     ) -> Result<SnapshotListing, ControllerError> {
         let mut snapshots = Vec::new();
+        let mut told = CutsBySan::new();
         loop {
             let wanted = most - snapshots.len();
             if wanted == 0 {
@@ -162,7 +166,7 @@ impl Controller {
                 };
                 // CSI wants each to have a source.
                 let is_listed = snapshot.source.is_some() && filter.takes(&snapshot);
-                if is_listed && self.find_cut(id, until).await?.is_none() {
+                if is_listed && !self.has_told(id, &mut told, until).await? {
                     snapshots.push(snapshot);
                 }
             }
@@ -182,6 +186,28 @@ impl Controller {
                 after: String::new(),
             };
         }
+    }
+
+    /// Whether the SAN of the partition that it was cut in still has the cut, and so tells it; each SAN is asked for all of its cuts once.
+    async fn has_told(
+        &self,
+        id: &ArchivedId,
+        told: &mut CutsBySan,
+        until: Until,
+    ) -> Result<bool, ControllerError> {
+        let Some(((partition, _), _)) = self.place_of_cut(id) else {
+            return Ok(false);
+        };
+        let key = id.to_string();
+        if let Some(cuts) = told.get(&partition) {
+            return Ok(cuts.contains(&key));
+        }
+        let all = self.all_snapshots(&partition, until).await?.into_iter();
+        let archived = all.filter(|it| matches!(it.id, AnySnapshotId::Archived(_)));
+        let cuts: BTreeSet<_> = archived.map(|it| it.id.to_string()).collect();
+        let has_told = cuts.contains(&key);
+        told.insert(partition, cuts);
+        Ok(has_told)
     }
 
     /// Every snapshot of one partition.

@@ -4,9 +4,11 @@
 mod rig;
 
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use rig::{MIB, Machine, Rig, content, lock, snapshot_of, wanted};
 
+use crate::archiver::Look;
 use crate::controller::Wanted;
 use crate::fault::{Fault, Faulted, chain};
 use crate::host::fake::PortalState;
@@ -257,4 +259,47 @@ async fn what_a_sidecar_stopped_asking_for_is_brought_to_its_end() {
     })
     .await;
     rig.assert_at_rest(&["v", "x"], &["s"]).await;
+}
+
+#[tokio::test]
+async fn an_archiver_remembers_what_archives_hold_and_says_which_does_not_answer() {
+    let rig = Rig::new(1).await;
+    let machine = &rig.machines[0];
+    let works = machine.works(machine.world.host());
+    // Stores have a runtime of their own.
+    let look = async |archive: &str| {
+        let (works, archives) = (works.clone(), vec![archive.to_owned()]);
+        let look = move || {
+            works.look_at(&archives);
+            works.looks()
+        };
+        tokio::task::spawn_blocking(look).await.unwrap()
+    };
+    let empty = Look {
+        good: true,
+        ..Look::default()
+    };
+    assert_eq!(look("here").await["here"], empty);
+    let source = rig.volume("v", &content(7)).await;
+    let mut newest = 0;
+    for name in ["s", "t"] {
+        let snapshot = rig.archived(name, &source.id, false).await;
+        let cut = snapshot.created_at.duration_since(UNIX_EPOCH).unwrap();
+        newest = cut.as_secs();
+    }
+    let held = Look {
+        good: true,
+        snapshots: 2,
+        newest: [(source.id.to_string(), newest)].into(),
+    };
+    assert_eq!(look("here").await["here"], held);
+    *lock(&machine.trouble) = Some((Fault::MaybeDone, "no route".to_owned()));
+    let silent = Look {
+        good: false,
+        ..held
+    };
+    assert_eq!(look("here").await["here"], silent);
+    let other = look("other").await;
+    assert_eq!(other.keys().collect::<Vec<_>>(), ["other"]);
+    assert!(!other["other"].good);
 }

@@ -1,6 +1,7 @@
 //! `sanpath archiver`, put together.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,8 @@ use crate::node::Surroundings;
 use crate::tls::Papers;
 use crate::volume::{NodeId, SanName};
 
+/// How often archives are looked at with nobody asking.
+const LOOK_EVERY: Duration = Duration::from_secs(300);
 /// The last good config, in the state directory.
 const LAST_CONFIG: &str = "last-good-config.yaml";
 
@@ -65,6 +68,7 @@ pub(super) async fn run(
     let resumed = works.clone();
     // It reads files.
     tokio::task::spawn_blocking(move || resumed.resume()).await??;
+    look_at_archives(works.clone(), Arc::clone(&live), stop.clone())?;
     let gauges = ArchiverGauges(works.clone());
     super::serve_metrics(arguments.metrics, &Calls::default(), gauges, &stop).await?;
     tracing::info!(name = node.name, initiator = %node.initiator, "archiver serves");
@@ -72,10 +76,7 @@ pub(super) async fn run(
     let identity = Identity {
         node,
         partitions: Arc::new(move || partitions().into_iter().collect()),
-        archives: Arc::new(move || {
-            let config = live.current();
-            config.archives.keys().map(ToString::to_string).collect()
-        }),
+        archives: Arc::new(move || archives_of(&live)),
     };
     let management = match (&arguments.tls, arguments.insecure_plaintext) {
         (Some(folder), false) => Management::Certificates(Papers::of_caller(&host, folder)),
@@ -86,6 +87,18 @@ pub(super) async fn run(
     let listen = (arguments.listen.as_slice(), management);
     serve(works, identity, listen, stop, bound).await?;
     Ok(())
+}
+
+fn archives_of(live: &Live) -> Vec<String> {
+    let config = live.current();
+    config.archives.keys().map(ToString::to_string).collect()
+}
+
+/// For the numbers: nobody may ask for days.
+fn look_at_archives(works: Works, live: Arc<Live>, stop: CancellationToken) -> anyhow::Result<()> {
+    let look = move || works.look_at(&archives_of(&live));
+    tokio::task::spawn_blocking(look.clone());
+    node::repeat("archives", LOOK_EVERY, stop, look)
 }
 
 /// The name under which volumes are exported to it.

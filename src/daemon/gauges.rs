@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::archiver::{Standing as Work, State, Works};
+use crate::archiver::{Look, Standing as Work, State, Works};
 use crate::fault::chain;
 use crate::linux_san::{Engine, Standing};
 use crate::metrics::{Board, Gauges};
@@ -107,6 +107,22 @@ impl Gauges for ArchiverGauges {
             Ok(works) => tell_works(board, &works),
             Err(error) => tracing::warn!(error = chain(&error), "no works for the metrics"),
         }
+        for (archive, look) in self.0.looks() {
+            tell_archive(board, &archive, &look);
+        }
+    }
+}
+
+fn tell_archive(board: &mut Board, archive: &str, look: &Look) {
+    let labels = [("archive", archive)];
+    let help = "Whether the archive answered when it was last looked at";
+    board.gauge("archive_good", help, &labels, u64::from(look.good));
+    let help = "Snapshots in the archive when it last answered";
+    board.gauge("archive_snapshots", help, &labels, look.snapshots as u64);
+    for (volume, cut_at) in &look.newest {
+        let labels = [("archive", archive), ("volume", volume)];
+        let help = "When the newest archived snapshot of the volume was cut, in seconds since 1970";
+        board.gauge("archive_newest_timestamp_seconds", help, &labels, *cut_at);
     }
 }
 

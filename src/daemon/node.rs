@@ -264,7 +264,7 @@ pub(super) fn heal_paths(
 }
 
 /// Does `round` on a thread of its own until `stop`, with a pause before each.
-fn repeat(
+pub(super) fn repeat(
     name: &str,
     pause: Duration,
     stop: CancellationToken,
