@@ -15,7 +15,9 @@ use crate::source::{self, SourceFile};
 fn every_case_is_listed_once_and_in_order() {
     let cases = list::parse(list::TEXT).unwrap();
     let numbers: Vec<u32> = cases.iter().map(|case| case.number).collect();
-    assert_eq!(numbers, (1..=86).collect::<Vec<_>>());
+    let count = u32::try_from(cases.len()).unwrap();
+    assert!(count >= 94, "a case is lost");
+    assert_eq!(numbers, (1..=count).collect::<Vec<_>>());
     for case in &cases {
         assert!(!case.group.is_empty() && !case.injection.is_empty());
         assert!(

@@ -10,7 +10,7 @@ use sanpath::csi::proto::Snapshot;
 use sanpath::host::{FileExtent, Host};
 
 use crate::kit::case::{Case, Lab};
-use crate::kit::csi::{Access, Orchestrator, Origin, Volume, patiently};
+use crate::kit::csi::{Access, Orchestrator, Origin, Volume, again, patiently};
 use crate::kit::object_store::ObjectStore;
 use crate::kit::paths;
 use crate::kit::stack::{Plan, Stack};
@@ -33,31 +33,15 @@ const IN_B: [(&str, &str); 1] = [("partition", "cluster-b")];
 const BLOCKED: Duration = Duration::from_secs(20);
 
 fn plan(lab: &Lab, store: &ObjectStore) -> Plan {
+    // Of both partitions, one with another.
     let scpaths = format!("scpaths: {}", SC.join(","));
-    let tls = lab.work_folder().join("tls").display().to_string();
-    let mut lines = vec![
-        "  cluster-b:".to_owned(),
-        "    blockstoragemanager: linux".to_owned(),
-        format!("    sanhost: {}", Stack::san_address()),
-        format!("    tls: {tls}"),
-        format!("    ncpaths: {NC}"),
-        format!("    {scpaths}"),
-    ];
     let archive = store.config(&["maxMebibytesPerSecond: 1"]);
-    lines.extend(archive.lines().map(str::to_owned));
-    lines.extend([
-        "archivers:".to_owned(),
-        "  one:".to_owned(),
-        format!("    address: {}", Stack::archiver_address()),
-        format!("    tls: {tls}"),
-    ]);
-    Plan {
+    let plan = Plan {
         portals: PORTALS,
         ncpaths: Some(NC),
-        settings: vec![scpaths],
-        more_config: lines,
         ..Plan::default()
-    }
+    };
+    plan.with_archives(lab, &[scpaths], &archive)
 }
 
 fn second_portal(lab: &Lab, verb: &str) -> Result<()> {
@@ -130,35 +114,6 @@ fn archive_under_faults<T: Send>(
     })
 }
 
-/// The sidecars' patience is longer than one round of the kit's.
-fn again<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
-    for _ in 0..4 {
-        match call() {
-            Err(error) if leaves_open(&error.to_string()) => {}
-            ended => return ended,
-        }
-    }
-    call()
-}
-
-fn leaves_open(error: &str) -> bool {
-    ["Unavailable", "Aborted", "DeadlineExceeded"]
-        .iter()
-        .any(|code| error.contains(code))
-}
-
-/// A file of the store below `folder`.
-fn any_object(folder: &Path) -> Result<PathBuf> {
-    let mut at = folder.to_owned();
-    while at.is_dir() {
-        let mut entries = fs::read_dir(&at)?.collect::<Result<Vec<_>, _>>()?;
-        entries.retain(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
-        let entry = entries.first().context("an empty folder in the store")?;
-        at = entry.path();
-    }
-    Ok(at)
-}
-
 /// How many MiB of the volume are not all unallocated in its pool: what is read of it.
 fn touched(lab: &Lab, volume: &Volume) -> Result<u64> {
     let key = volume.id.split(':').nth(3).context("the id has no key")?;
@@ -211,7 +166,6 @@ fn archive_over_scpaths(lab: &mut Lab) -> Result<()> {
         "more was read than there is"
     );
 
-    refuse_damaged(&mut orchestrator, &store, &snapshot)?;
     let restored = restore(&mut orchestrator, &snapshot, &bytes)?;
     patiently("DeleteSnapshot", || orchestrator.delete_snapshot(&snapshot))?;
     for volume in [&source, &restored] {
@@ -235,42 +189,6 @@ fn write(volume: &Volume, bytes: &[u8]) -> Result<()> {
     let file = volume.target.join("file");
     fs::write(&file, bytes)?;
     Ok(File::open(&file)?.sync_all()?)
-}
-
-/// With a flipped byte in the store there is no volume, and the object is named.
-fn refuse_damaged(
-    orchestrator: &mut Orchestrator,
-    store: &ObjectStore,
-    snapshot: &Snapshot,
-) -> Result<()> {
-    let object = any_object(&store.folder_of("chunks"))?;
-    let whole = fs::read(&object)?;
-    let mut spoilt = whole.clone();
-    let last = spoilt.len() - 1;
-    spoilt[last] ^= 1;
-    fs::write(&object, spoilt)?;
-    let refused = patiently("CreateVolume", || {
-        orchestrator.copy_with(
-            "damaged",
-            SIZE,
-            (Access::Ext4, &IN_B),
-            Origin::Snapshot(snapshot),
-        )
-    });
-    let refused = refused
-        .err()
-        .context("a damaged snapshot became a volume")?
-        .to_string();
-    let name = object
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    ensure!(
-        refused.contains("FailedPrecondition") && refused.contains(&name),
-        "{refused}"
-    );
-    Ok(fs::write(&object, whole)?)
 }
 
 /// A volume of it in the other partition, with what it must hold.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::kit::case::{Case, Lab};
-use crate::kit::csi::{Access, Origin, patiently};
+use crate::kit::csi::{Access, Origin, again, patiently};
 use crate::kit::stack::{Plan, Stack};
 
-pub const LONG: &[Case] = &[Case {
+pub const CASES: &[Case] = &[Case {
     name: "archive_and_back",
     deadline: Duration::from_secs(420),
     run: archive_and_back,
@@ -20,28 +20,13 @@ const FILE: usize = 5 << 20;
 
 /// Two partitions of one SAN, an archive in a directory, and who fills it.
 fn plan(lab: &Lab) -> Result<Plan> {
-    let folder = lab.work_folder();
-    let archive = folder.join("archive");
+    let archive = lab.work_folder().join("archive");
     fs::create_dir_all(&archive)?;
-    let tls = folder.join("tls").display().to_string();
-    let lines = [
-        "  cluster-b:".to_owned(),
-        "    blockstoragemanager: linux".to_owned(),
-        format!("    sanhost: {}", Stack::san_address()),
-        format!("    tls: {tls}"),
-        "archives:".to_owned(),
-        "  here:".to_owned(),
-        "    kind: directory".to_owned(),
-        format!("    directory: {}", archive.display()),
-        "archivers:".to_owned(),
-        "  one:".to_owned(),
-        format!("    address: {}", Stack::archiver_address()),
-        format!("    tls: {tls}"),
-    ];
-    Ok(Plan {
-        more_config: lines.into(),
-        ..Plan::default()
-    })
+    let archives = format!(
+        "archives:\n  here:\n    kind: directory\n    directory: {}\n",
+        archive.display()
+    );
+    Ok(Plan::default().with_archives(lab, &[], &archives))
 }
 
 fn archive_and_back(lab: &mut Lab) -> Result<()> {
@@ -59,7 +44,7 @@ fn archive_and_back(lab: &mut Lab) -> Result<()> {
     fs::write(&file, &bytes)?;
     File::open(&file)?.sync_all()?;
     let to_here = [("archive", "here"), ("retainOnSan", "false")];
-    let snapshot = orchestrator.cut_until_ready("cut", &source, &to_here)?;
+    let snapshot = again(|| orchestrator.cut_until_ready("cut", &source, &to_here))?;
     ensure!(
         snapshot.snapshot_id == "spa1:here:linux:cluster-a:cut",
         "{snapshot:?}"
@@ -68,9 +53,11 @@ fn archive_and_back(lab: &mut Lab) -> Result<()> {
     ensure!(left == 0, "{left} cuts are left on the SAN");
     lab.story("archived, and the SAN's cut is gone");
     let in_b = [("partition", "cluster-b")];
-    let mut restored = patiently("CreateVolume", || {
-        let origin = Origin::Snapshot(&snapshot);
-        orchestrator.copy_with("restored", SIZE, (Access::Ext4, &in_b), origin)
+    let mut restored = again(|| {
+        patiently("CreateVolume", || {
+            let origin = Origin::Snapshot(&snapshot);
+            orchestrator.copy_with("restored", SIZE, (Access::Ext4, &in_b), origin)
+        })
     })?;
     orchestrator.bring_up(&mut restored)?;
     let back = fs::read(restored.target.join("file"))?;

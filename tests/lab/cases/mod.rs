@@ -1,6 +1,7 @@
 //! The list of what is proven inside one guest.
 
 mod adoption;
+mod archive_refusals;
 mod archive_scpaths;
 mod archive_store;
 mod archives;
@@ -70,7 +71,9 @@ pub fn everyday() -> Vec<Case> {
         san_mtls::CASES,
         san_snapshots::CASES,
         snapshots::CASES,
+        archives::CASES,
         archive_store::CASES,
+        archive_refusals::CASES,
         attach::CASES,
         detach_attach_races::CASES,
         demo::CASES,
@@ -105,8 +108,8 @@ pub fn everyday() -> Vec<Case> {
 /// What only the long run proves (`LAB_SCALE` above 1), and whoever asks for it by name.
 pub fn long() -> Vec<Case> {
     [
-        archives::LONG,
         archive_scpaths::LONG,
+        archive_refusals::LONG,
         csi_sanity::LONG,
         faults_sessions::LONG,
         faults_chap::LONG,

@@ -401,6 +401,23 @@ pub fn patiently_for<T>(
     }
 }
 
+/// The sidecars' patience is longer than one round of the kit's.
+pub fn again<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 0..4 {
+        match call() {
+            Err(error) if told_open(&error.to_string()) => {}
+            ended => return ended,
+        }
+    }
+    call()
+}
+
+fn told_open(error: &str) -> bool {
+    ["Unavailable", "Aborted", "DeadlineExceeded"]
+        .iter()
+        .any(|code| error.contains(code))
+}
+
 /// Whether the code says that the work may have been done. A connection that broke says nothing either; tonic calls that UNKNOWN
 /// or INTERNAL where other clients say UNAVAILABLE; a code that the server sent has no source.
 pub fn leaves_open(status: &Status) -> bool {

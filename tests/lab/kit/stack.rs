@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::case::{Lab, SANPATH};
 use super::certificates;
@@ -66,6 +66,30 @@ impl Default for Plan {
             more_portals: &[],
             more_config: Vec::new(),
         }
+    }
+}
+
+impl Plan {
+    /// With a second partition of the same SAN, `cluster-b`, these settings of both, archives as a config file has them, and the archiver of [`Stack::start_archiver`].
+    pub fn with_archives(mut self, lab: &Lab, settings: &[String], archives: &str) -> Self {
+        let tls = lab.work_folder().join("tls").display().to_string();
+        let mut lines = vec![
+            "  cluster-b:".to_owned(),
+            "    blockstoragemanager: linux".to_owned(),
+            format!("    sanhost: {}", Stack::san_address()),
+            format!("    tls: {tls}"),
+        ];
+        lines.extend(settings.iter().map(|setting| format!("    {setting}")));
+        lines.extend(archives.lines().map(str::to_owned));
+        lines.extend([
+            "archivers:".to_owned(),
+            "  one:".to_owned(),
+            format!("    address: {}", Stack::archiver_address()),
+            format!("    tls: {tls}"),
+        ]);
+        self.settings.extend_from_slice(settings);
+        self.more_config.extend(lines);
+        self
     }
 }
 
@@ -276,8 +300,19 @@ impl Stack {
 
     /// Changes `ncpaths` under the running daemons, as an operator does.
     pub fn set_paths(&self, paths: &str) -> Result<()> {
+        self.replace_config(&self.config_with(paths))
+    }
+
+    /// Changes what the config file says to something else, in the same way.
+    pub fn mend_config(&self, from: &str, to: &str) -> Result<()> {
+        let text = fs::read_to_string(self.config())?;
+        ensure!(text.contains(from), "no {from:?} to mend in {text}");
+        self.replace_config(&text.replace(from, to))
+    }
+
+    fn replace_config(&self, text: &str) -> Result<()> {
         let scratch = self.config().with_extension("new");
-        fs::write(&scratch, self.config_with(paths))?;
+        fs::write(&scratch, text)?;
         Ok(fs::rename(scratch, self.config())?)
     }
 

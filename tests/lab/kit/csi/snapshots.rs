@@ -85,13 +85,13 @@ impl Orchestrator {
         Ok(snapshot)
     }
 
-    /// CreateSnapshot with these parameters of its class, repeated until it is ready.
-    pub fn cut_until_ready(
+    /// CreateSnapshot with these parameters of its class, once. What is not ready yet counts as open.
+    pub fn cut_once(
         &mut self,
         name: &str,
         volume: &Volume,
         parameters: &[(&str, &str)],
-    ) -> Result<csi::Snapshot> {
+    ) -> Result<csi::Snapshot, Status> {
         let parameters = parameters.iter();
         let request = csi::CreateSnapshotRequest {
             source_volume_id: volume.id.clone(),
@@ -101,16 +101,24 @@ impl Orchestrator {
                 .collect(),
             ..csi::CreateSnapshotRequest::default()
         };
-        patiently("CreateSnapshot", || {
-            let call = self.controller.create_snapshot(patient(request.clone()));
-            let reply = self.runtime.block_on(call)?.into_inner();
-            let snapshot = reply.snapshot.unwrap_or_default();
-            match snapshot.ready_to_use {
-                true => Ok(snapshot),
-                // Asked again, as the sidecar does.
-                false => Err(Status::unavailable("it is not ready yet")),
-            }
-        })
+        let call = self.controller.create_snapshot(patient(request));
+        let reply = self.runtime.block_on(call)?.into_inner();
+        let snapshot = reply.snapshot.unwrap_or_default();
+        match snapshot.ready_to_use {
+            true => Ok(snapshot),
+            // Asked again, as the sidecar does.
+            false => Err(Status::unavailable("it is not ready yet")),
+        }
+    }
+
+    /// The same, repeated until it is ready.
+    pub fn cut_until_ready(
+        &mut self,
+        name: &str,
+        volume: &Volume,
+        parameters: &[(&str, &str)],
+    ) -> Result<csi::Snapshot> {
+        patiently("CreateSnapshot", || self.cut_once(name, volume, parameters))
     }
 
     /// DeleteSnapshot.
