@@ -12,7 +12,7 @@ use super::snapshot::Cut;
 use super::{Controller, ControllerError, metadata};
 use crate::archiver::{Archived, Link, Order, State, Told};
 use crate::fabric::Export;
-use crate::fault::{Fault, chain};
+use crate::fault::{Fault, Faulted, chain};
 use crate::san::{Access, NewVolume, Others, SanError, SanVolume, Source, Until};
 use crate::volume::{ArchivedId, SanName, SizeRange};
 
@@ -310,7 +310,14 @@ impl Controller {
         let taken = san.remove_export(&helper.key, &helper.wwid, None, until);
         taken.await.map_err(of_san())?;
         let removed = san.remove_volume(&helper.key, &helper.wwid, until).await;
-        removed.map_err(of_san())
+        removed.map_err(|source| match source.fault() {
+            // Shown to an archiver again in this moment, by another controller: the call is not at its end.
+            Fault::Precondition => ControllerError::HelperInUse {
+                name: name.to_owned(),
+                source,
+            },
+            _ => of_san()(source),
+        })
     }
 
     /// Whoever works on it gives it up. One that has it and does not answer is waited for until it is lost.

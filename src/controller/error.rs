@@ -167,6 +167,16 @@ pub enum ControllerError {
     /// An archiver said no, or nothing.
     #[error(transparent)]
     Archiver(ArchiverError),
+    /// A helper that the SAN does not let go.
+    #[error(
+        "{name} cannot be removed yet; if it is not another controller that is at it, look for who uses it"
+    )]
+    HelperInUse {
+        /// Which.
+        name: String,
+        #[source]
+        source: SanError,
+    },
     /// The SAN has the cut, the archive does not yet.
     #[error("{id} is cut and not in the archive yet: {reason}")]
     Waits {
@@ -332,6 +342,7 @@ impl Faulted for ControllerError {
             | Self::NoArchiver { .. }
             | Self::Silent(_)
             | Self::Archiver(_)
+            | Self::HelperInUse { .. }
             | Self::Waits { .. } => Fault::MaybeDone,
             Self::Restoring { .. } => Fault::Busy,
             Self::Unrestorable { fault, .. } => *fault,

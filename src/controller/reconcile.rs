@@ -55,14 +55,13 @@ impl Controller {
             self.settle(&cut).await;
         }
         for volume in &volumes {
-            let until = self.until();
             let is_filler = metadata::filled_with(&volume.metadata).is_some();
             let outcome = if is_filler {
-                self.fill(volume, place, until).await.map(drop)
+                self.fill_alone(volume, place).await
             } else if carried.contains(&volume.name) {
                 Ok(())
             } else {
-                self.clear_helper(&volume.name, place, until).await
+                self.clear_helper(&volume.name, place, self.until()).await
             };
             tell(&volume.name, outcome);
         }

@@ -12,7 +12,7 @@ use super::{Controller, ControllerError, Origin, Volume, metadata};
 use crate::archiver::{Archived, ArchiverError, State, Told};
 use crate::fault::{Fault, chain};
 use crate::san::{Access, NewVolume, Others, SanVolume, Source, Until};
-use crate::volume::{AnySnapshotId, ArchivedId, VolumeId};
+use crate::volume::{AnySnapshotId, ArchivedId, SanName, VolumeId};
 
 impl Controller {
     /// The volume that `wanted` asks for, made of the archived snapshot `id`. The SAN's own cut is used where it still has it.
@@ -26,6 +26,8 @@ impl Controller {
         let (partition, san) = place;
         let of_san = || ControllerError::san(partition);
         let name = self.fleet.rules(partition).name_on_san(&wanted.name);
+        let filler = metadata::filler_name(&name);
+        let _alone = self.carrying.try_begin(&filling(partition, &filler))?;
         let origin = Origin::Snapshot(AnySnapshotId::Archived(id.clone()));
         let made = san.find_named(&name, until).await.map_err(of_san())?;
         let is_made = made.is_some();
@@ -53,7 +55,6 @@ impl Controller {
         self.check_rules(partition, san, &new, until).await?;
         let volume = if is_made || new.source.is_some() {
             let volume = san.ensure_volume(&new, until).await.map_err(of_san())?;
-            let filler = metadata::filler_name(&new.name);
             self.clear_helper(&filler, place, until).await?;
             volume
         } else {
@@ -100,8 +101,27 @@ impl Controller {
         made.map_err(ControllerError::san(partition))
     }
 
-    /// One step: the volume that was asked for, once the filler is full.
-    pub(super) async fn fill(
+    /// A step of what a filler says, by nobody's call: unless one is at it, or was since `filler` was seen.
+    pub(super) async fn fill_alone(
+        &self,
+        filler: &SanVolume,
+        place: &Place,
+    ) -> Result<(), ControllerError> {
+        let (partition, san) = place;
+        let Ok(_alone) = self.carrying.try_begin(&filling(partition, &filler.name)) else {
+            return Ok(());
+        };
+        let until = self.until();
+        let now = san.find_named(&filler.name, until).await;
+        let now = now.map_err(ControllerError::san(partition))?;
+        match now.filter(|now| now.wwid == filler.wwid) {
+            Some(now) => self.fill(&now, place, until).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// One step: the volume that was asked for, once the filler is full. Nobody else may be at it.
+    async fn fill(
         &self,
         filler: &SanVolume,
         place: &Place,
@@ -204,6 +224,11 @@ impl Controller {
         self.clear_helper(&filler.name, place, until).await?;
         Ok(made)
     }
+}
+
+/// What whoever works on a filler has to himself: another one would begin again what this one has just ended.
+fn filling(partition: &SanName, filler: &str) -> String {
+    format!("{partition}/{filler}")
 }
 
 /// A manifest that cannot be used stands against it for good.

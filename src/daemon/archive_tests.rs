@@ -1,6 +1,7 @@
 //! Snapshots to an archive and back, over the real wires: a SAN in memory, archivers on hosts that behave, an archive in a directory; and a crash after every step of
 //! an archiver.
 
+mod beside;
 mod rig;
 
 use std::path::{Path, PathBuf};
