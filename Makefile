@@ -11,6 +11,10 @@ MOTO = target/tools/moto-$(MOTO_VERSION)/bin/moto_server
 S3S_FS_VERSION = 0.14.1
 S3S_FS = target/tools/s3s-fs-$(S3S_FS_VERSION)/bin/s3s-fs
 
+# NetApp's own client of ONTAP.
+NETAPP_VERSION = 9.19.1.0
+NETAPP = target/tools/netapp-ontap-$(NETAPP_VERSION)/bin/python
+
 FUZZ_VERSION = 0.13.2
 FUZZ = target/tools/cargo-fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
 FUZZ_TARGETS = $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
@@ -28,7 +32,7 @@ ARCH = $(shell dpkg --print-architecture)
 # Debian releases that the lab's guests run beside the usual one.
 OTHER_RELEASES = bookworm
 
-.PHONY: reference bench help demo check test test-full fault-table fuzz lab format lint deny manifests image unit s3 s3s-fs selftest suite
+.PHONY: arrays reference bench help demo check test test-full fault-table fuzz lab format lint deny manifests image unit s3 s3s-fs selftest suite
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -38,7 +42,7 @@ demo: ## the main job on a real kernel, told as it happens
 
 check: format lint unit ## the inner loop: formatting, lints, unit and fake-host tests
 
-test: format lint deny unit s3 manifests selftest suite ## everything: the above, licences, archives in an S3, deploy/, the lab on a real kernel
+test: format lint deny unit s3 arrays manifests selftest suite ## everything: the above, licences, archives in an S3, simulated arrays, deploy/, the lab on a real kernel
 
 # The other releases first: what the last run tells is of the usual one.
 test-full: ## the same code with longer rounds (LAB_SCALE, 10 unless said otherwise), the lab on every release
@@ -76,10 +80,10 @@ format:
 	cargo fmt --check
 	rustfmt --edition 2024 --check fuzz/targets.rs fuzz/fuzz_targets/*.rs
 
-# The lab is left out of --all-targets, as it is of a plain `cargo test`, and so is named.
+# The lab and the arrays are left out of --all-targets, as they are of a plain `cargo test`, and so are named.
 lint:
 	cargo clippy --all-targets -- -D warnings
-	cargo clippy --test lab -- -D warnings
+	cargo clippy --test lab --test arrays -- -D warnings
 
 deny: $(DENY)
 	$(DENY) --log-level error check bans licenses sources
@@ -123,6 +127,13 @@ $(MOTO):
 $(S3S_FS):
 	RUSTFLAGS='-C target-feature=+crt-static' cargo install s3s-fs --version $(S3S_FS_VERSION) --locked --features binary \
 	    --target $$(rustc --print host-tuple) --root $(dir $@)..
+
+# The clients that prove the simulators are found by these names.
+arrays: $(NETAPP) ## simulated arrays: driven by their makers' own clients, then by our families
+	SANPATH_NETAPP_ONTAP=$(abspath $(NETAPP)) cargo test --test arrays
+
+$(NETAPP):
+	tests/lab/python-tool.sh $(abspath $(dir $@)..) netapp-ontap==$(NETAPP_VERSION)
 
 # For the lab, which wants it in a guest.
 s3s-fs: $(S3S_FS)

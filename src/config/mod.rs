@@ -61,6 +61,12 @@ pub struct Partition {
     pub tls: Option<PathBuf>,
     /// `sanUuid`: the one SAN that may answer; else the first that does.
     pub san_uuid: Option<Uuid>,
+    /// `sanCredentials`: the directory with the login of its management; arrays alone.
+    pub san_credentials: Option<PathBuf>,
+    /// `svm`: the storage virtual machine; ONTAP alone.
+    pub svm: Option<String>,
+    /// `pools`: where on the array volumes are made; arrays alone.
+    pub pools: Vec<String>,
     /// `ncpaths`: the portals that nodes use for data.
     pub ncpaths: PathList,
     /// `scpaths`: the portals over which snapshots are carried away.
@@ -92,6 +98,9 @@ impl Partition {
             sanhost,
             tls: None,
             san_uuid: None,
+            san_credentials: None,
+            svm: None,
+            pools: Vec::new(),
             ncpaths: PathList::SanPortals,
             scpaths: PathList::SanPortals,
             min_paths: 1,

@@ -30,6 +30,12 @@ pub(super) struct PartitionForm {
     #[serde(default)]
     san_uuid: Option<String>,
     #[serde(default)]
+    san_credentials: Option<PathBuf>,
+    #[serde(default)]
+    svm: Option<String>,
+    #[serde(default)]
+    pools: Option<ListForm>,
+    #[serde(default)]
     ncpaths: Option<ListForm>,
     #[serde(default)]
     scpaths: Option<ListForm>,
@@ -81,12 +87,16 @@ pub(super) fn partition(
     })?;
     check_chap(name, form)?;
     check_decoration(name, form)?;
+    check_of_family(name, family, form)?;
     let mut reader = Reader { name, remarks };
     let ncpaths = reader.paths("ncpaths", form.ncpaths.as_ref())?;
     Ok(Partition {
         sanhost: reader.addresses(&form.sanhost.joined())?,
         tls: reader.tls(form.tls.as_ref())?,
         san_uuid: reader.san_uuid(form.san_uuid.as_deref())?,
+        san_credentials: form.san_credentials.clone(),
+        svm: form.svm.clone(),
+        pools: reader.pools(form.pools.as_ref())?,
         min_paths: reader.min_paths(form.min_paths, &ncpaths)?,
         scpaths: reader.paths("scpaths", form.scpaths.as_ref())?,
         login_timeout: reader.login_timeout(form.login_timeout_seconds)?,
@@ -190,6 +200,22 @@ impl Reader<'_> {
         })
     }
 
+    fn pools(&mut self, form: Option<&ListForm>) -> Result<Vec<String>, ConfigError> {
+        let text = form.map(ListForm::joined).unwrap_or_default();
+        let mut found = Vec::new();
+        for pool in text.split(',').map(str::trim).filter(|it| !it.is_empty()) {
+            if pool.contains(char::is_control) {
+                return Err(self.bound("pools", format!("{pool:?} has a control character")));
+            }
+            if found.iter().any(|known| known == pool) {
+                self.repeated("pools", pool.to_owned());
+            } else {
+                found.push(pool.to_owned());
+            }
+        }
+        Ok(found)
+    }
+
     fn min_paths(&self, wanted: Option<u64>, list: &PathList) -> Result<usize, ConfigError> {
         let Some(wanted) = wanted else {
             return Ok(1);
@@ -251,6 +277,27 @@ fn check_chap(name: &SanName, form: &PartitionForm) -> Result<(), ConfigError> {
     match &form.credentials {
         Some(path) if !path.is_absolute() => Err(ConfigError::Credentials(name.clone())),
         _ => Ok(()),
+    }
+}
+
+/// The fields of arrays are theirs alone.
+fn check_of_family(
+    name: &SanName,
+    family: Family,
+    form: &PartitionForm,
+) -> Result<(), ConfigError> {
+    let fields = [
+        ("sanCredentials", form.san_credentials.is_some()),
+        ("svm", form.svm.is_some()),
+        ("pools", form.pools.is_some()),
+    ];
+    match fields.into_iter().find(|(_, is_set)| *is_set) {
+        Some((field, _)) => Err(ConfigError::Bound {
+            partition: name.clone(),
+            field,
+            reason: format!("a SAN of the kind {} has none; remove it", family.as_str()),
+        }),
+        None => Ok(()),
     }
 }
 
@@ -413,6 +460,11 @@ mod tests {
                 "tls: /etc",
                 "tls: etc",
                 "PARTI00.tls: etc/sanpath-tls/PARTI00 is not an absolute path; write the directory",
+            ),
+            (
+                "minPaths: 2",
+                "pools: [one]",
+                "PARTI00.pools: a SAN of the kind linux has none; remove it",
             ),
             (
                 "sanUuid: 6b",

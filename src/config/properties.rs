@@ -23,6 +23,12 @@ pub enum Property {
     Tls,
     /// `sanUuid`.
     SanUuid,
+    /// `sanCredentials`.
+    SanCredentials,
+    /// `svm`.
+    Svm,
+    /// `pools`.
+    Pools,
     /// `ncpaths`.
     NcPaths,
     /// `scpaths`.
@@ -47,11 +53,14 @@ pub enum Property {
 
 impl Property {
     /// All of them, in the order in which they are listed.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::BlockStorageManager,
         Self::SanHost,
         Self::Tls,
         Self::SanUuid,
+        Self::SanCredentials,
+        Self::Svm,
+        Self::Pools,
         Self::NcPaths,
         Self::ScPaths,
         Self::MinPaths,
@@ -72,6 +81,9 @@ impl Property {
             Self::SanHost => "sanhost",
             Self::Tls => "tls",
             Self::SanUuid => "sanUuid",
+            Self::SanCredentials => "sanCredentials",
+            Self::Svm => "svm",
+            Self::Pools => "pools",
             Self::NcPaths => "ncpaths",
             Self::ScPaths => "scpaths",
             Self::MinPaths => "minPaths",
@@ -97,6 +109,11 @@ impl Property {
                 "Directory with the controller's certificates for the SAN: ca.crt, tls.crt, tls.key."
             }
             Self::SanUuid => "The one SAN that may answer. Default the first that does.",
+            Self::SanCredentials => {
+                "Directory with the login of an array's management: username, password. Arrays alone."
+            }
+            Self::Svm => "Storage virtual machine of the array. ONTAP alone.",
+            Self::Pools => "Where on the array volumes are made, comma-separated. Arrays alone.",
             Self::NcPaths => {
                 "Data paths of the nodes: [IFACE:]ADDRESS[:PORT], comma-separated; nopath for all portals of the SAN."
             }
@@ -158,6 +175,12 @@ impl Property {
             Self::SanHost => Some(partition.sanhost.join(",")),
             Self::Tls => partition.tls.as_ref().map(|it| it.display().to_string()),
             Self::SanUuid => partition.san_uuid.map(|uuid| uuid.to_string()),
+            Self::SanCredentials => {
+                let place = partition.san_credentials.as_ref();
+                place.map(|place| place.display().to_string())
+            }
+            Self::Svm => partition.svm.clone(),
+            Self::Pools => text(&partition.pools.join(",")),
             Self::NcPaths => Some(partition.ncpaths.to_string()),
             Self::ScPaths => Some(partition.scpaths.to_string()),
             Self::MinPaths => Some(partition.min_paths.to_string()),
@@ -271,6 +294,7 @@ mod tests {
         let mut fields: Vec<&str> = fields
             .filter_map(|line| line.trim().split(':').next())
             .collect();
+        fields.extend(["sanCredentials", "svm", "pools"]);
         let mut names = Property::ALL.map(Property::field).to_vec();
         fields.sort_unstable();
         names.sort_unstable();

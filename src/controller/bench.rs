@@ -34,6 +34,7 @@ impl Bench {
                 family,
                 sanhost,
                 papers: None,
+                array: None,
                 san_uuid: None,
                 rules,
             };

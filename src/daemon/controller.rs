@@ -20,8 +20,8 @@ use crate::controller::Controller;
 use crate::csi::{Identity, serve_controller};
 use crate::host::{Host, listen_unix};
 use crate::metrics::Calls;
-use crate::san::{Fleet, Rules, Settings};
-use crate::tls::Papers;
+use crate::san::{ArraySettings, Fleet, LoginFolder, Rules, Settings};
+use crate::tls::{ArrayTrust, Papers};
 use crate::volume::SanName;
 
 /// The whole of a call to a SAN, over all its addresses. More than the SAN's own patience with a node that must be drained.
@@ -135,6 +135,17 @@ fn archivers_of(
     (archivers.collect(), archives.collect())
 }
 
+fn array(partition: &crate::config::Partition, host: &Host) -> Option<ArraySettings> {
+    let login = partition.san_credentials.as_ref()?;
+    let trust = partition.tls.as_ref();
+    Some(ArraySettings {
+        trust: trust.map(|folder| ArrayTrust::new(host, folder)),
+        login: LoginFolder::new(host, login),
+        svm: partition.svm.clone(),
+        pools: partition.pools.clone(),
+    })
+}
+
 fn settings(config: &Config, host: &Host) -> BTreeMap<SanName, Settings> {
     let of = |partition: &crate::config::Partition| Settings {
         family: partition.family,
@@ -144,6 +155,7 @@ fn settings(config: &Config, host: &Host) -> BTreeMap<SanName, Settings> {
             .as_ref()
             .map(|folder| Papers::of_caller(host, folder)),
         san_uuid: partition.san_uuid,
+        array: array(partition, host),
         rules: Rules {
             prefix: partition.resource_prefix.clone(),
             suffix: partition.resource_suffix.clone(),

@@ -164,6 +164,7 @@ mod tests {
     async fn the_controller_answers_for_its_sans_and_for_nothing_else() {
         let settings = Settings {
             papers: None,
+            array: None,
             san_uuid: None,
             family: Family::Linux,
             sanhost: vec!["127.0.0.1:1".to_owned()],

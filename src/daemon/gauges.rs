@@ -268,6 +268,7 @@ mod tests {
     async fn every_management_address_shows() {
         let settings = Settings {
             papers: None,
+            array: None,
             san_uuid: None,
             family: Family::Linux,
             sanhost: vec!["127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()],

@@ -6,11 +6,25 @@ use std::sync::{Arc, PoisonError, RwLock};
 use uuid::Uuid;
 
 use super::ensure::San;
+use super::http::LoginFolder;
 use super::linux::{LinuxSan, Way};
 use super::rules::Rules;
 use super::sanhost::SanhostState;
-use crate::tls::Papers;
+use crate::tls::{ArrayTrust, Papers};
 use crate::volume::{Family, SanName};
+
+/// What it takes to reach an array that is managed over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArraySettings {
+    /// What it proves itself by; without it is asked in clear, and on this machine only.
+    pub trust: Option<ArrayTrust>,
+    /// Who we are to it.
+    pub login: LoginFolder,
+    /// The storage virtual machine, where the family has such.
+    pub svm: Option<String>,
+    /// Where on it volumes are made.
+    pub pools: Vec<String>,
+}
 
 /// What it takes to reach one SAN.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +37,8 @@ pub struct Settings {
     pub papers: Option<Papers>,
     /// The one SAN that may answer; else the first that does.
     pub san_uuid: Option<Uuid>,
+    /// More of it, if it is an array.
+    pub array: Option<ArraySettings>,
     /// What its operator rules.
     pub rules: Rules,
 }
@@ -34,6 +50,7 @@ impl Settings {
         self.family == other.family
             && self.papers == other.papers
             && self.san_uuid == other.san_uuid
+            && self.array == other.array
             && self.sanhost.iter().any(is_kept)
     }
 }
@@ -64,6 +81,7 @@ impl Fleet {
             sanhost: Vec::new(),
             papers: None,
             san_uuid: None,
+            array: None,
             rules: Rules::default(),
         };
         let berths = BTreeMap::from([(name, (settings, Arc::new(san)))]);
@@ -157,6 +175,7 @@ mod tests {
                 sanhost: vec![address.to_owned()],
                 papers: None,
                 san_uuid: None,
+                array: None,
                 rules: Rules::default(),
             };
             (name.parse().unwrap(), settings)

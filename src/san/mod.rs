@@ -10,6 +10,8 @@ mod ensure;
 mod error;
 mod family;
 mod fleet;
+#[allow(dead_code, reason = "the families of arrays are built on it")]
+mod http;
 mod linux;
 mod nouns;
 mod rules;
@@ -20,7 +22,8 @@ mod snapshots;
 pub(crate) use double::{Double, Line, Mishap, Onlooker, PORTALS, Seen, TARGET};
 pub use ensure::San;
 pub use error::SanError;
-pub use fleet::{Fleet, Settings};
+pub use fleet::{ArraySettings, Fleet, Settings};
+pub use http::LoginFolder;
 #[cfg(test)]
 pub(crate) use linux::{Dice, Net, Trouble as NetTrouble, fleet_over};
 pub use nouns::{

@@ -104,6 +104,9 @@ fn the_list_is_as_eucalyptus_printed_it() {
 PROPERTY\tPARTI00.storage.sanhost\t10.100.1.1:7420,10.100.2.1:7420
 PROPERTY\tPARTI00.storage.tls\t<unset>
 PROPERTY\tPARTI00.storage.sanUuid\t<unset>
+PROPERTY\tPARTI00.storage.sanCredentials\t<unset>
+PROPERTY\tPARTI00.storage.svm\t<unset>
+PROPERTY\tPARTI00.storage.pools\t<unset>
 PROPERTY\tPARTI00.storage.ncpaths\tiface0:192.168.1.100,iface1:192.168.1.101
 PROPERTY\tPARTI00.storage.scpaths\tnopath
 PROPERTY\tPARTI00.storage.minPaths\t1
@@ -133,14 +136,14 @@ DESCRIPTION\tPARTI00.storage.minPaths\tFewest verified paths with which a volume
     );
     let json = desk.does(&["list", "--output", "json", "--verbose"]).out;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json.as_array().unwrap().len(), 14);
-    assert_eq!(json[4]["name"], "PARTI00.storage.ncpaths");
+    assert_eq!(json.as_array().unwrap().len(), 17);
+    assert_eq!(json[7]["name"], "PARTI00.storage.ncpaths");
     assert_eq!(
-        json[4]["value"],
+        json[7]["value"],
         "iface0:192.168.1.100,iface1:192.168.1.101"
     );
     assert!(
-        json[4]["description"]
+        json[7]["description"]
             .as_str()
             .unwrap()
             .starts_with("Data paths")

@@ -220,6 +220,7 @@ impl Rig {
             family: Family::Linux,
             sanhost: vec![line.address().to_owned()],
             papers: None,
+            array: None,
             san_uuid: None,
             rules: Rules::default(),
         };

@@ -1,0 +1,15 @@
+//! Arrays that are managed over HTTP or by a program of their own: simulators, proven by clients that we did not write, and our families on them.
+//!
+//! `make arrays` installs those clients and runs this; it is no part of a plain `cargo test`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "helpers of tests; the clock and the programs are not a daemon's"
+)]
+
+#[allow(dead_code, reason = "each family has a use for another part of it")]
+#[path = "../simulators/mod.rs"]
+mod simulators;
+
+mod server;

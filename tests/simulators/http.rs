@@ -1,0 +1,459 @@
+//! A small HTTP/1.1 server for simulated arrays: JSON in and out, several addresses of one state, in clear or over TLS.
+//!
+//! Each address can refuse connections, and each request can be cut before or after it was carried out, be put off with 503, or be answered late.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+
+/// More than any client of the tests sends at once.
+const LONGEST: usize = 16 << 20;
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub method: String,
+    /// Decoded, without the query.
+    pub path: String,
+    /// Decoded, in order.
+    pub query: Vec<(String, String)>,
+    /// By name in lower case.
+    pub headers: BTreeMap<String, String>,
+    /// `Null` where there is none that is JSON.
+    pub body: Value,
+    /// At which address it came, counted from 0.
+    pub address: usize,
+}
+
+impl Request {
+    /// Whether it may change something.
+    pub fn is_mutation(&self) -> bool {
+        self.method != "GET"
+    }
+
+    /// The value of this name in the query.
+    pub fn asked(&self, name: &str) -> Option<&str> {
+        let mut query = self.query.iter();
+        let found = query.find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The header of this name, which is in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Option<Value>,
+}
+
+impl Reply {
+    pub fn json(status: u16, body: Value) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Some(body),
+        }
+    }
+}
+
+/// A simulated array.
+pub trait Array: Send + Sync + 'static {
+    fn answer(&self, request: &Request) -> Reply;
+}
+
+/// What goes wrong with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The connection breaks before anything is done.
+    CutsRequest,
+    /// It is carried out; then the connection breaks.
+    CutsReply,
+    /// It is not carried out: 503.
+    IsBusy,
+    /// It is carried out at once, and answered after this time.
+    AnswersAfter(Duration),
+}
+
+/// When it goes wrong.
+#[derive(Clone, Copy)]
+pub struct Trap {
+    pub fault: Fault,
+    /// Of which requests.
+    pub of: fn(&Request) -> bool,
+    /// So many of them go well first.
+    pub after: usize,
+    /// And so many go wrong then.
+    pub times: usize,
+}
+
+impl Trap {
+    /// The mutation number `number`, counted from 0, goes wrong.
+    pub fn mutation(number: usize, fault: Fault) -> Self {
+        Self {
+            fault,
+            of: Request::is_mutation,
+            after: number,
+            times: 1,
+        }
+    }
+}
+
+/// The server. It ends when this is dropped.
+pub struct Server<A> {
+    pub array: Arc<A>,
+    shared: Arc<Shared>,
+    addresses: Vec<Address>,
+    /// The certificate that it shows, as PEM.
+    pub certificate: Option<String>,
+    runtime: Option<Runtime>,
+}
+
+impl<A> Drop for Server<A> {
+    /// Also in a test that is async itself.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+struct Address {
+    socket: SocketAddr,
+    /// Whether it listens.
+    serves: watch::Sender<bool>,
+    /// Told after each change of that.
+    told: Mutex<mpsc::Receiver<()>>,
+}
+
+struct Shared {
+    array: Arc<dyn Array>,
+    traps: Mutex<Vec<Trap>>,
+    seen: Mutex<Vec<Request>>,
+    tls: Option<TlsAcceptor>,
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<A: Array> Server<A> {
+    /// In clear, at so many addresses.
+    pub fn clear(array: A, addresses: usize) -> Self {
+        Self::start(array, addresses, false)
+    }
+
+    /// Over TLS, with a certificate of its own making that names no address.
+    pub fn sealed(array: A, addresses: usize) -> Self {
+        Self::start(array, addresses, true)
+    }
+
+    fn start(array: A, addresses: usize, sealed: bool) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let array = Arc::new(array);
+        let (tls, certificate) = if sealed {
+            let (acceptor, pem) = own_certificate();
+            (Some(acceptor), Some(pem))
+        } else {
+            (None, None)
+        };
+        let shared = Arc::new(Shared {
+            array: Arc::clone(&array) as Arc<dyn Array>,
+            traps: Mutex::default(),
+            seen: Mutex::default(),
+            tls,
+        });
+        let addresses = (0..addresses)
+            .map(|number| Address::open(number, &runtime, &shared))
+            .collect();
+        Self {
+            array,
+            shared,
+            addresses,
+            certificate,
+            runtime: Some(runtime),
+        }
+    }
+
+    /// `host:port` of each address.
+    pub fn addresses(&self) -> Vec<String> {
+        let sockets = self.addresses.iter().map(|it| it.socket.to_string());
+        sockets.collect()
+    }
+
+    /// From now on connections to this address are refused, and those that are there break.
+    pub fn refuse(&self, address: usize) {
+        self.addresses[address].set(false);
+    }
+
+    /// It listens again.
+    pub fn serve(&self, address: usize) {
+        self.addresses[address].set(true);
+    }
+
+    /// Sets a trap; traps that are there stay.
+    pub fn set(&self, trap: Trap) {
+        lock(&self.shared.traps).push(trap);
+    }
+
+    /// Takes all traps away; whether every one was sprung as often as it was to be.
+    pub fn clear_traps(&self) -> bool {
+        let traps = std::mem::take(&mut *lock(&self.shared.traps));
+        traps.iter().all(|trap| trap.times == 0)
+    }
+
+    /// What came since the last look.
+    pub fn take_seen(&self) -> Vec<Request> {
+        std::mem::take(&mut *lock(&self.shared.seen))
+    }
+}
+
+impl Address {
+    fn open(number: usize, runtime: &Runtime, shared: &Arc<Shared>) -> Self {
+        let (serves, mut wanted) = watch::channel(true);
+        let (tell, told) = mpsc::channel();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = listener.local_addr().unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let entered = runtime.enter();
+        let listener = TcpListener::from_std(listener).unwrap();
+        drop(entered);
+        let shared = Arc::clone(shared);
+        runtime.spawn(async move {
+            let mut listener = Some(listener);
+            loop {
+                let serving = async {
+                    match &listener {
+                        Some(listener) => listener.accept().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    changed = wanted.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        let serves = *wanted.borrow_and_update();
+                        listener = match serves {
+                            true => Some(TcpListener::bind(socket).await.unwrap()),
+                            false => None,
+                        };
+                        let _ = tell.send(());
+                    }
+                    accepted = serving => {
+                        if let Ok((stream, _)) = accepted {
+                            tokio::spawn(connection(number, stream, Arc::clone(&shared), wanted.clone()));
+                        }
+                    }
+                }
+            }
+        });
+        Self {
+            socket,
+            serves,
+            told: Mutex::new(told),
+        }
+    }
+
+    fn set(&self, serves: bool) {
+        if self.serves.send_replace(serves) != serves {
+            let told = lock(&self.told).recv_timeout(Duration::from_secs(30));
+            told.expect("the address follows");
+        }
+    }
+}
+
+fn own_certificate() -> (TlsAcceptor, String) {
+    let made = rcgen::generate_simple_self_signed(vec!["array".to_owned()]).unwrap();
+    let key = made.signing_key.serialize_der().try_into().unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    (TlsAcceptor::from(Arc::new(config)), made.cert.pem())
+}
+
+/// One connection, until it ends or its address refuses.
+async fn connection(
+    number: usize,
+    stream: TcpStream,
+    shared: Arc<Shared>,
+    mut wanted: watch::Receiver<bool>,
+) {
+    let _ = stream.set_nodelay(true);
+    let served = async {
+        match &shared.tls {
+            None => requests(number, stream, &shared).await,
+            Some(tls) => match tls.accept(stream).await {
+                Ok(stream) => requests(number, stream, &shared).await,
+                Err(_) => None,
+            },
+        }
+    };
+    tokio::select! {
+        _ = served => {}
+        _ = wanted.wait_for(|serves| !serves) => {}
+    }
+}
+
+/// The requests of one connection; `None` when it ends.
+async fn requests<S: AsyncRead + AsyncWrite + Unpin>(
+    number: usize,
+    stream: S,
+    shared: &Shared,
+) -> Option<()> {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let request = read(number, &mut stream).await?;
+        lock(&shared.seen).push(request.clone());
+        let reply = match shared.fault(&request) {
+            Some(Fault::CutsRequest) => return None,
+            Some(Fault::CutsReply) => {
+                shared.array.answer(&request);
+                return None;
+            }
+            Some(Fault::IsBusy) => Reply {
+                status: 503,
+                headers: Vec::new(),
+                body: None,
+            },
+            Some(Fault::AnswersAfter(time)) => {
+                let reply = shared.array.answer(&request);
+                tokio::time::sleep(time).await;
+                reply
+            }
+            None => shared.array.answer(&request),
+        };
+        stream.write_all(&written(&reply)).await.ok()?;
+        stream.flush().await.ok()?;
+    }
+}
+
+impl Shared {
+    /// What goes wrong with this request: by the first trap that springs.
+    fn fault(&self, request: &Request) -> Option<Fault> {
+        let mut traps = lock(&self.traps);
+        for trap in traps.iter_mut().filter(|trap| (trap.of)(request)) {
+            if trap.after > 0 {
+                trap.after -= 1;
+            } else if trap.times > 0 {
+                trap.times -= 1;
+                return Some(trap.fault);
+            }
+        }
+        None
+    }
+}
+
+async fn read<S: AsyncRead + Unpin>(address: usize, stream: &mut BufReader<S>) -> Option<Request> {
+    let mut line = String::new();
+    let mut head = Vec::new();
+    loop {
+        line.clear();
+        if stream.read_line(&mut line).await.ok()? == 0 {
+            return None;
+        }
+        let text = line.trim_end();
+        match text {
+            "" if head.is_empty() => {}
+            "" => break,
+            text => head.push(text.to_owned()),
+        }
+    }
+    let mut first = head[0].split(' ');
+    let (method, target) = (first.next()?.to_owned(), first.next()?);
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let headers: BTreeMap<String, String> = head[1..]
+        .iter()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+        .collect();
+    let length = headers.get("content-length").map_or(Ok(0), |it| it.parse());
+    let length: usize = length.ok().filter(|length| *length <= LONGEST)?;
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.ok()?;
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decoded(name, true), decoded(value, true))
+    };
+    Some(Request {
+        method,
+        path: decoded(path, false),
+        query: pairs.map(pair).collect(),
+        headers,
+        body: serde_json::from_slice(&body).unwrap_or(Value::Null),
+        address,
+    })
+}
+
+/// Without `%XX`; in a query a plus is a blank.
+fn decoded(text: &str, is_query: bool) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = bytes.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
+        let hex = hex.and_then(|hex| std::str::from_utf8(hex).ok());
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(if is_query && bytes[at] == b'+' {
+                    b' '
+                } else {
+                    bytes[at]
+                });
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn written(reply: &Reply) -> Vec<u8> {
+    let body = reply
+        .body
+        .as_ref()
+        .map(Value::to_string)
+        .unwrap_or_default();
+    let mut text = format!("HTTP/1.1 {} \r\n", reply.status);
+    for (name, value) in &reply.headers {
+        text += &format!("{name}: {value}\r\n");
+    }
+    if !body.is_empty() {
+        text += "Content-Type: application/json\r\n";
+    }
+    // A 204 has none by its nature (RFC 9110).
+    if reply.status != 204 {
+        text += &format!("Content-Length: {}\r\n", body.len());
+    }
+    text += "\r\n";
+    text += &body;
+    text.into_bytes()
+}
