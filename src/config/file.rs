@@ -10,7 +10,7 @@ use super::archiver::{ArchiverForm, archiver};
 use super::partition::{PartitionForm, partition};
 use super::{ArchiveName, Config};
 use crate::fabric::PathListError;
-use crate::volume::{SanName, SanNameError, Setting};
+use crate::volume::{Family, SanName, SanNameError, Setting};
 
 /// The version that this driver writes and reads.
 const VERSION: u32 = 1;
@@ -50,7 +50,7 @@ pub enum ConfigError {
     #[error("partitions {0} and {1} differ in case alone; rename one of them")]
     SameName(SanName, SanName),
     /// A kind of SAN that there is not.
-    #[error("partitions.{partition}.blockstoragemanager is {word:?}; this driver knows: linux")]
+    #[error("partitions.{partition}.blockstoragemanager is {word:?}; this driver knows: {known}", known = known())]
     Family {
         /// Where.
         partition: SanName,
@@ -122,6 +122,11 @@ pub enum ConfigError {
         /// What is wrong and how to mend it.
         reason: String,
     },
+}
+
+/// The kinds of SANs.
+fn known() -> String {
+    Family::SANS.map(Family::as_str).join(", ")
 }
 
 #[derive(Deserialize)]

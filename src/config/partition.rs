@@ -12,6 +12,8 @@ use crate::volume::{Family, SanName};
 
 /// Where `sanpath san` listens unless told otherwise.
 const LINUX_SAN_PORT: u16 = 7420;
+/// Where arrays with a REST management do.
+const HTTPS_PORT: u16 = 443;
 /// Together: a SAN keeps names of 256 bytes, and the orchestrator's own may have 128 of them.
 const MOST_DECORATION: usize = 128;
 /// In seconds. A login takes a few; and the kubelet, which waits for two minutes, is to hear our reason.
@@ -88,10 +90,14 @@ pub(super) fn partition(
     check_chap(name, form)?;
     check_decoration(name, form)?;
     check_of_family(name, family, form)?;
+    let port = match family {
+        Family::Linux | Family::Static => LINUX_SAN_PORT,
+        Family::Unity => HTTPS_PORT,
+    };
     let mut reader = Reader { name, remarks };
     let ncpaths = reader.paths("ncpaths", form.ncpaths.as_ref())?;
     Ok(Partition {
-        sanhost: reader.addresses(&form.sanhost.joined())?,
+        sanhost: reader.addresses(&form.sanhost.joined(), port)?,
         tls: reader.tls(form.tls.as_ref())?,
         san_uuid: reader.san_uuid(form.san_uuid.as_deref())?,
         san_credentials: form.san_credentials.clone(),
@@ -152,16 +158,15 @@ impl Reader<'_> {
     }
 
     /// The management addresses in a comma-separated list, each with its port.
-    fn addresses(&mut self, text: &str) -> Result<Vec<String>, ConfigError> {
+    fn addresses(&mut self, text: &str, port: u16) -> Result<Vec<String>, ConfigError> {
         let mut found = Vec::new();
         let elements = text.trim();
         for element in elements.strip_suffix(',').unwrap_or(elements).split(',') {
-            let address = address_of(element.trim(), LINUX_SAN_PORT).map_err(|reason| {
-                ConfigError::SanHost {
+            let address =
+                address_of(element.trim(), port).map_err(|reason| ConfigError::SanHost {
                     partition: self.name.clone(),
                     reason,
-                }
-            })?;
+                })?;
             if found.contains(&address) {
                 self.repeated("sanhost", address);
             } else {
@@ -280,24 +285,52 @@ fn check_chap(name: &SanName, form: &PartitionForm) -> Result<(), ConfigError> {
     }
 }
 
-/// The fields of arrays are theirs alone.
+/// The fields of arrays are theirs alone, and some of them they cannot do without.
 fn check_of_family(
     name: &SanName,
     family: Family,
     form: &PartitionForm,
 ) -> Result<(), ConfigError> {
+    // Whether the family has the field, and whether it needs it.
+    let (login, svm, pools) = match family {
+        Family::Linux | Family::Static => ((false, false), (false, false), (false, false)),
+        Family::Unity => ((true, true), (false, false), (true, false)),
+    };
     let fields = [
-        ("sanCredentials", form.san_credentials.is_some()),
-        ("svm", form.svm.is_some()),
-        ("pools", form.pools.is_some()),
+        ("sanCredentials", form.san_credentials.is_some(), login),
+        ("svm", form.svm.is_some(), svm),
+        ("pools", form.pools.is_some(), pools),
     ];
-    match fields.into_iter().find(|(_, is_set)| *is_set) {
-        Some((field, _)) => Err(ConfigError::Bound {
+    let bound = |field, reason| {
+        Err(ConfigError::Bound {
             partition: name.clone(),
             field,
-            reason: format!("a SAN of the kind {} has none; remove it", family.as_str()),
-        }),
-        None => Ok(()),
+            reason,
+        })
+    };
+    let kind = family.as_str();
+    for (field, is_set, (has, needs)) in fields {
+        if is_set && !has {
+            return bound(
+                field,
+                format!("a SAN of the kind {kind} has none; remove it"),
+            );
+        }
+        if needs && !is_set {
+            return bound(
+                field,
+                format!("is missing; a SAN of the kind {kind} needs it"),
+            );
+        }
+    }
+    match &form.san_credentials {
+        Some(relative) if !relative.is_absolute() => {
+            let relative = relative.display();
+            let mend =
+                "is not an absolute path; write the directory that holds username and password";
+            bound("sanCredentials", format!("{relative} {mend}"))
+        }
+        _ => Ok(()),
     }
 }
 

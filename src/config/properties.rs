@@ -101,7 +101,7 @@ impl Property {
     #[must_use]
     pub fn description(self) -> &'static str {
         match self {
-            Self::BlockStorageManager => "Kind of the SAN: linux.",
+            Self::BlockStorageManager => "Kind of the SAN: linux, unity.",
             Self::SanHost => {
                 "Management addresses of the SAN, in the order in which they are tried."
             }

@@ -312,7 +312,11 @@ fn adopt(wanted: &NewVolume, found: SanVolume) -> Result<SanVolume, SanError> {
     }
 }
 
-fn refuse_other_use(volume: &SanVolume, node: &NodeId, access: Access) -> Result<(), SanError> {
+pub(super) fn refuse_other_use(
+    volume: &SanVolume,
+    node: &NodeId,
+    access: Access,
+) -> Result<(), SanError> {
     let (here, others): (Vec<_>, Vec<_>) = volume
         .exported_to
         .iter()

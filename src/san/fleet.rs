@@ -10,6 +10,7 @@ use super::http::LoginFolder;
 use super::linux::{LinuxSan, Way};
 use super::rules::Rules;
 use super::sanhost::SanhostState;
+use super::unity::UnitySan;
 use crate::tls::{ArrayTrust, Papers};
 use crate::volume::{Family, SanName};
 
@@ -158,6 +159,12 @@ fn open(settings: &Settings) -> Option<San> {
                 expected: settings.san_uuid,
             };
             let family = LinuxSan::new(&settings.sanhost, way);
+            Some(San::new(settings.family, family))
+        }
+        Family::Unity => {
+            // The config file has both, or is refused.
+            let array = settings.array.as_ref()?;
+            let family = UnitySan::new(&settings.sanhost, array);
             Some(San::new(settings.family, family))
         }
         Family::Static => None,

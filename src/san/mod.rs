@@ -17,6 +17,7 @@ mod nouns;
 mod rules;
 mod sanhost;
 mod snapshots;
+mod unity;
 
 #[cfg(test)]
 pub(crate) use double::{Double, Line, Mishap, Onlooker, PORTALS, Seen, TARGET};

@@ -19,16 +19,22 @@ const STATIC: &str = "static";
 pub enum Family {
     /// `sanpath san` on a Linux box.
     Linux,
+    /// Dell EMC Unity.
+    Unity,
     /// None of ours: the volume was written down by hand, see [`super::export_by_hand`].
     Static,
 }
 
 impl Family {
+    /// Those that a partition can be of.
+    pub const SANS: [Self; 2] = [Self::Linux, Self::Unity];
+
     /// The word for it in ids and in the config file.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Linux => "linux",
+            Self::Unity => "unity",
             Self::Static => STATIC,
         }
     }
@@ -36,7 +42,9 @@ impl Family {
     /// The family of SANs that is called `word`.
     #[must_use]
     pub fn find(word: &str) -> Option<Self> {
-        (word == Self::Linux.as_str()).then_some(Self::Linux)
+        Self::SANS
+            .into_iter()
+            .find(|family| family.as_str() == word)
     }
 
     fn find_in_id(word: &str) -> Option<Self> {
