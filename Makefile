@@ -15,6 +15,10 @@ S3S_FS = target/tools/s3s-fs-$(S3S_FS_VERSION)/bin/s3s-fs
 NETAPP_VERSION = 9.19.1.0
 NETAPP = target/tools/netapp-ontap-$(NETAPP_VERSION)/bin/python
 
+# Dell's client of Unity and VNX, with answers that real arrays gave.
+STOROPS_VERSION = 1.2.12
+STOROPS = target/tools/storops-$(STOROPS_VERSION)/bin/python
+
 FUZZ_VERSION = 0.13.2
 FUZZ = target/tools/cargo-fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
 FUZZ_TARGETS = $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
@@ -129,8 +133,13 @@ $(S3S_FS):
 	    --target $$(rustc --print host-tuple) --root $(dir $@)..
 
 # The clients that prove the simulators are found by these names.
-arrays: $(NETAPP) ## simulated arrays: driven by their makers' own clients, then by our families
-	SANPATH_NETAPP_ONTAP=$(abspath $(NETAPP)) cargo test --test arrays
+arrays: $(NETAPP) $(STOROPS) ## simulated arrays: driven by their makers' own clients, then by our families
+	SANPATH_NETAPP_ONTAP=$(abspath $(NETAPP)) SANPATH_STOROPS=$(abspath $(STOROPS)) cargo test --test arrays
+	SANPATH_STOROPS_DATA=$$(echo $(abspath $(dir $(STOROPS))..)/lib/python*/site-packages/storops_test) \
+	    cargo test --lib -- --ignored recordings
+
+$(STOROPS):
+	tests/lab/python-tool.sh $(abspath $(dir $@)..) storops==$(STOROPS_VERSION)
 
 $(NETAPP):
 	tests/lab/python-tool.sh $(abspath $(dir $@)..) netapp-ontap==$(NETAPP_VERSION)

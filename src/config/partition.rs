@@ -427,6 +427,43 @@ mod tests {
     }
 
     #[test]
+    fn version_1_with_a_unity_is_read_for_ever() {
+        let text = include_str!("../../tests/binary/fixtures/config-v1-unity.yaml");
+        let read_a = |text: &str| {
+            let read = read(text).map_err(|error| chain(&error))?;
+            Ok::<_, String>(read.config.partitions[&"cluster-a".parse().unwrap()].clone())
+        };
+        let a = read_a(text).unwrap();
+        assert_eq!(a.family, Family::Unity);
+        assert_eq!(a.sanhost, ["unity-1.example.com:443"]);
+        assert_eq!(a.pools, ["flash 1", "pool_2"]);
+        let place = PathBuf::from("/etc/sanpath-credentials/cluster-a-array");
+        assert_eq!(a.san_credentials, Some(place));
+        let no_pools = text.replace("    pools: flash 1,pool_2\n", "");
+        assert!(read_a(&no_pools).unwrap().pools.is_empty());
+        for (from, to, expected) in [
+            (
+                "    pools",
+                "    svm: svm1\n    pools",
+                "cluster-a.svm: a SAN of the kind unity has none",
+            ),
+            (
+                "    sanCredentials: /etc/sanpath-credentials/cluster-a-array\n",
+                "",
+                "cluster-a.sanCredentials: is missing",
+            ),
+            (
+                "sanCredentials: /",
+                "sanCredentials: ",
+                "cluster-a.sanCredentials: etc/",
+            ),
+        ] {
+            let refused = read_a(&text.replacen(from, to, 1)).unwrap_err();
+            assert!(refused.contains(expected), "{refused}");
+        }
+    }
+
+    #[test]
     fn a_bound_names_the_field_and_the_mend() {
         let long = format!("resourceprefix: {}", "x".repeat(127));
         let cases = [

@@ -331,7 +331,7 @@ mod tests {
             ("ncpaths", "is not a property; write PARTITION.storage.NAME"),
             (
                 "a.storage.ncpath",
-                "the properties are blockstoragemanager, sanhost, tls, sanUuid, ncpaths",
+                "the properties are blockstoragemanager, sanhost, tls, sanUuid, sanCredentials, svm, pools, ncpaths",
             ),
             ("a b.storage.ncpaths", "\"a b\" is not a name"),
         ] {

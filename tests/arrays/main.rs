@@ -4,6 +4,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::disallowed_methods,
     reason = "helpers of tests; the clock and the programs are not a daemon's"
 )]
@@ -13,3 +14,5 @@
 mod simulators;
 
 mod server;
+mod story;
+mod unity;

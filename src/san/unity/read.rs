@@ -107,10 +107,13 @@ pub(super) fn checked(lun: &wire::Lun, hosts: &Hosts) -> Result<Checked, Unusabl
 }
 
 fn trouble(health: &wire::Health) -> Option<Trouble> {
-    let grade = match health.value {
-        0..=WELL => return None,
-        0..=SERVES => Grade::Degraded,
-        _ => Grade::Inaccessible,
+    if health.value <= WELL {
+        return None;
+    }
+    let grade = if health.value <= SERVES {
+        Grade::Degraded
+    } else {
+        Grade::Inaccessible
     };
     let id = health.description_ids.first();
     let reason = id.map(|id| camel_case(id.trim_start_matches("ALRT_")));

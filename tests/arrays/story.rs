@@ -1,0 +1,364 @@
+//! Lives of volumes as an orchestrator leads them, through `sanpath::san`: each step may be repeated, and is, as often as its error leaves the outcome open. So
+//! they can be led while anything goes wrong.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+
+use sanpath::fabric::Export;
+use sanpath::fault::{Fault, Faulted};
+use sanpath::san::{
+    Access, NewSnapshot, NewVolume, Others, San, SanError, SanSnapshot, SanVolume, Source, Until,
+};
+use sanpath::volume::{NodeId, SizeRange};
+
+pub const GIB: u64 = 1 << 30;
+/// A call has so long.
+const BUDGET: Duration = Duration::from_secs(30);
+/// An orchestrator has more patience than any failure of these tests lasts.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// In what kinds of SANs differ, and may.
+#[derive(Clone, Copy, Debug)]
+pub struct Capabilities {
+    /// A volume of which there is a copy cannot go.
+    pub copies_depend: bool,
+    /// A volume of which there is a snapshot cannot go.
+    pub snapshots_depend: bool,
+}
+
+/// A SAN under test.
+pub struct Subject<'s> {
+    pub san: &'s San,
+    pub capabilities: Capabilities,
+}
+
+pub fn until() -> Until {
+    Until::now() + BUDGET
+}
+
+/// What an orchestrator does: it repeats a call whose outcome is open.
+pub async fn repeated<T, F>(call: impl Fn() -> F) -> Result<T, SanError>
+where
+    F: Future<Output = Result<T, SanError>>,
+{
+    let end = Until::now() + PATIENCE;
+    loop {
+        match call().await {
+            Err(error) if is_open(&error) && Until::now() < end => {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_open(error: &SanError) -> bool {
+    matches!(
+        error.fault(),
+        Fault::MaybeDone | Fault::Busy | Fault::Timeout
+    )
+}
+
+pub fn node(name: &str) -> NodeId {
+    let initiator = format!("iqn.2026-11.dev.sanpath:{name}").parse().unwrap();
+    NodeId::new(name, initiator).unwrap()
+}
+
+pub const ALONE: Access = Access {
+    read_only: false,
+    others: Others::Nobody,
+};
+pub const SHARED: Access = Access {
+    read_only: false,
+    others: Others::Anybody,
+};
+
+/// A volume to be, with notes of more than one alphabet.
+pub fn wanted(name: &str, size: u64, source: Option<Source>) -> NewVolume {
+    NewVolume {
+        name: name.to_owned(),
+        size,
+        range: range(size),
+        metadata: notes(name),
+        decisive: &["csi/name", "csi/parameters"],
+        source,
+    }
+}
+
+/// That size or a little more.
+fn range(size: u64) -> SizeRange {
+    let bytes = |size: u64| i64::try_from(size).unwrap();
+    SizeRange::new(bytes(size), bytes(size + GIB)).unwrap()
+}
+
+fn notes(name: &str) -> BTreeMap<String, String> {
+    let notes = [
+        ("sanpath/version", "1"),
+        ("csi/name", name),
+        ("csi/parameters", r#"{"mkfsOptions":"-i 8192 -L \"ä\""}"#),
+    ];
+    let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+    notes.map(owned).into()
+}
+
+impl Subject<'_> {
+    pub async fn make(&self, wanted: &NewVolume) -> SanVolume {
+        let made = repeated(|| self.san.ensure_volume(wanted, until())).await;
+        let made = made.unwrap_or_else(|error| panic!("{}: {error}", wanted.name));
+        assert_eq!(
+            (&made.name, &made.metadata),
+            (&wanted.name, &wanted.metadata)
+        );
+        assert_eq!(made.source, wanted.source, "{}", wanted.name);
+        assert!(wanted.range.holds(made.size), "{} bytes", made.size);
+        made
+    }
+
+    pub async fn cut(&self, name: &str, volume: &SanVolume) -> SanSnapshot {
+        let wanted = [NewSnapshot {
+            name: name.to_owned(),
+            volume: volume.key.clone(),
+            metadata: notes(name),
+            decisive: &["csi/name"],
+        }];
+        let cut = repeated(|| self.san.ensure_snapshots(&wanted, until())).await;
+        let cut = cut
+            .unwrap_or_else(|error| panic!("{name}: {error}"))
+            .remove(0);
+        assert_eq!((cut.name.as_str(), &cut.volume), (name, &volume.key));
+        assert_eq!((&cut.metadata, cut.size), (&notes(name), volume.size));
+        cut
+    }
+
+    pub async fn give(&self, volume: &SanVolume, to: &NodeId, access: Access) -> Export {
+        let given = repeated(|| async {
+            let known = self
+                .san
+                .find_volume(&volume.key, &volume.wwid, until())
+                .await?;
+            let known = known.expect("it is there");
+            self.san.ensure_export(&known, to, access, until()).await
+        });
+        let export = given.await.unwrap_or_else(|error| panic!("{to}: {error}"));
+        assert_eq!(
+            (&export.wwid, export.read_only),
+            (&volume.wwid, access.read_only)
+        );
+        assert!(!export.offers.is_empty());
+        export
+    }
+
+    pub async fn take_back(&self, volume: &SanVolume, from: Option<&NodeId>) {
+        let initiator = from.map(|node| &node.initiator);
+        let taken = || {
+            self.san
+                .remove_export(&volume.key, &volume.wwid, initiator, until())
+        };
+        repeated(taken).await.unwrap();
+    }
+
+    pub async fn remove(&self, volume: &SanVolume) {
+        let removed = || self.san.remove_volume(&volume.key, &volume.wwid, until());
+        repeated(removed)
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error}", volume.name));
+    }
+
+    pub async fn remove_cut(&self, cut: &SanSnapshot) {
+        let removed = || self.san.remove_snapshot(&cut.key, until());
+        repeated(removed).await.unwrap();
+    }
+
+    pub async fn find(&self, volume: &SanVolume) -> Option<SanVolume> {
+        let found = || self.san.find_volume(&volume.key, &volume.wwid, until());
+        repeated(found).await.unwrap()
+    }
+
+    /// One life of a volume, from its creation to its end, with everything that can be made of it. Whatever goes wrong on the way, nothing is left.
+    pub async fn life(&self, prefix: &str) {
+        let name = |what: &str| format!("{prefix}-{what}");
+        let volume = self.make(&wanted(&name("volume"), 2 * GIB, None)).await;
+        let same = self.make(&wanted(&name("volume"), 2 * GIB, None)).await;
+        assert_eq!((&same.key, &same.wwid), (&volume.key, &volume.wwid));
+        let (one, two) = (node("node-1"), node("node-2"));
+        let export = self.give(&volume, &one, ALONE).await;
+        assert_eq!(self.give(&volume, &one, ALONE).await, export);
+        let grown = repeated(|| self.san.ensure_expanded(&volume, 3 * GIB, until())).await;
+        assert_eq!(grown.unwrap().size, 3 * GIB);
+        let volume = self.find(&volume).await.unwrap();
+        let cut = self.cut(&name("cut"), &volume).await;
+        assert_eq!(self.cut(&name("cut"), &volume).await, cut);
+        let of_cut = Some(Source::Snapshot(cut.key.clone()));
+        let copy = self
+            .make(&wanted(&name("copy"), 3 * GIB, of_cut.clone()))
+            .await;
+        let larger = self.make(&wanted(&name("larger"), 5 * GIB, of_cut)).await;
+        assert_eq!(larger.size, 5 * GIB);
+        let of_volume = Some(Source::Volume(volume.key.clone()));
+        let twin = self.make(&wanted(&name("twin"), 3 * GIB, of_volume)).await;
+        let wwids = [&volume, &copy, &larger, &twin].map(|it| &it.wwid);
+        for (at, wwid) in wwids.iter().enumerate() {
+            assert!(!wwids[..at].contains(wwid), "{wwid} twice");
+        }
+        self.give(&copy, &two, ALONE).await;
+        for (volume, node) in [(&volume, &one), (&copy, &two)] {
+            self.take_back(volume, Some(node)).await;
+            self.take_back(volume, Some(node)).await;
+            assert_eq!(self.find(volume).await.unwrap().exported_to, []);
+        }
+        for copy in [&copy, &larger, &twin] {
+            self.remove(copy).await;
+        }
+        self.remove_cut(&cut).await;
+        self.remove_cut(&cut).await;
+        self.remove(&volume).await;
+        self.remove(&volume).await;
+        assert_eq!(self.find(&volume).await, None);
+    }
+
+    /// What must be refused is, and nothing changes by it.
+    pub async fn refusals(&self) {
+        let volume = self.make(&wanted("refusals", 2 * GIB, None)).await;
+        let other = self
+            .san
+            .ensure_volume(&wanted("refusals", 8 * GIB, None), until())
+            .await;
+        assert_eq!(other.unwrap_err().fault(), Fault::Conflict);
+        let (one, two) = (node("node-1"), node("node-2"));
+        self.give(&volume, &one, ALONE).await;
+        let known = self.find(&volume).await.unwrap();
+        let second = self.san.ensure_export(&known, &two, ALONE, until()).await;
+        assert!(matches!(second, Err(SanError::Elsewhere { nodes }) if nodes == ["node-1"]));
+        let in_use = self
+            .san
+            .remove_volume(&volume.key, &volume.wwid, until())
+            .await;
+        assert!(matches!(in_use, Err(SanError::InUse { .. })));
+        let wrong = "360014050123456789abcdef012345678".parse().unwrap();
+        let stranger = self.san.find_volume(&volume.key, &wrong, until()).await;
+        assert_eq!(stranger.unwrap(), None, "another WWID is another volume");
+        let smaller = self
+            .san
+            .ensure_expanded(&volume, GIB, until())
+            .await
+            .unwrap();
+        assert_eq!(smaller.size, 2 * GIB, "never smaller");
+        self.take_back(&volume, None).await;
+        let cut = self.cut("refusals-cut", &volume).await;
+        let of_cut = Some(Source::Snapshot(cut.key.clone()));
+        let copy = self.make(&wanted("refusals-copy", 2 * GIB, of_cut)).await;
+        let gone = self
+            .san
+            .remove_volume(&volume.key, &volume.wwid, until())
+            .await;
+        self.is_kept(
+            gone,
+            self.capabilities.copies_depend || self.capabilities.snapshots_depend,
+            &volume,
+        )
+        .await;
+        self.remove(&copy).await;
+        let gone = self
+            .san
+            .remove_volume(&volume.key, &volume.wwid, until())
+            .await;
+        self.is_kept(gone, self.capabilities.snapshots_depend, &volume)
+            .await;
+        self.remove_cut(&cut).await;
+        self.remove(&volume).await;
+    }
+
+    async fn is_kept(&self, gone: Result<(), SanError>, kept: bool, volume: &SanVolume) {
+        match gone {
+            Err(error) => {
+                assert!(kept, "{error}");
+                assert_eq!(error.fault(), Fault::Precondition, "{error}");
+            }
+            Ok(()) => assert!(!kept, "something hangs on it"),
+        }
+        assert_eq!(self.find(volume).await.is_some(), kept);
+    }
+
+    /// Lists in parts are the whole, each thing once and in one order.
+    pub async fn lists(&self) {
+        let names = ["list-a", "list-b", "list-c", "list-d", "list-e"];
+        let mut volumes = Vec::new();
+        for name in names {
+            volumes.push(self.make(&wanted(name, GIB, None)).await);
+        }
+        self.give(&volumes[1], &node("node-1"), SHARED).await;
+        self.give(&volumes[1], &node("node-2"), SHARED).await;
+        let (mut after, mut keys) = (String::new(), Vec::new());
+        loop {
+            let page = self.san.list_volumes(&after, 2, until()).await.unwrap();
+            assert!(page.volumes.len() <= 2);
+            for found in &page.volumes {
+                if found.key == volumes[1].key {
+                    let mut nodes: Vec<&str> =
+                        found.exported_to.iter().map(|it| &*it.node_name).collect();
+                    nodes.sort_unstable();
+                    assert_eq!(nodes, ["node-1", "node-2"]);
+                }
+                keys.push(found.key.clone());
+            }
+            let Some(last) = keys.last().filter(|_| page.more) else {
+                break;
+            };
+            after.clone_from(last);
+        }
+        assert!(keys.windows(2).all(|pair| pair[0] < pair[1]), "{keys:?}");
+        assert!(volumes.iter().all(|volume| keys.contains(&volume.key)));
+        let mut cuts = Vec::new();
+        for name in ["list-cut-a", "list-cut-b", "list-cut-c"] {
+            cuts.push(self.cut(name, &volumes[0]).await);
+        }
+        cuts.push(self.cut("list-cut-d", &volumes[2]).await);
+        let of_first = Some(volumes[0].key.as_str());
+        let page = self
+            .san
+            .list_snapshots("", 2, of_first, until())
+            .await
+            .unwrap();
+        assert_eq!((page.snapshots.len(), page.more), (2, true));
+        let last = page.snapshots[1].key.clone();
+        let rest = self
+            .san
+            .list_snapshots(&last, 2, of_first, until())
+            .await
+            .unwrap();
+        assert_eq!((rest.snapshots.len(), rest.more), (1, false));
+        for cut in &cuts {
+            self.remove_cut(cut).await;
+        }
+        self.take_back(&volumes[1], None).await;
+        for volume in &volumes {
+            self.remove(volume).await;
+        }
+    }
+
+    /// Names of any kind come back as they were, and none is another's.
+    pub async fn names(&self) {
+        let long = "n".repeat(128);
+        let names = ["a b", "a/b", "0-first", "ä", &long, "A", "a", "sanpath-a"];
+        let mut made = Vec::new();
+        for name in names {
+            made.push(self.make(&wanted(name, GIB, None)).await);
+        }
+        for (name, volume) in names.iter().zip(&made) {
+            let found = self.san.find_named(name, until()).await.unwrap().unwrap();
+            assert_eq!(found.key, volume.key, "{name}");
+        }
+        for volume in &made {
+            self.remove(volume).await;
+        }
+    }
+
+    /// There is room, and a way to it.
+    pub async fn room(&self) {
+        let capacity = self.san.capacity(until()).await.unwrap();
+        assert!(capacity.available >= GIB && capacity.minimum_volume <= GIB);
+        assert!(capacity.maximum_volume >= GIB);
+        assert!(!self.san.portals(until()).await.unwrap().is_empty());
+    }
+}
