@@ -1,6 +1,7 @@
 //! The list of what is proven inside one guest.
 
 mod adoption;
+mod archive_increments;
 mod archive_refusals;
 mod archive_scpaths;
 mod archive_store;
@@ -110,6 +111,7 @@ pub fn long() -> Vec<Case> {
     [
         archive_scpaths::LONG,
         archive_refusals::LONG,
+        archive_increments::LONG,
         csi_sanity::LONG,
         faults_sessions::LONG,
         faults_chap::LONG,

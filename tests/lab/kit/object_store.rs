@@ -122,6 +122,16 @@ impl ObjectStore {
         Ok(found)
     }
 
+    /// How many bytes all of its objects have.
+    pub fn bytes(&self) -> Result<u64> {
+        let mut bytes = 0;
+        each(&self.bucket(), &mut |file| {
+            bytes += file.metadata()?.len();
+            Ok(())
+        })?;
+        Ok(bytes)
+    }
+
     /// One of the objects below a folder of the archive: its file, and its name.
     pub fn any_object(&self, folder: &str) -> Result<(PathBuf, String)> {
         let mut at = self.bucket().join(folder);
