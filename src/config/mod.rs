@@ -113,4 +113,10 @@ impl Partition {
             max_total_volume_size: None,
         }
     }
+
+    /// The directory with the certificates that we show the SAN; an array is shown none.
+    #[must_use]
+    pub fn papers(&self) -> Option<&PathBuf> {
+        self.tls.as_ref().filter(|_| self.family == Family::Linux)
+    }
 }

@@ -101,12 +101,12 @@ impl Property {
     #[must_use]
     pub fn description(self) -> &'static str {
         match self {
-            Self::BlockStorageManager => "Kind of the SAN: linux, unity.",
+            Self::BlockStorageManager => "Kind of the SAN: linux, ontap, unity.",
             Self::SanHost => {
                 "Management addresses of the SAN, in the order in which they are tried."
             }
             Self::Tls => {
-                "Directory with the controller's certificates for the SAN: ca.crt, tls.crt, tls.key."
+                "Directory with the controller's certificates for the SAN: ca.crt, tls.crt, tls.key; for an array ca.crt alone."
             }
             Self::SanUuid => "The one SAN that may answer. Default the first that does.",
             Self::SanCredentials => {
@@ -282,6 +282,7 @@ mod tests {
     use crate::config::parse;
 
     const ALL: &str = include_str!("../../tests/binary/fixtures/config-v1-all.yaml");
+    const ONTAP: &str = include_str!("../../tests/binary/fixtures/config-v1-ontap.yaml");
 
     #[test]
     fn every_field_of_the_file_is_a_property_and_the_other_way_round() {
@@ -294,7 +295,10 @@ mod tests {
         let mut fields: Vec<&str> = fields
             .filter_map(|line| line.trim().split(':').next())
             .collect();
-        fields.extend(["sanCredentials", "svm", "pools"]);
+        let of_array = ONTAP
+            .lines()
+            .filter_map(|line| line.trim().split(':').next());
+        fields.extend(of_array.filter(|field| ["sanCredentials", "svm", "pools"].contains(field)));
         let mut names = Property::ALL.map(Property::field).to_vec();
         fields.sort_unstable();
         names.sort_unstable();

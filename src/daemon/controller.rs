@@ -151,8 +151,7 @@ fn settings(config: &Config, host: &Host) -> BTreeMap<SanName, Settings> {
         family: partition.family,
         sanhost: partition.sanhost.clone(),
         papers: partition
-            .tls
-            .as_ref()
+            .papers()
             .map(|folder| Papers::of_caller(host, folder)),
         san_uuid: partition.san_uuid,
         array: array(partition, host),

@@ -45,7 +45,7 @@ pub fn examine_controller(host: &Host, setup: &ControllerSetup) -> Report {
 
 /// Those that the controller shows each SAN and each archiver.
 fn check_certificates(host: &Host, read: &Read) -> Vec<Finding> {
-    let sans = read.config.partitions.values().map(|it| it.tls.as_ref());
+    let sans = read.config.partitions.values().map(|it| it.papers());
     let archivers = read.config.archivers.values().map(|it| it.tls.as_ref());
     let folders: BTreeSet<&PathBuf> = sans.chain(archivers).flatten().collect();
     let mend = Mend {

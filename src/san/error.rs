@@ -105,6 +105,12 @@ pub enum SanError {
         /// Who asks for it.
         asked: String,
     },
+    /// The SAN has no place for it.
+    #[error("the SAN cannot keep it")]
+    Unfit(#[source] Cause),
+    /// This kind of SAN does not have it.
+    #[error("a SAN of this kind has no {0}")]
+    NotOffered(&'static str),
     /// Still reachable by a node.
     #[error("the volume is still published to {}", nodes.join(", "))]
     InUse {
@@ -125,9 +131,11 @@ impl Faulted for SanError {
             | Self::NotGrown { .. } => Fault::MaybeDone,
             Self::Refused { fault, .. } => *fault,
             Self::Taken { .. } | Self::OtherAccess { .. } => Fault::Conflict,
-            Self::Elsewhere { .. } | Self::OtherName { .. } | Self::InUse { .. } => {
-                Fault::Precondition
-            }
+            Self::Unfit(_) => Fault::Invalid,
+            Self::Elsewhere { .. }
+            | Self::OtherName { .. }
+            | Self::InUse { .. }
+            | Self::NotOffered(_) => Fault::Precondition,
         }
     }
 }

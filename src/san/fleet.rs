@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::ensure::San;
 use super::http::LoginFolder;
 use super::linux::{LinuxSan, Way};
+use super::ontap::Ontap;
 use super::rules::Rules;
 use super::sanhost::SanhostState;
 use super::unity::UnitySan;
@@ -150,7 +151,7 @@ impl Fleet {
     }
 }
 
-/// Volumes that were written down by hand have no SAN here.
+/// Volumes that were written down by hand have no SAN here, and an array needs its settings.
 fn open(settings: &Settings) -> Option<San> {
     match settings.family {
         Family::Linux => {
@@ -159,6 +160,11 @@ fn open(settings: &Settings) -> Option<San> {
                 expected: settings.san_uuid,
             };
             let family = LinuxSan::new(&settings.sanhost, way);
+            Some(San::new(settings.family, family))
+        }
+        Family::Ontap => {
+            let array = settings.array.as_ref()?;
+            let family = Ontap::new(&settings.sanhost, array, settings.san_uuid);
             Some(San::new(settings.family, family))
         }
         Family::Unity => {

@@ -130,6 +130,8 @@ pub(super) struct Request {
     /// Path and query, encoded as they go out.
     pub(super) target: String,
     pub(super) headers: Vec<(&'static str, Secret)>,
+    /// Sent as HTTP's basic authentication.
+    pub(super) login: Option<Login>,
     pub(super) body: Option<Value>,
 }
 
@@ -139,6 +141,7 @@ impl Request {
             method,
             target: target.into(),
             headers: Vec::new(),
+            login: None,
             body: None,
         }
     }
@@ -147,6 +150,14 @@ impl Request {
     pub(super) fn with_body(self, body: Value) -> Self {
         Self {
             body: Some(body),
+            ..self
+        }
+    }
+
+    #[must_use]
+    pub(super) fn with_login(self, login: &Login) -> Self {
+        Self {
+            login: Some(login.clone()),
             ..self
         }
     }
@@ -237,6 +248,9 @@ impl Web {
             value.set_sensitive(true);
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unfit())?;
             made = made.header(name, value);
+        }
+        if let Some(login) = &request.login {
+            made = made.basic_auth(&login.user, Some(login.password.expose()));
         }
         if let Some(body) = &request.body {
             let json = HeaderValue::from_static("application/json");

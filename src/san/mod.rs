@@ -10,10 +10,10 @@ mod ensure;
 mod error;
 mod family;
 mod fleet;
-#[allow(dead_code, reason = "the families of arrays are built on it")]
 mod http;
 mod linux;
 mod nouns;
+mod ontap;
 mod rules;
 mod sanhost;
 mod snapshots;

@@ -19,6 +19,8 @@ const STATIC: &str = "static";
 pub enum Family {
     /// `sanpath san` on a Linux box.
     Linux,
+    /// NetApp ONTAP.
+    Ontap,
     /// Dell EMC Unity.
     Unity,
     /// None of ours: the volume was written down by hand, see [`super::export_by_hand`].
@@ -27,13 +29,14 @@ pub enum Family {
 
 impl Family {
     /// Those that a partition can be of.
-    pub const SANS: [Self; 2] = [Self::Linux, Self::Unity];
+    pub const SANS: [Self; 3] = [Self::Linux, Self::Ontap, Self::Unity];
 
     /// The word for it in ids and in the config file.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Linux => "linux",
+            Self::Ontap => "ontap",
             Self::Unity => "unity",
             Self::Static => STATIC,
         }

@@ -9,10 +9,14 @@
     reason = "helpers of tests; the clock and the programs are not a daemon's"
 )]
 
+#[path = "../conformance/mod.rs"]
+mod conformance;
 #[allow(dead_code, reason = "each family has a use for another part of it")]
 #[path = "../simulators/mod.rs"]
 mod simulators;
 
+mod foreign;
+mod ontap;
 mod server;
 mod story;
 mod unity;

@@ -1,0 +1,128 @@
+"""Drives an ONTAP array with NetApp's own client: ontap.py HOST PORT USER PASSWORD
+
+Prints one line of JSON for each operation, {"did": NAME, ...}, and ends with an error at the first that is not as the client expects. Every answer passes the
+client's own schema; a field that the schema does not have is an error.
+"""
+
+import json
+import sys
+
+from netapp_ontap import HostConnection, NetAppRestError, config
+from netapp_ontap.resources import (
+    Igroup,
+    IgroupInitiator,
+    IpInterface,
+    IscsiCredentials,
+    IscsiService,
+    Lun,
+    LunAttribute,
+    LunMap,
+    Svm,
+    Volume,
+)
+
+IQN = "iqn.2026-11.dev.sanpath:foreign"
+MIB = 1 << 20
+
+
+def told(did: str, **what) -> None:
+    print(json.dumps({"did": did, **what}), flush=True)
+
+
+def refusal(work) -> str:
+    """The code with which it is refused; the words, where a job says so."""
+    try:
+        work()
+    except NetAppRestError as error:
+        told = (error.response_body or {}).get("error") or {}
+        return str(told.get("code", error))
+    raise SystemExit("it was not refused")
+
+
+def main(host: str, port: str, user: str, password: str) -> None:
+    config.STRICT_FIELD_ACCEPTANCE = True
+    config.CONNECTION = HostConnection(
+        host, username=user, password=password, port=int(port), scheme="http", poll_interval=1, poll_timeout=30
+    )
+    svm = next(iter(Svm.get_collection(name="svm1", fields="uuid,name")))
+    told("find an SVM", uuid=svm.uuid)
+    sizes = {it.name: it.space.size for it in Volume.get_collection(**{"svm.name": "svm1"}, fields="name,space")}
+    told("list FlexVols", sizes=sizes)
+
+    lun = Lun.from_dict({
+        "svm": {"name": "svm1"}, "name": "/vol/pool_1/foreign", "os_type": "linux", "comment": "made by another client",
+        "space": {"size": 64 * MIB, "guarantee": {"requested": False}, "scsi_thin_provisioning_support_enabled": True},
+        "attributes": [{"name": "colour", "value": "red"}],
+    })
+    lun.post(hydrate=True)
+    told("create", uuid=lun.uuid, serial=lun.serial_number, size=lun.space.size)
+    told("create again", code=refusal(lambda: Lun.from_dict({
+        "svm": {"name": "svm1"}, "name": "/vol/pool_1/foreign", "os_type": "linux", "space": {"size": 64 * MIB}}).post()))
+    listed = [it.name for it in Lun.get_collection(**{"svm.name": "svm1", "name": "/vol/*/for*"}, max_records=1)]
+    told("list", names=listed)
+    found = Lun.find(name="/vol/pool_1/foreign", fields="attributes,space,comment")
+    told("find", attributes=[[it.name, it.value] for it in found.attributes], thin=found.space.scsi_thin_provisioning_support_enabled)
+
+    lun.space = {"size": 128 * MIB}
+    lun.patch(hydrate=True)
+    told("expand", size=lun.space.size)
+    told("expand to the same", code=refusal(lambda: patched(lun.uuid, 128 * MIB)))
+    told("shrink", code=refusal(lambda: patched(lun.uuid, 64 * MIB)))
+
+    clone = Lun.from_dict({"svm": {"name": "svm1"}, "name": "/vol/pool_1/copy", "clone": {"source": {"name": "/vol/pool_1/foreign"}}})
+    clone.post(hydrate=True)
+    serial = clone.serial_number
+    clone.get(fields="attributes,space")
+    told("clone", serial_differs=serial != lun.serial_number, size=clone.space.size,
+         attributes=[it.name for it in clone.attributes], thin=clone.space.scsi_thin_provisioning_support_enabled)
+    attribute = LunAttribute(clone.uuid, name="colour")
+    attribute.value = "blue"
+    attribute.patch()
+    attribute.get()
+    told("change an attribute", value=attribute.value)
+    renamed = Lun(uuid=clone.uuid)
+    renamed.name = "/vol/pool_1/renamed"
+    renamed.patch()
+    told("rename", name=Lun.find(uuid=clone.uuid).name)
+
+    igroup = Igroup.from_dict({"svm": {"name": "svm1"}, "name": "foreign", "protocol": "iscsi", "os_type": "linux", "initiators": [{"name": IQN}]})
+    igroup.post(hydrate=True)
+    told("make an igroup", uuid=igroup.uuid)
+    told("add an initiator twice", code=refusal(lambda: IgroupInitiator(igroup.uuid, name=IQN).post()))
+    mapped = LunMap.from_dict({"svm": {"name": "svm1"}, "lun": {"uuid": lun.uuid}, "igroup": {"uuid": igroup.uuid}})
+    mapped.post(hydrate=True)
+    seen = LunMap.find(**{"lun.uuid": lun.uuid, "fields": "logical_unit_number,reporting_nodes"})
+    told("map", number=seen.logical_unit_number, nodes=[it.name for it in seen.reporting_nodes])
+    told("map again", code=refusal(lambda: LunMap.from_dict(
+        {"svm": {"name": "svm1"}, "lun": {"uuid": lun.uuid}, "igroup": {"uuid": igroup.uuid}}).post()))
+    told("delete while mapped", code=refusal(lambda: Lun(uuid=lun.uuid).delete()))
+    told("delete an igroup while mapped", code=refusal(lambda: Igroup(uuid=igroup.uuid).delete()))
+
+    service = IscsiService.find(**{"svm.name": "svm1", "fields": "enabled,target.name"})
+    told("find the iSCSI service", target=service.target.name, enabled=service.enabled)
+    interfaces = IpInterface.get_collection(**{"svm.name": "svm1", "services": "data_iscsi"}, fields="ip.address,enabled,location.node.name")
+    told("list portals", portals=sorted([it.ip.address, it.location.node.name, it.enabled] for it in interfaces))
+    chap = IscsiCredentials.from_dict({"svm": {"name": "svm1"}, "initiator": IQN, "authentication_type": "chap",
+                                       "chap": {"inbound": {"user": "in", "password": "hunter2-hunter2"}}})
+    chap.post()
+    told("set a login", users=[it.chap.inbound.user for it in IscsiCredentials.get_collection(fields="*")])
+    IscsiCredentials(svm={"uuid": svm.uuid}, initiator=IQN).delete()
+    told("remove a login", left=len(list(IscsiCredentials.get_collection())))
+
+    LunMap(**{"lun.uuid": lun.uuid, "igroup.uuid": igroup.uuid}).delete()
+    told("unmap", left=len(list(LunMap.get_collection(**{"lun.uuid": lun.uuid}))))
+    Igroup(uuid=igroup.uuid).delete()
+    told("delete an igroup", left=len(list(Igroup.get_collection(name="foreign"))))
+    Lun(uuid=lun.uuid).delete()
+    Lun.delete_collection(name="/vol/pool_1/renamed")
+    told("delete", left=len(list(Lun.get_collection(**{"svm.name": "svm1"}))))
+    told("delete again", code=refusal(lambda: Lun(uuid=lun.uuid).delete()))
+
+
+def patched(uuid: str, size: int) -> None:
+    lun = Lun(uuid=uuid)
+    lun.space = {"size": size}
+    lun.patch()
+
+
+main(*sys.argv[1:])

@@ -1,0 +1,455 @@
+//! The ONTAP simulator under NetApp's own client, and our family on the simulator.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use sanpath::fault::{Fault as Class, Faulted};
+use sanpath::host::Host;
+use sanpath::san::{ArraySettings, Fleet, LoginFolder, Rules, SanError, Settings, Source};
+use sanpath::tls::ArrayTrust;
+use sanpath::volume::Family;
+use serde_json::{Value, json};
+
+use crate::conformance::{self, ALONE, Capabilities, MIB, Subject, node, until};
+use crate::foreign::{run, told};
+use crate::simulators::http::{Fault, Server, Trap};
+use crate::simulators::ontap::{ACCOUNTS, FLEXVOLS, Manner, Ontap, SVM, SVM_UUID, TARGET};
+
+/// A SAN of ours on the simulator.
+struct Rig {
+    server: Server<Ontap>,
+    fleet: Fleet,
+    folder: tempfile::TempDir,
+}
+
+impl Rig {
+    /// Over TLS, with the account of the SVM.
+    fn new() -> Self {
+        Self::of(Server::sealed(Ontap::default(), 2), ACCOUNTS[1])
+    }
+
+    fn of(server: Server<Ontap>, account: (&str, &str)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let write =
+            |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("username", account.0);
+        write("password", account.1);
+        if let Some(certificate) = &server.certificate {
+            write("ca.crt", certificate);
+        }
+        let host = Host::real(Path::new("/"));
+        let settings = Settings {
+            family: Family::Ontap,
+            sanhost: server.addresses(),
+            papers: None,
+            san_uuid: SVM_UUID.parse().ok(),
+            array: Some(ArraySettings {
+                trust: server
+                    .certificate
+                    .is_some()
+                    .then(|| ArrayTrust::new(&host, folder.path())),
+                login: LoginFolder::new(&host, folder.path()),
+                svm: Some(SVM.to_owned()),
+                pools: FLEXVOLS.map(str::to_owned).to_vec(),
+            }),
+            rules: Rules::default(),
+        };
+        let fleet = Fleet::new(BTreeMap::from([("a".parse().unwrap(), settings)]));
+        Self {
+            server,
+            fleet,
+            folder,
+        }
+    }
+
+    fn subject(&self) -> Subject {
+        Subject {
+            san: self.fleet.find(&"a".parse().unwrap()).unwrap(),
+            has: Capabilities {
+                groups: false,
+                extents: false,
+            },
+            prefix: "t-".to_owned(),
+        }
+    }
+}
+
+fn foreign(server: &Server<Ontap>, account: (&str, &str)) -> Vec<Value> {
+    let address = server.addresses().remove(0);
+    let (host, port) = address.split_once(':').unwrap();
+    run(
+        "SANPATH_NETAPP_ONTAP",
+        "ontap.py",
+        &[host, port, account.0, account.1],
+    )
+}
+
+/// What the simulator says to NetApp's client is what that expects, whoever asks and whether or not it says so by jobs.
+#[test]
+fn netapps_own_client_finds_an_ontap() {
+    for (account, by_jobs) in [(ACCOUNTS[0], false), (ACCOUNTS[1], true)] {
+        let server = Server::clear(Ontap::default(), 1);
+        server.array.set(Manner {
+            by_jobs,
+            page: by_jobs.then_some(1),
+            ..Manner::default()
+        });
+        let all = foreign(&server, account);
+        let of = |did| told(&all, did);
+        let code = |did: &'static str| of(did)["code"].as_str().unwrap().to_owned();
+        assert_eq!(of("find an SVM")["uuid"], SVM_UUID);
+        assert_eq!(of("create")["size"], 64 << 20);
+        assert_eq!(of("list")["names"], json!(["/vol/pool_1/foreign"]));
+        assert_eq!(of("find")["attributes"], json!([["colour", "red"]]));
+        assert_eq!(of("find")["thin"], true);
+        assert_eq!(of("expand")["size"], 128 << 20);
+        assert_eq!(of("clone")["serial_differs"], true);
+        assert_eq!(
+            (&of("clone")["size"], &of("clone")["thin"]),
+            (&json!(128 << 20), &json!(false))
+        );
+        assert_eq!(of("clone")["attributes"], json!(["colour"]));
+        assert_eq!(of("change an attribute")["value"], "blue");
+        assert_eq!(of("rename")["name"], "/vol/pool_1/renamed");
+        assert_eq!(
+            (&of("map")["number"], &of("map")["nodes"]),
+            (&json!(0), &json!(["node1", "node2"]))
+        );
+        assert_eq!(of("find the iSCSI service")["target"], TARGET);
+        assert_eq!(of("list portals")["portals"].as_array().unwrap().len(), 8);
+        assert_eq!(of("set a login")["users"], json!(["in"]));
+        for left in ["remove a login", "unmap", "delete an igroup", "delete"] {
+            assert_eq!(of(left)["left"], 0, "{left}");
+        }
+        if !by_jobs {
+            assert_eq!(code("create again"), "5374242");
+            assert_eq!(code("expand to the same"), "1254226");
+            assert_eq!(code("shrink"), "5374892");
+            assert_eq!(code("add an initiator twice"), "5374035");
+            assert_eq!(code("map again"), "1254207");
+            assert_eq!(code("delete while mapped"), "1254197");
+            assert_eq!(code("delete an igroup while mapped"), "1254213");
+            assert_eq!(code("delete again"), "5374875");
+        }
+        assert_eq!(server.array.luns(), ["nothing"; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ontap_is_a_san() {
+    let rig = Rig::new();
+    conformance::all(&rig.subject()).await;
+    assert_eq!(rig.server.array.luns(), ["nothing"; 0]);
+    assert_eq!(rig.server.array.all("igroups"), [Value::Null; 0]);
+    let is_forced = |request: &crate::simulators::http::Request| {
+        request
+            .query
+            .iter()
+            .any(|(name, _)| name.contains("while_mapped"))
+    };
+    assert!(
+        !rig.server.take_seen().iter().any(is_forced),
+        "never forced"
+    );
+}
+
+/// The same by the cluster's account, in clear, with changes that jobs do, lists that lag, and pages of three.
+#[tokio::test(flavor = "multi_thread")]
+async fn ontap_is_a_san_by_jobs_and_late_lists() {
+    let rig = Rig::of(Server::clear(Ontap::default(), 1), ACCOUNTS[0]);
+    rig.server.array.set(Manner {
+        by_jobs: true,
+        late_lists: 2,
+        page: Some(3),
+        ..Manner::default()
+    });
+    conformance::all(&rig.subject()).await;
+    assert_eq!(rig.server.array.luns(), ["nothing"; 0]);
+}
+
+/// One life of a volume and its copies, which changes the array at every kind of place.
+async fn life(subject: &Subject) -> Result<(), SanError> {
+    let san = &subject.san;
+    let made = san
+        .ensure_volume(&subject.wanted("v", 8 * MIB, None), until())
+        .await?;
+    let grown = san.ensure_expanded(&made, 16 * MIB, until()).await?;
+    let cut = san
+        .ensure_snapshots(&[subject.cut("s", &grown)], until())
+        .await?
+        .remove(0);
+    let source = Some(Source::Snapshot(cut.key.clone()));
+    let copy = san
+        .ensure_volume(&subject.wanted("c", 32 * MIB, source), until())
+        .await?;
+    let export = san.ensure_export(&copy, &node(1), ALONE, until()).await?;
+    let known = subject.find(&copy).await.unwrap();
+    assert_eq!(
+        san.ensure_export(&known, &node(1), ALONE, until()).await?,
+        export
+    );
+    Ok(())
+}
+
+/// What `life` must have made, once each.
+fn assert_once(rig: &Rig, number: usize) {
+    let mut names: Vec<String> = rig.server.array.luns();
+    for name in &mut names {
+        *name = name.rsplit('/').next().unwrap().to_owned();
+    }
+    names.sort();
+    let expected = ["sanpath-s-t-s", "sanpath-v-t-c", "sanpath-v-t-v"];
+    assert_eq!(names, expected, "after change {number}");
+    assert_eq!(rig.server.array.all("igroups").len(), 1);
+    assert_eq!(rig.server.array.all("maps").len(), 1);
+}
+
+/// The reply of each change is lost once, and once the connection breaks before it is done: the call finds out which, and each object is there once.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_reply_is_lost_everything_is_made_once() {
+    for fault in [Fault::CutsReply, Fault::CutsRequest] {
+        let mut number = 0;
+        loop {
+            let rig = Rig::new();
+            rig.server.set(Trap::mutation(number, fault));
+            let subject = rig.subject();
+            life(&subject).await.unwrap();
+            assert_once(&rig, number);
+            if !rig.server.clear_traps() {
+                break;
+            }
+            number += 1;
+        }
+        assert!(number >= 12, "only {number} changes");
+    }
+}
+
+/// The same with changes that jobs do, of which nothing can be learned.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_vanish_are_looked_for_by_name() {
+    let rig = Rig::new();
+    rig.server.array.set(Manner {
+        by_jobs: true,
+        jobs_vanish: true,
+        ..Manner::default()
+    });
+    let subject = rig.subject();
+    // Each call may meet several; the orchestrator repeats those that end with "maybe done".
+    for _ in 0..10 {
+        match life(&subject).await {
+            Ok(()) => {
+                assert_once(&rig, 0);
+                return;
+            }
+            Err(error) => assert_eq!(error.fault(), Class::MaybeDone, "{error}"),
+        }
+    }
+    panic!("it never ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_go_to_the_address_that_answers() {
+    let rig = Rig::new();
+    let subject = rig.subject();
+    rig.server.refuse(0);
+    let made = subject.make("v", 8 * MIB, None).await;
+    rig.server.serve(0);
+    rig.server.refuse(1);
+    assert_eq!(subject.find(&made).await.as_ref(), Some(&made));
+    rig.server.serve(1);
+    // Busy is worth asking again.
+    rig.server.set(Trap::mutation(0, Fault::IsBusy));
+    subject.delete(&made).await;
+    assert!(rig.server.clear_traps());
+    assert_eq!(rig.server.array.luns(), ["nothing"; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_array_that_is_meant_is_spoken_to() {
+    let rig = Rig::new();
+    let subject = rig.subject();
+    let soon = || until() - Duration::from_secs(24);
+    // Another array takes the address over: its certificate is another.
+    let stranger = Server::sealed(Ontap::default(), 1);
+    std::fs::write(
+        rig.folder.path().join("ca.crt"),
+        stranger.certificate.as_ref().unwrap(),
+    )
+    .unwrap();
+    let wanted = subject.wanted("v", 8 * MIB, None);
+    let refused = subject
+        .san
+        .ensure_volume(&wanted, soon())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused, SanError::Unreachable { .. }),
+        "{refused:?}"
+    );
+    let seen = rig.server.take_seen();
+    assert!(
+        !seen.iter().any(|it| it.is_mutation()),
+        "it was only asked who it is"
+    );
+    // And another SVM than the one of sanUuid.
+    let rig = Rig::new();
+    rig.server.array.edit("svms", |svm| {
+        if svm["uuid"] == SVM_UUID {
+            svm["uuid"] = json!("02b0dfff-aa28-41e8-a653-0000000000ff");
+        }
+    });
+    let refused = rig
+        .subject()
+        .san
+        .ensure_volume(&wanted, soon())
+        .await
+        .unwrap_err();
+    let refused = sanpath::fault::chain(&refused);
+    assert!(refused.contains("sanUuid of the partition is"), "{refused}");
+    assert_eq!(rig.server.array.luns(), ["nothing"; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_login_is_told_and_not_tried_everywhere() {
+    let rig = Rig::of(
+        Server::sealed(Ontap::default(), 2),
+        ("vsadmin", "hunter2-wrong"),
+    );
+    let subject = rig.subject();
+    let wanted = subject.wanted("v", 8 * MIB, None);
+    let refused = subject
+        .san
+        .ensure_volume(&wanted, until())
+        .await
+        .unwrap_err();
+    assert_eq!(refused.fault(), Class::Denied);
+    let told = format!("{} {refused:?}", sanpath::fault::chain(&refused));
+    assert!(
+        told.contains("sanCredentials") && !told.contains("hunter2"),
+        "{told}"
+    );
+    let seen = rig.server.take_seen();
+    assert!(seen.iter().all(|it| !it.is_mutation()));
+}
+
+/// Creation says that some properties were not set: they are set, and the volume is whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lun_that_was_made_by_half_is_completed() {
+    let rig = Rig::new();
+    rig.server.array.set(Manner {
+        half_done: true,
+        ..Manner::default()
+    });
+    let subject = rig.subject();
+    let made = subject.make("v", 8 * MIB, None).await;
+    assert_eq!(subject.make("v", 8 * MIB, None).await, made);
+}
+
+/// Only portals on the nodes that report the map; a LUN's number is the array's.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_is_what_the_array_shows() {
+    let rig = Rig::new();
+    let subject = rig.subject();
+    let made = subject.make("v", 8 * MIB, None).await;
+    let export = subject
+        .san
+        .ensure_export(&made, &node(1), ALONE, until())
+        .await
+        .unwrap();
+    let portals: Vec<String> = export
+        .offers
+        .iter()
+        .map(|it| it.portal.to_string())
+        .collect();
+    let expected = [
+        "10.101.1.1:3260",
+        "10.101.1.2:3260",
+        "10.102.1.1:3260",
+        "10.102.1.2:3260",
+    ];
+    assert_eq!(portals, expected);
+    assert!(
+        export
+            .offers
+            .iter()
+            .all(|it| it.iqn.as_str() == TARGET && it.lun.0 == 0)
+    );
+    let serial = rig.server.array.all("luns")[0]["serial_number"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let hex: String = serial.bytes().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(export.wwid.as_str(), format!("3600a0980{hex}"));
+    assert_eq!(
+        subject.san.portals(until()).await.unwrap().len(),
+        7,
+        "one is not enabled"
+    );
+    let second = subject.make("w", 8 * MIB, None).await;
+    let other = subject
+        .san
+        .ensure_export(&second, &node(1), ALONE, until())
+        .await
+        .unwrap();
+    assert_eq!(other.offers[0].lun.0, 1);
+    assert_eq!(rig.server.array.all("igroups").len(), 1, "one for the node");
+}
+
+/// What was written to is not blank any more; a foreign igroup counts, and is left alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_on_the_array_is_seen() {
+    let rig = Rig::new();
+    let subject = rig.subject();
+    let made = subject.make("v", 8 * MIB, None).await;
+    let first = subject
+        .san
+        .ensure_export(&made, &node(1), ALONE, until())
+        .await;
+    assert!(first.unwrap().blank);
+    rig.server
+        .array
+        .edit("luns", |lun| lun["space"]["used"] = json!(4096));
+    let known = subject.find(&made).await.unwrap();
+    let again = subject
+        .san
+        .ensure_export(&known, &node(1), ALONE, until())
+        .await
+        .unwrap();
+    assert!(!again.blank);
+    rig.server
+        .array
+        .edit("igroups", |igroup| igroup["name"] = json!("somebody-elses"));
+    let known = subject.find(&made).await.unwrap();
+    assert_eq!(known.exported_to[0].node_name, "somebody-elses");
+    let taken = subject
+        .san
+        .remove_export(&made.key, &made.wwid, None, until());
+    taken.await.unwrap();
+    let refused = subject
+        .san
+        .remove_volume(&made.key, &made.wwid, until())
+        .await;
+    assert!(
+        matches!(refused, Err(SanError::InUse { .. })),
+        "{refused:?}"
+    );
+}
+
+/// An operator's hand takes a LUN offline: the volume is there, and in trouble.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lun_that_is_offline_is_told() {
+    let rig = Rig::new();
+    let subject = rig.subject();
+    let made = subject.make("v", 8 * MIB, None).await;
+    rig.server
+        .array
+        .edit("luns", |lun| lun["status"]["state"] = json!("offline"));
+    let checked = subject
+        .san
+        .check_volume(&made.key, &made.wwid, until())
+        .await;
+    let troubles = checked.unwrap().unwrap().troubles;
+    assert_eq!(troubles.len(), 1);
+    assert_eq!(troubles[0].reason, "LunNotOnline");
+}

@@ -1,0 +1,436 @@
+//! What every kind of SAN must do, whatever it is made of: one suite over the public calls of `sanpath::san`. A kind may only differ in what it
+//! declares in [`Capabilities`].
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sanpath::fabric::Wwid;
+use sanpath::san::{
+    Access, NewSnapshot, NewVolume, Others, San, SanError, SanSnapshot, SanVolume, Source, Until,
+};
+use sanpath::volume::{NodeId, SizeRange};
+
+pub const MIB: u64 = 1 << 20;
+/// The key of a note that must be the same for a repeated call to mean the same object.
+const NOTE: &str = "csi/name";
+const DECISIVE: &[&str] = &[NOTE];
+
+/// In what kinds of SANs differ.
+#[derive(Clone, Copy, Debug)]
+pub struct Capabilities {
+    /// Several volumes can be cut at one moment.
+    pub groups: bool,
+    /// It knows which blocks of a snapshot hold something; else all may.
+    pub extents: bool,
+}
+
+/// A SAN under test. It may hold other things; those whose names begin with `prefix` are the suite's.
+pub struct Subject {
+    pub san: Arc<San>,
+    pub has: Capabilities,
+    pub prefix: String,
+}
+
+/// The end of a call's time.
+pub fn until() -> Until {
+    Until::now() + Duration::from_secs(30)
+}
+
+pub fn node(number: u32) -> NodeId {
+    let iqn = format!("iqn.2026-11.dev.sanpath.test:node{number}");
+    NodeId::new(&format!("node{number}"), iqn.parse().unwrap()).unwrap()
+}
+
+/// To write, with nobody beside it.
+pub const ALONE: Access = Access {
+    read_only: false,
+    others: Others::Nobody,
+};
+
+impl Subject {
+    fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    pub fn wanted(&self, name: &str, size: u64, source: Option<Source>) -> NewVolume {
+        NewVolume {
+            name: self.name(name),
+            size,
+            range: SizeRange::new(i64::try_from(size).unwrap(), 0).unwrap(),
+            metadata: [(NOTE.to_owned(), name.to_owned())].into(),
+            decisive: DECISIVE,
+            source,
+        }
+    }
+
+    pub fn cut(&self, name: &str, of: &SanVolume) -> NewSnapshot {
+        NewSnapshot {
+            name: self.name(name),
+            volume: of.key.clone(),
+            metadata: [(NOTE.to_owned(), name.to_owned())].into(),
+            decisive: DECISIVE,
+        }
+    }
+
+    pub async fn make(&self, name: &str, size: u64, source: Option<Source>) -> SanVolume {
+        let wanted = self.wanted(name, size, source);
+        self.san.ensure_volume(&wanted, until()).await.unwrap()
+    }
+
+    pub async fn snapshot(&self, name: &str, of: &SanVolume) -> SanSnapshot {
+        let wanted = [self.cut(name, of)];
+        let cut = self.san.ensure_snapshots(&wanted, until()).await;
+        cut.unwrap().remove(0)
+    }
+
+    pub async fn find(&self, volume: &SanVolume) -> Option<SanVolume> {
+        let found = self.san.find_volume(&volume.key, &volume.wwid, until());
+        found.await.unwrap()
+    }
+
+    pub async fn delete(&self, volume: &SanVolume) {
+        let removed = self.san.remove_volume(&volume.key, &volume.wwid, until());
+        removed.await.unwrap();
+    }
+
+    pub async fn delete_snapshot(&self, snapshot: &SanSnapshot) {
+        let removed = self.san.remove_snapshot(&snapshot.key, until()).await;
+        removed.unwrap();
+    }
+
+    /// All volumes of the suite, by pages of two.
+    async fn listed(&self) -> Vec<SanVolume> {
+        let (mut all, mut after) = (Vec::<SanVolume>::new(), String::new());
+        loop {
+            let page = self.san.list_volumes(&after, 2, until()).await.unwrap();
+            assert!(page.volumes.len() <= 2);
+            if let Some(last) = page.volumes.last() {
+                assert!(last.key > after, "in the order of keys");
+                after.clone_from(&last.key);
+            }
+            all.extend(page.volumes);
+            if !page.more {
+                break;
+            }
+        }
+        all.retain(|it| it.name.starts_with(&self.prefix));
+        all
+    }
+}
+
+/// The whole suite. Leaves nothing.
+pub async fn all(subject: &Subject) {
+    volumes(subject).await;
+    sizes(subject).await;
+    exports(subject).await;
+    sharing(subject).await;
+    snapshots(subject).await;
+    copies(subject).await;
+    groups(subject).await;
+    pages(subject).await;
+    room(subject).await;
+    assert_eq!(subject.listed().await, [], "something is left");
+}
+
+async fn volumes(subject: &Subject) {
+    let made = subject.make("v", 8 * MIB, None).await;
+    assert!(made.size >= 8 * MIB && made.exported_to.is_empty());
+    assert_eq!(made.metadata[NOTE], "v");
+    assert_eq!(subject.make("v", 8 * MIB, None).await, made, "made once");
+    let named = subject.san.find_named(&made.name, until()).await.unwrap();
+    assert_eq!(named.as_ref(), Some(&made));
+    assert_eq!(subject.find(&made).await.as_ref(), Some(&made));
+    let other: Wwid = "3600140500000000000000000000000ff".parse().unwrap();
+    let stranger = subject.san.find_volume(&made.key, &other, until()).await;
+    assert_eq!(stranger.unwrap(), None, "another WWID is another volume");
+    for wanted in [
+        subject.wanted("v", 64 * MIB, None),
+        subject.wanted("v", 8 * MIB, Some(Source::Volume(made.key.clone()))),
+        NewVolume {
+            metadata: [(NOTE.to_owned(), "w".to_owned())].into(),
+            ..subject.wanted("v", 8 * MIB, None)
+        },
+    ] {
+        let refused = subject.san.ensure_volume(&wanted, until()).await;
+        assert!(
+            matches!(refused, Err(SanError::Taken { .. })),
+            "{refused:?}"
+        );
+    }
+    let checked = subject.san.check_volume(&made.key, &made.wwid, until());
+    assert_eq!(checked.await.unwrap().unwrap().troubles, []);
+    let kept = subject.san.remove_volume(&made.key, &other, until()).await;
+    kept.unwrap();
+    assert!(subject.find(&made).await.is_some(), "not by another WWID");
+    subject.delete(&made).await;
+    subject.delete(&made).await;
+    assert_eq!(subject.find(&made).await, None);
+    let again = subject.make("v", 8 * MIB, None).await;
+    assert!(
+        again.key != made.key && again.wwid != made.wwid,
+        "never twice"
+    );
+    subject.delete(&again).await;
+    let odd = "a name: with / and *, | and ä, of some length";
+    let odd_one = subject.make(odd, MIB, None).await;
+    assert_eq!(odd_one.name, subject.name(odd));
+    assert_eq!(subject.make(odd, MIB, None).await, odd_one);
+    subject.delete(&odd_one).await;
+}
+
+async fn sizes(subject: &Subject) {
+    let made = subject.make("v", 8 * MIB, None).await;
+    let grown = subject.san.ensure_expanded(&made, 24 * MIB, until()).await;
+    let grown = grown.unwrap();
+    assert!(grown.size >= 24 * MIB && grown.wwid == made.wwid);
+    let again = subject.san.ensure_expanded(&grown, 24 * MIB, until()).await;
+    assert_eq!(again.unwrap(), grown, "once");
+    let less = subject.san.ensure_expanded(&grown, 8 * MIB, until()).await;
+    assert_eq!(less.unwrap().size, grown.size, "nothing shrinks");
+    subject.delete(&grown).await;
+}
+
+async fn exports(subject: &Subject) {
+    let san = &subject.san;
+    let made = subject.make("v", 8 * MIB, None).await;
+    let (one, two) = (node(1), node(2));
+    let export = san
+        .ensure_export(&made, &one, ALONE, until())
+        .await
+        .unwrap();
+    assert_eq!((&export.wwid, export.size), (&made.wwid, made.size));
+    assert!(export.blank && !export.read_only && export.offers.len() > 1);
+    let here = subject.find(&made).await.unwrap();
+    assert_eq!(here.exported_to.len(), 1);
+    assert_eq!(here.exported_to[0].node_id().as_ref(), Some(&one));
+    let again = san
+        .ensure_export(&here, &one, ALONE, until())
+        .await
+        .unwrap();
+    assert_eq!(again, export, "the same when repeated");
+    let portals: BTreeSet<_> = san.portals(until()).await.unwrap().into_iter().collect();
+    assert!(
+        export
+            .offers
+            .iter()
+            .all(|offer| portals.contains(&offer.portal))
+    );
+    // As it was found before: the SAN, or the look after it, must see the other.
+    for known in [&here, &made] {
+        let refused = san.ensure_export(known, &two, ALONE, until()).await;
+        let refused = refused.unwrap_err();
+        let class = sanpath::fault::Faulted::fault(&refused);
+        assert_eq!(class, sanpath::fault::Fault::Precondition, "{refused}");
+    }
+    let here = subject.find(&made).await.unwrap();
+    assert_eq!(here.exported_to.len(), 1, "the refused one is not in");
+    let clone = NodeId::new("clone", one.initiator.clone()).unwrap();
+    let refused = san.ensure_export(&here, &clone, ALONE, until()).await;
+    assert!(
+        matches!(refused, Err(SanError::OtherName { .. })),
+        "{refused:?}"
+    );
+    let refused = san.remove_volume(&made.key, &made.wwid, until()).await;
+    assert!(
+        matches!(refused, Err(SanError::InUse { .. })),
+        "{refused:?}"
+    );
+    for _ in 0..2 {
+        let taken = san.remove_export(&made.key, &made.wwid, Some(&one.initiator), until());
+        taken.await.unwrap();
+    }
+    let moved = subject.find(&made).await.unwrap();
+    assert_eq!(moved.exported_to, []);
+    san.ensure_export(&moved, &two, ALONE, until())
+        .await
+        .unwrap();
+    let from_all = san.remove_export(&made.key, &made.wwid, None, until());
+    from_all.await.unwrap();
+    subject.delete(&made).await;
+    let gone = san.remove_export(&made.key, &made.wwid, None, until());
+    gone.await.unwrap();
+}
+
+async fn sharing(subject: &Subject) {
+    let san = &subject.san;
+    let made = subject.make("v", 8 * MIB, None).await;
+    let reading = Access {
+        read_only: true,
+        others: Others::Readers,
+    };
+    for number in [1, 2] {
+        let known = subject.find(&made).await.unwrap();
+        let export = san
+            .ensure_export(&known, &node(number), reading, until())
+            .await;
+        assert!(export.unwrap().read_only);
+    }
+    let known = subject.find(&made).await.unwrap();
+    assert_eq!(known.exported_to.len(), 2);
+    assert!(known.exported_to.iter().all(|to| to.read_only));
+    let refused = san.ensure_export(&known, &node(3), ALONE, until()).await;
+    assert!(
+        matches!(refused, Err(SanError::Elsewhere { .. })),
+        "{refused:?}"
+    );
+    let refused = san.ensure_export(&known, &node(1), ALONE, until()).await;
+    assert!(
+        matches!(refused, Err(SanError::OtherAccess { .. })),
+        "{refused:?}"
+    );
+    let from_all = san.remove_export(&made.key, &made.wwid, None, until());
+    from_all.await.unwrap();
+    assert_eq!(subject.find(&made).await.unwrap().exported_to, []);
+    subject.delete(&made).await;
+}
+
+async fn snapshots(subject: &Subject) {
+    let san = &subject.san;
+    let made = subject.make("v", 8 * MIB, None).await;
+    let other = subject.make("w", 8 * MIB, None).await;
+    let cut = subject.snapshot("s", &made).await;
+    assert_eq!((&cut.volume, cut.size), (&made.key, made.size));
+    assert_eq!(cut.metadata[NOTE], "s");
+    assert_eq!(subject.snapshot("s", &made).await, cut, "cut once");
+    let refused = san
+        .ensure_snapshots(&[subject.cut("s", &other)], until())
+        .await;
+    assert!(
+        matches!(refused, Err(SanError::Taken { .. })),
+        "{refused:?}"
+    );
+    let found = san.find_snapshot(&cut.key, until()).await.unwrap();
+    assert_eq!(found.as_ref(), Some(&cut));
+    assert_eq!(
+        subject.find(&made).await.unwrap(),
+        made,
+        "a cut is no change"
+    );
+    let second = subject.snapshot("s2", &made).await;
+    let of_other = subject.snapshot("s3", &other).await;
+    let page = san
+        .list_snapshots("", 1, Some(&made.key), until())
+        .await
+        .unwrap();
+    assert!(page.more && page.snapshots.len() == 1);
+    let after = &page.snapshots[0].key;
+    let rest = san
+        .list_snapshots(after, 5, Some(&made.key), until())
+        .await
+        .unwrap();
+    assert!(!rest.more && rest.snapshots.len() == 1);
+    let keys: BTreeSet<&String> = [after, &rest.snapshots[0].key].into();
+    assert_eq!(keys, [&cut.key, &second.key].into());
+    let extents = san
+        .list_extents((&cut.key, None), 0, 100, until())
+        .await
+        .unwrap();
+    assert_eq!(extents.size, cut.size);
+    if !subject.has.extents {
+        assert_eq!(extents.extents, [(0, cut.size)], "all may hold something");
+    }
+    subject.delete(&made).await;
+    let kept = san.find_snapshot(&cut.key, until()).await.unwrap();
+    assert_eq!(kept, Some(cut.clone()), "it outlives its volume");
+    for snapshot in [&cut, &second, &of_other, &cut] {
+        subject.delete_snapshot(snapshot).await;
+    }
+    assert_eq!(san.find_snapshot(&cut.key, until()).await.unwrap(), None);
+    subject.delete(&other).await;
+}
+
+async fn copies(subject: &Subject) {
+    let made = subject.make("v", 8 * MIB, None).await;
+    let cut = subject.snapshot("s", &made).await;
+    let of_cut = Source::Snapshot(cut.key.clone());
+    let restored = subject.make("r", made.size, Some(of_cut.clone())).await;
+    assert_eq!(restored.source, Some(of_cut.clone()));
+    assert_eq!(restored.metadata[NOTE], "r", "its own notes");
+    assert_ne!(restored.wwid, made.wwid);
+    let again = subject.make("r", made.size, Some(of_cut.clone())).await;
+    assert_eq!(again, restored);
+    let larger = subject.make("l", 32 * MIB, Some(of_cut)).await;
+    assert!(larger.size >= 32 * MIB);
+    let of_volume = Source::Volume(made.key.clone());
+    let cloned = subject.make("c", made.size, Some(of_volume)).await;
+    let export = subject
+        .san
+        .ensure_export(&cloned, &node(1), ALONE, until())
+        .await;
+    assert!(
+        !export.unwrap().blank,
+        "a copy is not blank by the SAN's word"
+    );
+    let taken = subject
+        .san
+        .remove_export(&cloned.key, &cloned.wwid, None, until());
+    taken.await.unwrap();
+    let of_nothing = Source::Snapshot("0f1e2d3c-4b5a-4978-8796-a5b4c3d2e1f0".to_owned());
+    let refused = subject.wanted("n", made.size, Some(of_nothing));
+    let refused = subject
+        .san
+        .ensure_volume(&refused, until())
+        .await
+        .unwrap_err();
+    let class = sanpath::fault::Faulted::fault(&refused);
+    assert_eq!(class, sanpath::fault::Fault::NotFound, "{refused}");
+    subject.delete_snapshot(&cut).await;
+    subject.delete(&made).await;
+    for copy in [restored, larger, cloned] {
+        assert_eq!(
+            subject.find(&copy).await.as_ref(),
+            Some(&copy),
+            "independent"
+        );
+        subject.delete(&copy).await;
+    }
+}
+
+async fn groups(subject: &Subject) {
+    let volumes = [
+        subject.make("v", 8 * MIB, None).await,
+        subject.make("w", 8 * MIB, None).await,
+    ];
+    let wanted = [
+        subject.cut("g0", &volumes[0]),
+        subject.cut("g1", &volumes[1]),
+    ];
+    let cut = subject.san.ensure_snapshots(&wanted, until()).await;
+    match (cut, subject.has.groups) {
+        (Ok(cut), true) => {
+            assert_eq!(cut.len(), 2);
+            for snapshot in &cut {
+                subject.delete_snapshot(snapshot).await;
+            }
+        }
+        (Err(refused), false) => {
+            let class = sanpath::fault::Faulted::fault(&refused);
+            assert_eq!(class, sanpath::fault::Fault::Precondition, "{refused}");
+        }
+        (other, _) => panic!("{other:?}"),
+    }
+    for volume in &volumes {
+        subject.delete(volume).await;
+    }
+}
+
+async fn pages(subject: &Subject) {
+    let mut made = Vec::new();
+    for name in ["a", "b", "c", "d", "e"] {
+        made.push(subject.make(name, MIB, None).await);
+    }
+    let cut = subject.snapshot("s", &made[0]).await;
+    made.sort_by(|one, other| one.key.cmp(&other.key));
+    assert_eq!(subject.listed().await, made, "volumes, and no snapshot");
+    subject.delete_snapshot(&cut).await;
+    for volume in &made {
+        subject.delete(volume).await;
+    }
+}
+
+async fn room(subject: &Subject) {
+    let room = subject.san.capacity(until()).await.unwrap();
+    assert!(room.available > 0);
+    assert!(room.minimum_volume <= MIB && room.maximum_volume > 64 * MIB);
+}
