@@ -354,30 +354,40 @@ async fn another_writers_host_access_stays() {
     assert!(matches!(in_use, Err(SanError::InUse { .. })));
 }
 
-/// A node that is to have the volume alone does not get it beside one that another controller gave it to in the same moment.
+/// A node that is to have the volume alone does not get it, or gives it back, if another controller gives it to another at the same time.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_controllers_do_not_give_one_volume_to_two_nodes() {
     let rig = Rig::new();
     let san = rig.san();
     let subject = subject(&san);
-    let volume = subject.make(&wanted("alone", GIB, None)).await;
-    let rival = {
-        let mut state = rig.server.array.state();
-        let rival = state.put_host("node-9", "iqn.2026-11.dev.sanpath:node-9");
-        state.rivals = vec![rival.clone()];
-        rival
-    };
-    let refused = san
-        .ensure_export(&volume, &node("node-1"), ALONE, until())
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(&refused, SanError::Elsewhere { nodes } if nodes == &["node-9"]),
-        "{refused}"
-    );
-    let state = rig.server.array.state();
-    let hosts: Vec<&String> = state.luns[&volume.key].access.keys().collect();
-    assert_eq!(hosts, [&rival]);
+    for is_late in [false, true] {
+        let volume = subject
+            .make(&wanted(&format!("alone-{is_late}"), GIB, None))
+            .await;
+        let rival = {
+            let mut state = rig.server.array.state();
+            let name = format!("node-9-{is_late}");
+            let rival = state.put_host(&name, &format!("iqn.2026-11.dev.sanpath:{name}"));
+            let writers = vec![rival.clone()];
+            match is_late {
+                false => state.rivals = writers,
+                true => state.latecomers = writers,
+            }
+            rival
+        };
+        let refused = san
+            .ensure_export(&volume, &node("node-1"), ALONE, until())
+            .await;
+        let refused = refused.unwrap_err();
+        let theirs = format!("node-9-{is_late}");
+        assert!(
+            matches!(&refused, SanError::Elsewhere { nodes } if nodes == &[theirs.as_str()]),
+            "{refused}"
+        );
+        let state = rig.server.array.state();
+        let hosts: Vec<&String> = state.luns[&volume.key].access.keys().collect();
+        assert_eq!(hosts, [&rival]);
+    }
 }
 
 /// Many at once, each with a node of its own: no update of the list is lost.

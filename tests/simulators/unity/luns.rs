@@ -140,7 +140,11 @@ pub fn modify(state: &mut State, id: &str, body: &Value) -> Done {
     if same(&before, &lun) {
         return Err(NOTHING_TO_MODIFY);
     }
+    let is_list_changed = lun.access != before.access;
     state.luns.insert(id.to_owned(), lun);
+    if let Some(latecomer) = state.latecomers.pop_if(|_| is_list_changed) {
+        state.put_access(id, &latecomer);
+    }
     Ok(Value::Null)
 }
 

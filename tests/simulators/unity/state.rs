@@ -70,6 +70,8 @@ pub struct State {
     pub per_page: usize,
     /// Writers of another LUN's host access who are first: each adds its host and lets the next change of ours be refused.
     pub rivals: Vec<String>,
+    /// Writers who come right after us: each adds its host to the list that we have just written.
+    pub latecomers: Vec<String>,
     /// Descriptions are cut off after so many bytes.
     pub longest_description: usize,
     /// Requests that were let in.
@@ -95,6 +97,7 @@ impl State {
             jobs: BTreeMap::new(),
             per_page: 2000,
             rivals: Vec::new(),
+            latecomers: Vec::new(),
             longest_description: usize::MAX,
             calls: 0,
             tokens: 1,
