@@ -69,6 +69,8 @@ impl Rig {
             has: Capabilities {
                 groups: false,
                 extents: false,
+                snapshots_depend: false,
+                copies_depend: false,
             },
             prefix: "t-".to_owned(),
         }

@@ -15,6 +15,7 @@ use sanpath::tls::ArrayTrust;
 use sanpath::volume::Family;
 use serde_json::{Value, json};
 
+use crate::conformance;
 use crate::simulators::http::{Fault as Mishap, Request, Server, Trap};
 use crate::simulators::unity::{PASSWORD, USER, Unity};
 use crate::story::{ALONE, Capabilities, GIB, SHARED, Subject, node, repeated, until, wanted};
@@ -219,6 +220,24 @@ fn storops_drives_the_simulator_through_every_operation() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_does_what_every_kind_of_san_must() {
+    let rig = Rig::new();
+    rig.server.array.state().per_page = 3;
+    conformance::all(&conformance::Subject {
+        san: rig.san(),
+        has: conformance::Capabilities {
+            groups: false,
+            extents: false,
+            snapshots_depend: true,
+            copies_depend: true,
+        },
+        prefix: "suite-".to_owned(),
+    })
+    .await;
+    rig.is_empty();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_lives_as_an_orchestrator_wants_it() {
     let rig = Rig::new();
     rig.server.array.state().per_page = 3;
     let san = rig.san();

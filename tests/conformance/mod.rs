@@ -23,6 +23,10 @@ pub struct Capabilities {
     pub groups: bool,
     /// It knows which blocks of a snapshot hold something; else all may.
     pub extents: bool,
+    /// A volume cannot go before its snapshots.
+    pub snapshots_depend: bool,
+    /// A volume cannot go before its copies.
+    pub copies_depend: bool,
 }
 
 /// A SAN under test. It may hold other things; those whose names begin with `prefix` are the suite's.
@@ -92,6 +96,15 @@ impl Subject {
     pub async fn delete(&self, volume: &SanVolume) {
         let removed = self.san.remove_volume(&volume.key, &volume.wwid, until());
         removed.await.unwrap();
+    }
+
+    /// Its deletion is refused for good reason, and nothing changes by it.
+    async fn is_kept(&self, volume: &SanVolume) {
+        let refused = self.san.remove_volume(&volume.key, &volume.wwid, until());
+        let refused = refused.await.unwrap_err();
+        let class = sanpath::fault::Faulted::fault(&refused);
+        assert_eq!(class, sanpath::fault::Fault::Precondition, "{refused}");
+        assert_eq!(self.find(volume).await.as_ref(), Some(volume));
     }
 
     pub async fn delete_snapshot(&self, snapshot: &SanSnapshot) {
@@ -330,13 +343,20 @@ async fn snapshots(subject: &Subject) {
     if !subject.has.extents {
         assert_eq!(extents.extents, [(0, cut.size)], "all may hold something");
     }
-    subject.delete(&made).await;
+    if subject.has.snapshots_depend {
+        subject.is_kept(&made).await;
+    } else {
+        subject.delete(&made).await;
+    }
     let kept = san.find_snapshot(&cut.key, until()).await.unwrap();
     assert_eq!(kept, Some(cut.clone()), "it outlives its volume");
     for snapshot in [&cut, &second, &of_other, &cut] {
         subject.delete_snapshot(snapshot).await;
     }
     assert_eq!(san.find_snapshot(&cut.key, until()).await.unwrap(), None);
+    if subject.has.snapshots_depend {
+        subject.delete(&made).await;
+    }
     subject.delete(&other).await;
 }
 
@@ -376,7 +396,11 @@ async fn copies(subject: &Subject) {
     let class = sanpath::fault::Faulted::fault(&refused);
     assert_eq!(class, sanpath::fault::Fault::NotFound, "{refused}");
     subject.delete_snapshot(&cut).await;
-    subject.delete(&made).await;
+    if subject.has.copies_depend {
+        subject.is_kept(&made).await;
+    } else {
+        subject.delete(&made).await;
+    }
     for copy in [restored, larger, cloned] {
         assert_eq!(
             subject.find(&copy).await.as_ref(),
@@ -384,6 +408,9 @@ async fn copies(subject: &Subject) {
             "independent"
         );
         subject.delete(&copy).await;
+    }
+    if subject.has.copies_depend {
+        subject.delete(&made).await;
     }
 }
 
