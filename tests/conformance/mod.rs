@@ -322,19 +322,7 @@ async fn snapshots(subject: &Subject) {
     );
     let second = subject.snapshot("s2", &made).await;
     let of_other = subject.snapshot("s3", &other).await;
-    let page = san
-        .list_snapshots("", 1, Some(&made.key), until())
-        .await
-        .unwrap();
-    assert!(page.more && page.snapshots.len() == 1);
-    let after = &page.snapshots[0].key;
-    let rest = san
-        .list_snapshots(after, 5, Some(&made.key), until())
-        .await
-        .unwrap();
-    assert!(!rest.more && rest.snapshots.len() == 1);
-    let keys: BTreeSet<&String> = [after, &rest.snapshots[0].key].into();
-    assert_eq!(keys, [&cut.key, &second.key].into());
+    snapshot_pages(san, &made, [&cut, &second]).await;
     let extents = san
         .list_extents((&cut.key, None), 0, 100, until())
         .await
@@ -358,6 +346,23 @@ async fn snapshots(subject: &Subject) {
         subject.delete(&made).await;
     }
     subject.delete(&other).await;
+}
+
+/// Those of one volume, one at a time.
+async fn snapshot_pages(san: &San, made: &SanVolume, both: [&SanSnapshot; 2]) {
+    let page = san
+        .list_snapshots("", 1, Some(&made.key), until())
+        .await
+        .unwrap();
+    assert!(page.more && page.snapshots.len() == 1);
+    let after = &page.snapshots[0].key;
+    let rest = san
+        .list_snapshots(after, 5, Some(&made.key), until())
+        .await
+        .unwrap();
+    assert!(!rest.more && rest.snapshots.len() == 1);
+    let keys: BTreeSet<&String> = [after, &rest.snapshots[0].key].into();
+    assert_eq!(keys, both.map(|it| &it.key).into());
 }
 
 async fn copies(subject: &Subject) {
