@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use super::error::WorkError;
@@ -137,7 +137,7 @@ pub async fn serve(
                     router.serve_with_incoming_shutdown(caught, stopped).await
                 }
                 None => {
-                    let incoming = TcpListenerStream::new(listener);
+                    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
                     router.serve_with_incoming_shutdown(incoming, stopped).await
                 }
             }

@@ -12,7 +12,7 @@ use super::snapshot::Cut;
 use super::{Controller, ControllerError, metadata};
 use crate::archiver::{Archived, Link, Order, State, Told};
 use crate::fabric::Export;
-use crate::fault::{Fault, Faulted, chain};
+use crate::fault::{Fault, chain};
 use crate::san::{Access, NewVolume, Others, SanError, SanVolume, Source, Until};
 use crate::volume::{ArchivedId, SanName, SizeRange};
 
@@ -146,7 +146,7 @@ impl Controller {
             source: Some(Source::Snapshot(cut.found.key.clone())),
         };
         let made = san.ensure_volume(&new, until).await;
-        made.map_err(ControllerError::san(partition))
+        made.map_err(ControllerError::helper(partition))
     }
 
     /// Begins the work, or asks how far it is.
@@ -251,7 +251,7 @@ impl Controller {
         (archive, access): (&str, Access),
         until: Until,
     ) -> Result<Seated, ControllerError> {
-        let of_san = || ControllerError::san(partition);
+        let of_san = || ControllerError::helper(partition);
         let (able, lost) = self.archivers.able(Some(partition), archive, until).await;
         let holder = helper.exported_to.first();
         let has_it = |told: &crate::archiver::Introduced| {
@@ -295,13 +295,16 @@ impl Controller {
     }
 
     /// A helper goes: given up by its archiver, taken back, removed. Absent is fine.
+    ///
+    /// It is given up twice: another controller may have had it taken up again before it was taken back. From then on there is nothing to read, and who exports it
+    /// once more meanwhile stands against its removal.
     pub(super) async fn clear_helper(
         &self,
         name: &str,
         (partition, san): &Place,
         until: Until,
     ) -> Result<(), ControllerError> {
-        let of_san = || ControllerError::san(partition);
+        let of_san = || ControllerError::helper(partition);
         let found = san.find_named(name, until).await.map_err(of_san())?;
         let Some(helper) = found.filter(|it| metadata::is_helper(&it.metadata)) else {
             return Ok(());
@@ -309,15 +312,9 @@ impl Controller {
         self.release(&helper, until).await?;
         let taken = san.remove_export(&helper.key, &helper.wwid, None, until);
         taken.await.map_err(of_san())?;
+        self.release(&helper, until).await?;
         let removed = san.remove_volume(&helper.key, &helper.wwid, until).await;
-        removed.map_err(|source| match source.fault() {
-            // Shown to an archiver again in this moment, by another controller: the call is not at its end.
-            Fault::Precondition => ControllerError::HelperInUse {
-                name: name.to_owned(),
-                source,
-            },
-            _ => of_san()(source),
-        })
+        removed.map_err(of_san())
     }
 
     /// Whoever works on it gives it up. One that has it and does not answer is waited for until it is lost.

@@ -167,16 +167,6 @@ pub enum ControllerError {
     /// An archiver said no, or nothing.
     #[error(transparent)]
     Archiver(ArchiverError),
-    /// A helper that the SAN does not let go.
-    #[error(
-        "{name} cannot be removed yet; if it is not another controller that is at it, look for who uses it"
-    )]
-    HelperInUse {
-        /// Which.
-        name: String,
-        #[source]
-        source: SanError,
-    },
     /// The SAN has the cut, the archive does not yet.
     #[error("{id} is cut and not in the archive yet: {reason}")]
     Waits {
@@ -294,6 +284,16 @@ pub enum ControllerError {
         #[source]
         source: SanError,
     },
+    /// The SAN refuses something with a volume that is on its way to or from an archive. It is ours alone, so most often another controller is at it.
+    #[error(
+        "partition {partition}: a volume that serves an archive cannot be used now; if it is not another controller that is at it, look for who uses it"
+    )]
+    Helper {
+        /// Which.
+        partition: SanName,
+        #[source]
+        source: SanError,
+    },
 }
 
 impl ControllerError {
@@ -305,6 +305,15 @@ impl ControllerError {
     pub(super) fn san(partition: &SanName) -> impl FnOnce(SanError) -> Self {
         let partition = partition.clone();
         move |source| Self::San { partition, source }
+    }
+
+    /// As [`Self::san`], of a carrier or a filler: that one is gone or in use stands against nothing for good.
+    pub(super) fn helper(partition: &SanName) -> impl FnOnce(SanError) -> Self {
+        let partition = partition.clone();
+        move |source| match source.fault() {
+            Fault::NotFound | Fault::Precondition => Self::Helper { partition, source },
+            _ => Self::San { partition, source },
+        }
     }
 }
 
@@ -342,7 +351,7 @@ impl Faulted for ControllerError {
             | Self::NoArchiver { .. }
             | Self::Silent(_)
             | Self::Archiver(_)
-            | Self::HelperInUse { .. }
+            | Self::Helper { .. }
             | Self::Waits { .. } => Fault::MaybeDone,
             Self::Restoring { .. } => Fault::Busy,
             Self::Unrestorable { fault, .. } => *fault,

@@ -51,8 +51,10 @@ impl Controller {
         let mut carried = BTreeSet::new();
         let find = |found: SanSnapshot| Cut::find(place.clone(), found);
         for cut in snapshots.into_iter().filter_map(find) {
-            carried.insert(metadata::carrier_name(&cut.found.name));
-            self.settle(&cut).await;
+            let carrier = metadata::carrier_name(&cut.found.name);
+            let is_shown = volumes.iter().any(|it| it.name == carrier);
+            carried.insert(carrier);
+            self.settle(&cut, is_shown).await;
         }
         for volume in &volumes {
             let is_filler = metadata::filled_with(&volume.metadata).is_some();
@@ -69,10 +71,11 @@ impl Controller {
         Ok(())
     }
 
-    /// Unless a call is at it.
-    async fn settle(&self, cut: &Cut) {
+    /// Unless a call is at it. One that was seen in its archive is looked at again only if a volume shows it still, or again: another controller may have found it
+    /// missing just before.
+    async fn settle(&self, cut: &Cut, is_shown: bool) {
         let key = cut.archived.to_string();
-        if self.memory().standing.contains(&key) && cut.is_retained {
+        if self.memory().standing.contains(&key) && cut.is_retained && !is_shown {
             return;
         }
         let Ok(_alone) = self.carrying.try_begin(&key) else {

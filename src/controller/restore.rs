@@ -11,7 +11,7 @@ use super::place::Place;
 use super::{Controller, ControllerError, Origin, Volume, metadata};
 use crate::archiver::{Archived, ArchiverError, State, Told};
 use crate::fault::{Fault, chain};
-use crate::san::{Access, NewVolume, Others, SanVolume, Source, Until};
+use crate::san::{Access, NewVolume, Others, SanError, SanVolume, Source, Until};
 use crate::volume::{AnySnapshotId, ArchivedId, SanName, VolumeId};
 
 impl Controller {
@@ -59,7 +59,14 @@ impl Controller {
             volume
         } else {
             let filler = self.ensure_filler(&new, place, id, until).await?;
-            self.fill(&filler, place, until).await?
+            let filled = self.fill(&filler, place, until).await?;
+            let source = filled.source.clone();
+            let difference = NewVolume { source, ..new }.difference(&filled);
+            if let Some(difference) = difference {
+                let name = filled.name;
+                return Err(of_san()(SanError::Taken { name, difference }));
+            }
+            filled
         };
         tracing::info!(name = wanted.name, wwid = %volume.wwid, size = volume.size, %partition, "volume is there");
         Ok(Volume::new(san, partition, volume))
@@ -98,7 +105,7 @@ impl Controller {
             ..wanted.clone()
         };
         let made = san.ensure_volume(&new, until).await;
-        made.map_err(ControllerError::san(partition))
+        made.map_err(ControllerError::helper(partition))
     }
 
     /// A step of what a filler says, by nobody's call: unless one is at it, or was since `filler` was seen.
@@ -120,7 +127,8 @@ impl Controller {
         }
     }
 
-    /// One step: the volume that was asked for, once the filler is full. Nobody else may be at it.
+    /// One step: the volume that was asked for, once the filler is full. Nobody else may be at it here. Where the volume is there already the filler goes: another
+    /// controller handed it out, and this one was made for it too late.
     async fn fill(
         &self,
         filler: &SanVolume,
@@ -128,6 +136,10 @@ impl Controller {
         until: Until,
     ) -> Result<SanVolume, ControllerError> {
         let id = metadata::filled_with(&filler.metadata).ok_or(ControllerError::Unnoted)?;
+        if let Some(made) = self.handed_out(filler, place, until).await? {
+            self.clear_helper(&filler.name, place, until).await?;
+            return Ok(made);
+        }
         let told = match self.ended(filler, until).await? {
             Some(told) => told,
             None => self.have_filled(filler, place, &id, until).await?,
@@ -147,6 +159,20 @@ impl Controller {
                 Err(ControllerError::Unrestorable { id, reason, fault })
             }
         }
+    }
+
+    /// The volume that was asked for, made of an earlier filler.
+    async fn handed_out(
+        &self,
+        filler: &SanVolume,
+        (partition, san): &Place,
+        until: Until,
+    ) -> Result<Option<SanVolume>, ControllerError> {
+        let name = metadata::filled_name(&filler.name);
+        let made = san.find_named(&name, until).await;
+        let made = made.map_err(ControllerError::san(partition))?;
+        let is_of = |it: &SanVolume| it.source == Some(Source::Volume(filler.key.clone()));
+        Ok(made.filter(|it| !is_of(it)))
     }
 
     /// What became of a filler that nobody has any more.
@@ -209,7 +235,7 @@ impl Controller {
         until: Until,
     ) -> Result<SanVolume, ControllerError> {
         let (partition, san) = place;
-        let of_san = || ControllerError::san(partition);
+        let of_san = || ControllerError::helper(partition);
         let taken = san.remove_export(&filler.key, &filler.wwid, None, until);
         taken.await.map_err(of_san())?;
         let new = NewVolume {

@@ -319,19 +319,12 @@ impl Controller {
     async fn delete_archived(&self, id: &ArchivedId, until: Until) -> Result<(), ControllerError> {
         let _alone = self.carrying.try_begin(&id.to_string())?;
         if let Some((place, name)) = self.place_of_cut(id) {
-            let of_san = || ControllerError::san(&place.0);
-            let carrier = metadata::carrier_name(&name);
-            let there = place
-                .1
-                .find_named(&carrier, until)
-                .await
-                .map_err(of_san())?;
-            if there.is_some_and(|it| metadata::carried_by(&it.metadata).as_ref() == Some(id)) {
-                self.clear_helper(&carrier, &place, until).await?;
-            }
+            self.clear_carrier_of(id, (&place, &name), until).await?;
             if let Some(cut) = self.find_cut(id, until).await? {
                 let removed = place.1.remove_snapshot(&cut.found.key, until).await;
-                removed.map_err(of_san())?;
+                removed.map_err(ControllerError::san(&place.0))?;
+                // Another controller may have begun to carry it meanwhile; from now on none can.
+                self.clear_carrier_of(id, (&place, &name), until).await?;
             }
         }
         let link = self.any_archiver(&id.archive, until).await?;
@@ -339,6 +332,21 @@ impl Controller {
         deleted.map_err(ControllerError::Archiver)?;
         self.memory().standing.remove(&id.to_string());
         tracing::info!(%id, "snapshot is gone");
+        Ok(())
+    }
+
+    async fn clear_carrier_of(
+        &self,
+        id: &ArchivedId,
+        (place, cut): (&Place, &str),
+        until: Until,
+    ) -> Result<(), ControllerError> {
+        let carrier = metadata::carrier_name(cut);
+        let there = place.1.find_named(&carrier, until).await;
+        let there = there.map_err(ControllerError::san(&place.0))?;
+        if there.is_some_and(|it| metadata::carried_by(&it.metadata).as_ref() == Some(id)) {
+            self.clear_helper(&carrier, place, until).await?;
+        }
         Ok(())
     }
 

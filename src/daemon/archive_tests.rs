@@ -2,18 +2,21 @@
 //! an archiver.
 
 mod beside;
+mod deaths;
+mod life;
+mod races;
 mod rig;
+mod ways;
 
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use rig::{MIB, Machine, Rig, content, lock, snapshot_of, wanted};
+use rig::{MIB, Rig, content, lock, snapshot_of, wanted};
 
 use crate::archiver::Look;
 use crate::controller::Wanted;
 use crate::fault::{Fault, Faulted, chain};
 use crate::host::fake::PortalState;
-use crate::san::PORTALS;
 use crate::volume::SizeRange;
 
 #[tokio::test]
@@ -47,8 +50,8 @@ async fn a_snapshot_goes_to_an_archive_and_comes_back_in_another_partition() {
     let back = rig.restored(&wanted("y", "a", Some(&second))).await;
     assert_eq!(rig.seats.content(back.id.wwid.as_str()), content(7));
     for snapshot in [&first, &second] {
-        rig.deleted(&snapshot.id).await;
-        rig.deleted(&snapshot.id).await;
+        rig.deleted(&snapshot.id, &rig.controller).await;
+        rig.deleted(&snapshot.id, &rig.controller).await;
     }
     assert_eq!(rig.listed().await, []);
     rig.assert_at_rest(&["v", "w", "x", "y"], &[]).await;
@@ -104,7 +107,7 @@ async fn dies_after(step: u64) -> bool {
     let restored = rig.restored(&wanted("x", "b", Some(&snapshot))).await;
     let back = rig.seats.content(restored.id.wwid.as_str());
     assert_eq!(back, content(7), "step {step}");
-    rig.deleted(&snapshot.id).await;
+    rig.deleted(&snapshot.id, &rig.controller).await;
     if machine.ensure().await {
         rig.introduce();
     }
@@ -120,13 +123,8 @@ async fn what_a_lost_archiver_has_is_taken_from_it_and_given_to_another() {
     let snapshot = rig.archived("s", &source.id, false).await;
     let wanted = wanted("x", "b", Some(&snapshot));
     // No portal answers anybody, so that the one that has the volume does not come to an end.
-    let set_portals = |machine: &Machine, state| {
-        for portal in PORTALS {
-            machine.world.set_portal(portal.parse().unwrap(), state);
-        }
-    };
     for machine in &rig.machines {
-        set_portals(machine, PortalState::BlackHoled);
+        machine.set_portals(PortalState::BlackHoled);
     }
     let begun = rig.controller.create(&wanted).await.unwrap_err();
     assert_eq!(begun.fault(), Fault::Busy, "{}", chain(&begun));
@@ -138,11 +136,11 @@ async fn what_a_lost_archiver_has_is_taken_from_it_and_given_to_another() {
         false => (&rig.machines[1], &rig.machines[0]),
     };
     lost.kill();
-    set_portals(other, PortalState::Up);
+    other.set_portals(PortalState::Up);
     let restored = rig.restored(&wanted).await;
     assert_eq!(rig.seats.content(restored.id.wwid.as_str()), content(7));
     // It comes back and finds that nobody wants what it had.
-    set_portals(lost, PortalState::Up);
+    lost.set_portals(PortalState::Up);
     lost.start(0).await;
     rig.introduce();
     rig.assert_at_rest(&["v", "x"], &[]).await;

@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-use crate::archive::Bucket;
+use crate::archive::{Bucket, Listed, Objects, Put, StoreError};
 use crate::archiver::{
     self, Archivers, Identity, Management, Means, OpenStore, Ways, Works, serve,
 };
@@ -23,14 +23,14 @@ use crate::daemon::seats::{Content, Seats};
 use crate::fabric::{Iqn, LocalView, PathList, Portal};
 use crate::fault::{Fault, Faulted, chain};
 use crate::host::Host;
-use crate::host::fake::FakeWorld;
+use crate::host::fake::{FakeWorld, PortalState};
 use crate::san::{Double, Fleet, Line, PORTALS, Rules, Settings, TARGET};
 use crate::volume::{AnySnapshotId, Family, NodeId, SanName, SizeRange, VolumeId};
 
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const SIZE: u64 = 8 * MIB;
 /// Of this machine's own time: everything is in memory.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A machine with an archiver on it.
 pub(super) struct Machine {
@@ -39,12 +39,69 @@ pub(super) struct Machine {
     pub(super) archive: PathBuf,
     /// What its archive answers instead.
     pub(super) trouble: Arc<Mutex<Option<(Fault, String)>>>,
+    /// Where it waits before it puts a manifest.
+    pub(super) held: Arc<Mutex<Option<Arc<Held>>>>,
     pub(super) address: Mutex<SocketAddr>,
     pub(super) running: Mutex<Option<Running>>,
     deaths: AtomicU64,
 }
 
+/// Where a put of a manifest waits.
+#[derive(Default)]
+pub(super) struct Held {
+    /// Whether one is there, and whether it may go on.
+    state: Mutex<(bool, bool)>,
+    changed: Condvar,
+}
+
+impl Held {
+    pub(super) fn is_reached(&self) -> bool {
+        lock(&self.state).0
+    }
+
+    pub(super) fn open(&self) {
+        lock(&self.state).1 = true;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut state = lock(&self.state);
+        state.0 = true;
+        while !state.1 {
+            state = self.changed.wait(state).unwrap();
+        }
+    }
+}
+
+struct HeldBucket {
+    bucket: Bucket,
+    held: Arc<Held>,
+}
+
+impl Objects for HeldBucket {
+    fn put(&self, name: &str, content: Vec<u8>) -> Result<Put, StoreError> {
+        if name.starts_with("manifests/") {
+            self.held.pass();
+        }
+        self.bucket.put(name, content)
+    }
+    fn find(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.bucket.find(name)
+    }
+    fn list_while(
+        &self,
+        under: &str,
+        show: &mut dyn FnMut(Listed) -> bool,
+    ) -> Result<(), StoreError> {
+        self.bucket.list_while(under, show)
+    }
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        self.bucket.remove(name)
+    }
+}
+
 pub(super) struct Running {
+    pub(super) works: Works,
     pub(super) process: FakeWorld,
     pub(super) stop: CancellationToken,
     pub(super) has_died: Arc<AtomicBool>,
@@ -65,6 +122,7 @@ impl Machine {
             world,
             archive: archive.to_owned(),
             trouble: Arc::default(),
+            held: Arc::default(),
             address: Mutex::new("127.0.0.1:0".parse().unwrap()),
             running: Mutex::default(),
             deaths: AtomicU64::new(0),
@@ -91,6 +149,7 @@ impl Machine {
         if let Some(resumed) = resumed.await.unwrap() {
             resumed.unwrap();
         }
+        let kept = works.clone();
         let (told, bound) = tokio::sync::oneshot::channel();
         // Another port than before: the one of the dead may not be free yet.
         let address = "127.0.0.1:0".parse().unwrap();
@@ -108,6 +167,7 @@ impl Machine {
         });
         *lock(&self.address) = bound.await.unwrap();
         *lock(&self.running) = Some(Running {
+            works: kept,
             process,
             stop,
             has_died,
@@ -118,6 +178,7 @@ impl Machine {
         let (root, state) = (Path::new("/"), Path::new("/var/lib/sanpath/archiver"));
         let dirs = Dirs::under(root, state, Path::new("/run/sanpath"));
         let (trouble, place) = (Arc::clone(&self.trouble), self.archive.clone());
+        let held = Arc::clone(&self.held);
         Works::new(Means {
             engine: Engine::new(host.clone(), dirs),
             host,
@@ -139,13 +200,22 @@ impl Machine {
                 let bucket = Bucket::directory(&place).unwrap();
                 Some(Ok(OpenStore {
                     place: bucket.place().to_owned(),
-                    objects: Box::new(bucket),
+                    objects: match lock(&held).clone() {
+                        Some(held) => Box::new(HeldBucket { bucket, held }),
+                        None => Box::new(bucket),
+                    },
                     transfers: 1,
                     bytes_per_second: None,
                 }))
             }),
             slots: 2,
         })
+    }
+
+    pub(super) fn set_portals(&self, state: PortalState) {
+        for portal in PORTALS {
+            self.world.set_portal(portal.parse().unwrap(), state);
+        }
     }
 
     pub(super) fn kill(&self) {
@@ -195,7 +265,7 @@ impl Machine {
 
 pub(super) struct Rig {
     pub(super) double: Double,
-    _lines: [Line; 2],
+    pub(super) lines: [Line; 2],
     pub(super) seats: Arc<Seats>,
     pub(super) machines: Vec<Machine>,
     pub(super) folder: TempDir,
@@ -216,29 +286,15 @@ impl Rig {
         double.show_to(Arc::clone(&seats) as _);
         double.set_extents(&[(0, SIZE)]);
         let lines = [double.line().await, double.line().await];
-        let settings = |line: &Line| Settings {
-            family: Family::Linux,
-            sanhost: vec![line.address().to_owned()],
-            papers: None,
-            array: None,
-            san_uuid: None,
-            rules: Rules::default(),
-        };
-        let name = |name: &str| name.parse::<SanName>().unwrap();
-        let fleet = [
-            (name("a"), settings(&lines[0])),
-            (name("b"), settings(&lines[1])),
-        ];
+        let fleet = fleet_of([lines[0].address(), lines[1].address()]);
         for machine in &machines {
             machine.start(0).await;
         }
         let archivers = Archivers::default();
         let rig = Self {
-            controller: Controller::new(Fleet::new(fleet.into()), Duration::from_secs(20))
-                .with_archivers(archivers.clone())
-                .losing_after(Duration::from_millis(300)),
+            controller: controller_of(fleet, &archivers),
             double,
-            _lines: lines,
+            lines,
             seats,
             machines,
             folder,
@@ -291,8 +347,8 @@ impl Rig {
         .await
     }
 
-    pub(super) async fn deleted(&self, id: &AnySnapshotId) {
-        self.until(async || match self.controller.delete_snapshot(id).await {
+    pub(super) async fn deleted(&self, id: &AnySnapshotId, controller: &Controller) {
+        self.until(async || match controller.delete_snapshot(id).await {
             Ok(()) => Some(()),
             Err(error) => open(&error),
         })
@@ -307,7 +363,8 @@ impl Rig {
                 return done;
             }
             assert!(begun.elapsed() < PATIENCE, "it does not end");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            // The hosts' clocks stand while we call.
+            tokio::time::sleep(Duration::from_millis(20)).await;
             for machine in &self.machines {
                 let is_on = lock(&machine.running).is_some();
                 if is_on && machine.ensure().await {
@@ -362,6 +419,27 @@ impl Rig {
         files.sort();
         files
     }
+}
+
+/// The SAN's two partitions, at these addresses.
+pub(super) fn fleet_of(addresses: [&str; 2]) -> Fleet {
+    let settings = |address: &str| Settings {
+        family: Family::Linux,
+        sanhost: vec![address.to_owned()],
+        papers: None,
+        array: None,
+        san_uuid: None,
+        rules: Rules::default(),
+    };
+    let [a, b] = addresses.map(settings);
+    let name = |name: &str| name.parse::<SanName>().unwrap();
+    Fleet::new([(name("a"), a), (name("b"), b)].into())
+}
+
+pub(super) fn controller_of(fleet: Fleet, archivers: &Archivers) -> Controller {
+    Controller::new(fleet, Duration::from_secs(20))
+        .with_archivers(archivers.clone())
+        .losing_after(Duration::from_millis(300))
 }
 
 /// What may be asked again; anything else fails the test.

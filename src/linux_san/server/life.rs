@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 
 use super::roles::Gate;
 use super::{Service, listen};
@@ -179,7 +179,7 @@ async fn serve_on(
                     server.serve_with_incoming_shutdown(incoming, stop).await
                 }
                 None => {
-                    let incoming = TcpListenerStream::new(listener);
+                    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
                     server.serve_with_incoming_shutdown(incoming, stop).await
                 }
             };

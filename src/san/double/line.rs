@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 
 use super::service::Service;
 use crate::linux_san_wire::linux_san_server::LinuxSanServer;
@@ -29,7 +29,7 @@ impl Line {
             tonic::transport::Server::builder()
                 .add_service(LinuxSanServer::new(service))
                 .serve_with_incoming_shutdown(
-                    TcpListenerStream::new(server),
+                    TcpIncoming::from(server).with_nodelay(Some(true)),
                     stop.clone().cancelled_owned(),
                 ),
         );
@@ -71,6 +71,9 @@ impl Line {
         let pass = async move {
             while let Ok((near, _)) = valve.accept().await {
                 let far = TcpStream::connect(behind).await.unwrap();
+                // Else what is said waits for the other end to have acknowledged what was said before.
+                near.set_nodelay(true).unwrap();
+                far.set_nodelay(true).unwrap();
                 let forward = forward(near, far, breaks.clone(), Arc::clone(&silent));
                 let end = end.clone();
                 // A line that is gone breaks what goes over it.
