@@ -11,7 +11,7 @@ pub use client::{AskError, ask};
 pub use server::{Desk, MODE, serve};
 pub use wire::{
     AddressRow, Answer, ExportRow, FailedPath, FailureRow, PathShown, PathsShown, Question,
-    SanVolumeRow, SanhostRow, TroubleRow, VolumePathsRow, VolumeRow,
+    SanVolumeRow, SanhostRow, TroubleRow, VolumePathsRow, VolumeRow, WorkRow,
 };
 
 use std::path::{Path, PathBuf};
@@ -26,4 +26,10 @@ pub fn node_socket(runtime_dir: &Path) -> PathBuf {
 #[must_use]
 pub fn controller_socket(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("controller.sock")
+}
+
+/// The socket of the archiver daemon in its runtime directory.
+#[must_use]
+pub fn archiver_socket(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("archiver.sock")
 }

@@ -41,6 +41,8 @@ pub enum Question {
         /// Its id, its WWID or its name on the SAN.
         volume: String,
     },
+    /// What is carried to archives and back; asked of an archiver.
+    Works {},
     /// Mount the file system of a volume anew.
     Recover {
         /// Its id, its WWID or its name on the SAN.
@@ -70,6 +72,8 @@ pub enum Answer {
     Sanhosts(Vec<SanhostRow>),
     /// A volume as its SAN has it.
     SanVolume(Box<SanVolumeRow>),
+    /// What is carried.
+    Works(Vec<WorkRow>),
     /// It was done; what, in lines for people.
     Done(Vec<String>),
     /// It was not done, or not to its end; why, and what to do.
@@ -281,6 +285,30 @@ pub struct TroubleRow {
     pub inaccessible: bool,
 }
 
+/// One snapshot on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkRow {
+    /// The archive.
+    pub archive: String,
+    /// What it is called there.
+    pub snapshot: String,
+    /// The partition whose SAN is at the other end.
+    pub partition: String,
+    /// `to the archive`, `to a volume`.
+    pub way: String,
+    /// `running` (or waiting for its turn), `done`, `failed`.
+    pub state: String,
+    /// Bytes of the volume to go through; 0 until that is known.
+    pub total_bytes: u64,
+    /// Those gone through.
+    pub done_bytes: u64,
+    /// Bytes of objects that were sent or fetched for them.
+    pub moved_bytes: u64,
+    /// Why it does not go on, or has failed.
+    pub trouble: Option<String>,
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct QuestionLine {
@@ -461,6 +489,20 @@ mod tests {
         }
     }
 
+    fn work() -> WorkRow {
+        WorkRow {
+            archive: "away".to_owned(),
+            snapshot: "linux:cluster-a:s".to_owned(),
+            partition: "cluster-a".to_owned(),
+            way: "to the archive".to_owned(),
+            state: "running".to_owned(),
+            total_bytes: 1024,
+            done_bytes: 512,
+            moved_bytes: 100,
+            trouble: None,
+        }
+    }
+
     #[test]
     fn version_1_is_written_and_read_for_ever() {
         let volume = || "v1".to_owned();
@@ -485,6 +527,7 @@ mod tests {
             },
             Question::SanVolume { volume: volume() },
             Question::Failure { volume: volume() },
+            Question::Works {},
         ];
         let answers = [
             Answer::Volumes(vec![row()]),
@@ -495,6 +538,7 @@ mod tests {
             Answer::SanVolume(Box::new(san_volume())),
         ];
         let answers = answers.into_iter().chain(failure());
+        let answers = answers.chain([Answer::Works(vec![work()])]);
         let mut lines = GOLDEN.split_inclusive('\n');
         for question in &questions {
             let golden = lines.next().unwrap();

@@ -1,9 +1,7 @@
 //! `sanpath archives`: snapshots in an object store or a directory, looked at, proven, brought out as an image and put in from one. Needs no daemon and no orchestrator.
 
-use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
@@ -11,9 +9,11 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::answer::print;
-use super::duration;
+use super::bar::{Bar, bytes};
+use super::node::Daemon;
 use super::paths::{Form, age};
 use super::table::table;
+use super::{duration, transfers};
 use crate::archive::{
     self, Bucket, Held, Job, Manifest, Objects, OpenArchive, OpenImage, Pace, Patience, Progress,
     Runs, SnapshotName,
@@ -22,8 +22,6 @@ use crate::config::{self, ArchiveName};
 use crate::fault::chain;
 use crate::host::{Host, ImageAccess};
 
-/// How often the line with the progress is written anew.
-const REDRAW: Duration = Duration::from_millis(250);
 /// Beside an image that is not whole yet.
 const INCOMPLETE: &str = ".incomplete";
 
@@ -50,9 +48,21 @@ pub struct ArchivesArguments {
     output: Form,
 }
 
-/// What can be done with an archive.
+/// What can be done.
 #[derive(Debug, Subcommand)]
 enum ArchivesCommand {
+    #[command(flatten)]
+    Archive(ArchiveCommand),
+    /// What the archiver daemon of this machine carries just now, how far it is, and what it waits for.
+    Transfers {
+        #[command(flatten)]
+        daemon: Daemon,
+    },
+}
+
+/// What can be done with an archive.
+#[derive(Debug, Subcommand)]
+enum ArchiveCommand {
     /// List the snapshots that it holds.
     List,
     /// Show one snapshot, and how much of it others hold too.
@@ -100,12 +110,19 @@ enum ArchivesCommand {
 /// # Errors
 /// Why not; the object that was wrong is named.
 pub fn run(asked: &ArchivesArguments) -> anyhow::Result<ExitCode> {
+    match &asked.command {
+        ArchivesCommand::Archive(command) => at_archive(asked, command),
+        ArchivesCommand::Transfers { daemon } => transfers::run(daemon, asked.output),
+    }
+}
+
+fn at_archive(asked: &ArchivesArguments, command: &ArchiveCommand) -> anyhow::Result<ExitCode> {
     let host = Host::real(Path::new("/"));
     let place = Place::open(&host, asked)?;
     let bar = Bar::new(&host);
     let notice = |progress: Progress| bar.show(progress);
-    let chunk_bytes = match &asked.command {
-        ArchivesCommand::Import { .. } => {
+    let chunk_bytes = match command {
+        ArchiveCommand::Import { .. } => {
             archive::ensure_archive(&place.bucket, place.bucket.place())
         }
         _ => archive::find_archive(&place.bucket),
@@ -123,14 +140,14 @@ pub fn run(asked: &ArchivesArguments) -> anyhow::Result<ExitCode> {
         output: asked.output,
         bar: &bar,
     };
-    match &asked.command {
-        ArchivesCommand::List => desk.list(),
-        ArchivesCommand::Show { snapshot } => desk.show(snapshot),
-        ArchivesCommand::Verify { snapshot } => desk.verify(snapshot.as_ref()),
-        ArchivesCommand::Export { snapshot, file } => desk.export(snapshot, file),
-        ArchivesCommand::Import { file, snapshot } => desk.import(file, snapshot),
-        ArchivesCommand::Delete { snapshot } => desk.delete(snapshot),
-        ArchivesCommand::Prune { grace, lease } => desk.prune(Patience {
+    match command {
+        ArchiveCommand::List => desk.list(),
+        ArchiveCommand::Show { snapshot } => desk.show(snapshot),
+        ArchiveCommand::Verify { snapshot } => desk.verify(snapshot.as_ref()),
+        ArchiveCommand::Export { snapshot, file } => desk.export(snapshot, file),
+        ArchiveCommand::Import { file, snapshot } => desk.import(file, snapshot),
+        ArchiveCommand::Delete { snapshot } => desk.delete(snapshot),
+        ArchiveCommand::Prune { grace, lease } => desk.prune(Patience {
             grace: *grace,
             lease: *lease,
         }),
@@ -477,111 +494,4 @@ fn columns(snapshot: &SnapshotName, manifest: Option<&Manifest>, now: u64) -> [S
         age(now.saturating_sub(about.cut_at)),
         about.volume.clone().unwrap_or_else(|| "-".to_owned()),
     ]
-}
-
-/// Bytes for people, in binary units.
-fn bytes(count: u64) -> String {
-    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let unit = units.into_iter().find(|(_, shift)| count >> shift > 0);
-    let Some((name, shift)) = unit else {
-        return format!("{count} B");
-    };
-    let tenths = (count >> (shift - 10)) * 10 / 1024;
-    format!("{}.{} {name}", tenths / 10, tenths % 10)
-}
-
-/// The progress on one line of a terminal; nothing anywhere else.
-struct Bar {
-    host: Host,
-    is_terminal: bool,
-    begun: crate::deadline::Moment,
-    drawn: Mutex<Option<crate::deadline::Moment>>,
-}
-
-impl Bar {
-    fn new(host: &Host) -> Self {
-        Self {
-            begun: host.now(),
-            host: host.clone(),
-            is_terminal: io::stderr().is_terminal(),
-            drawn: Mutex::new(None),
-        }
-    }
-
-    fn show(&self, progress: Progress) {
-        let now = self.host.now();
-        let Ok(mut drawn) = self.drawn.lock() else {
-            return;
-        };
-        let is_due = drawn.is_none_or(|last| now.since(last) >= REDRAW);
-        if self.is_terminal && is_due {
-            *drawn = Some(now);
-            let line = line(progress, now.since(self.begun));
-            // A terminal that is gone needs no bar.
-            let _ = write!(io::stderr().lock(), "\r{line}\x1b[K");
-        }
-    }
-
-    fn end(&self) {
-        let was_drawn = self.drawn.lock().is_ok_and(|drawn| drawn.is_some());
-        if was_drawn {
-            let _ = write!(io::stderr().lock(), "\r\x1b[K");
-        }
-    }
-}
-
-fn line(progress: Progress, since: Duration) -> String {
-    const WIDTH: u64 = 30;
-    let total = progress.total.max(1);
-    let done = progress.done.min(total);
-    let filled = usize::try_from(u128::from(done) * u128::from(WIDTH) / u128::from(total));
-    let filled = filled.unwrap_or(0);
-    let empty = usize::try_from(WIDTH).unwrap_or(filled) - filled;
-    let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1);
-    let rate = done.saturating_mul(1000) / millis;
-    format!(
-        "[{}{}] {} of {}, {}/s, {} moved",
-        "#".repeat(filled),
-        "-".repeat(empty),
-        bytes(done),
-        bytes(total),
-        bytes(rate),
-        bytes(progress.moved)
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_short() {
-        let cases = [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            ((1 << 20) + (1 << 19), "1.5 MiB"),
-            (10 << 30, "10.0 GiB"),
-            (u64::MAX, "16777215.9 TiB"),
-        ];
-        for (count, expected) in cases {
-            assert_eq!(bytes(count), expected);
-        }
-    }
-
-    #[test]
-    fn the_bar_never_overflows() {
-        let progress = |done, total| Progress {
-            total,
-            done,
-            moved: 1 << 20,
-        };
-        let half = line(progress(5 << 20, 10 << 20), Duration::from_secs(5));
-        assert!(
-            half.starts_with("[###############---------------] 5.0 MiB of 10.0 MiB, 1.0 MiB/s")
-        );
-        for (done, total) in [(0, 0), (9, 0), (u64::MAX, u64::MAX)] {
-            assert!(line(progress(done, total), Duration::ZERO).starts_with('['));
-        }
-    }
 }

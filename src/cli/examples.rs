@@ -169,6 +169,10 @@ const TAUGHT: &[Taught] = &[
         &[
             ("sanpath archives list", "the snapshots that are there"),
             ("sanpath archives verify", "fetch and prove every chunk"),
+            (
+                "sanpath archives transfers",
+                "what the archiver of this machine carries, and how far it is",
+            ),
         ],
     ),
     (

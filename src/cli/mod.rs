@@ -4,6 +4,7 @@
 mod adopt;
 mod answer;
 mod archives;
+mod bar;
 mod called_san;
 mod completions;
 mod doctor;
@@ -18,6 +19,7 @@ mod san;
 mod sanhosts;
 mod table;
 mod trace;
+mod transfers;
 mod trial;
 
 pub use adopt::AdoptArguments;

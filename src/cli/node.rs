@@ -88,7 +88,11 @@ pub fn run(command: NodeCommand) -> anyhow::Result<ExitCode> {
         Answer::Volumes(rows) => print(&table(&rows))?,
         Answer::Done(lines) => print(&lines.join("\n"))?,
         Answer::Refused(why) => return Err(anyhow::Error::msg(why)),
-        Answer::Paths(_) | Answer::Failure(_) | Answer::Sanhosts(_) | Answer::SanVolume(_) => {
+        Answer::Paths(_)
+        | Answer::Failure(_)
+        | Answer::Sanhosts(_)
+        | Answer::SanVolume(_)
+        | Answer::Works(_) => {
             return Err(anyhow::anyhow!("the daemon answered something else"));
         }
     }

@@ -6,8 +6,10 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
+use super::archiver_desk::ArchiverDesk;
 use super::gauges::ArchiverGauges;
 use super::{crash, node};
+use crate::admin;
 use crate::archive::Bucket;
 use crate::archiver::{
     Identity, Management, Means, OpenStore, StoreOf, Ways, WaysOf, Works, partition_of, serve,
@@ -69,6 +71,8 @@ pub(super) async fn run(
     // It reads files.
     tokio::task::spawn_blocking(move || resumed.resume()).await??;
     look_at_archives(works.clone(), Arc::clone(&live), stop.clone())?;
+    let socket = admin::archiver_socket(&arguments.runtime_dir);
+    node::answer_operators(&host, &socket, ArchiverDesk(works.clone()), stop.clone())?;
     let gauges = ArchiverGauges(works.clone());
     super::serve_metrics(arguments.metrics, &Calls::default(), gauges, &stop).await?;
     tracing::info!(name = node.name, initiator = %node.initiator, "archiver serves");

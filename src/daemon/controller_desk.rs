@@ -25,6 +25,10 @@ impl Desk for ControllerDesk {
         match question {
             Question::Sanhosts { partition } => self.sanhosts(partition.as_deref()),
             Question::SanVolume { volume } => Answer::SanVolume(Box::new(self.san_volume(&volume))),
+            Question::Works {} => Answer::Refused(
+                "this is the controller; ask the archiver daemon of the machine where it runs"
+                    .to_owned(),
+            ),
             Question::Volumes {}
             | Question::Paths { .. }
             | Question::Failure { .. }

@@ -47,6 +47,9 @@ impl Desk for NodeDesk {
             Question::Sanhosts { .. } | Question::SanVolume { .. } => Answer::Refused(
                 "this is the node; ask the controller daemon, which manages the SANs".to_owned(),
             ),
+            Question::Works {} => Answer::Refused(
+                "this is the node; ask the archiver daemon of the machine where it runs".to_owned(),
+            ),
             Question::Recover { volume } => {
                 self.work("recover", &volume, Node::recover, recovered_lines)
             }

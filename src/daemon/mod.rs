@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod archive_tests;
 mod archiver;
+mod archiver_desk;
 mod controller;
 mod controller_desk;
 mod crash;

@@ -12,7 +12,7 @@ use super::desk::{LOOK_EVERY, NodeDesk, Watch};
 use super::gauges::NodeGauges;
 use super::trim::Trimmer;
 use super::{crash, socket};
-use crate::admin;
+use crate::admin::{self, Desk};
 use crate::attach::{ChapOf, ChapRefused, DetachError, Dirs, Engine, Reaped};
 use crate::cli::NodeArguments;
 use crate::config::{InterfaceSource, Live, read_chap};
@@ -87,7 +87,8 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
         };
         trim_volumes(trimmer, stop.clone())?;
     }
-    answer_operators(&host, &arguments.runtime_dir, desk, stop.clone())?;
+    let socket = admin::node_socket(&arguments.runtime_dir);
+    answer_operators(&host, &socket, desk, stop.clone())?;
     let calls = Calls::default();
     super::serve_metrics(plugin.metrics, &calls, NodeGauges(node.clone()), &stop).await?;
     let service = NodeService::new(node, inflight, keys);
@@ -95,16 +96,18 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
     Ok(())
 }
 
-/// Serves the operator's socket beside the orchestrator's.
-fn answer_operators(
+/// Serves the operator's socket beside the daemon's own.
+pub(super) fn answer_operators(
     host: &Host,
-    runtime_dir: &Path,
-    desk: NodeDesk,
+    socket: &Path,
+    desk: impl Desk,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    host.ensure_directory(runtime_dir)
-        .context("--runtime-dir")?;
-    let listener = listen_unix(&admin::node_socket(runtime_dir), admin::MODE)?;
+    if let Some(runtime_dir) = socket.parent() {
+        host.ensure_directory(runtime_dir)
+            .context("--runtime-dir")?;
+    }
+    let listener = listen_unix(socket, admin::MODE)?;
     tokio::spawn(async move {
         if let Err(error) = admin::serve(listener, Arc::new(desk), stop).await {
             tracing::error!(%error, "operators are not answered any more");

@@ -47,7 +47,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $archives = set $archives .name $settings -}}
 {{- end -}}
 {{- $archivers := dict -}}
+{{- $nodes := dict -}}
 {{- range .Values.archivers -}}
+{{- with get $nodes .node }}{{ fail (printf "archivers: %q is the machine of two; there is one initiator, and room for one ledger" .) }}{{ end -}}
+{{- $nodes = set $nodes .node .node -}}
 {{- if hasKey $archivers .name }}{{ fail (printf "archivers: %q is there twice" .name) }}{{ end -}}
 {{- $settings := dict "address" (printf "%s-archiver-%s.%s.svc:7430" $.Values.name .name $.Release.Namespace) "tls" "/etc/sanpath-archivers-tls" -}}
 {{- with .partitions }}{{ $settings = set $settings "partitions" . }}{{ end -}}
