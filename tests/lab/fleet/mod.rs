@@ -1,5 +1,6 @@
 //! The list of what is proven with several guests, and of the steps that these cases have their guests do.
 
+mod archives;
 mod fencing;
 mod links;
 mod outage;
@@ -17,7 +18,7 @@ pub fn everyday() -> Vec<FleetCase> {
 
 /// What only the long run proves (`LAB_SCALE` above 1), and whoever asks for it by name.
 pub fn long() -> Vec<FleetCase> {
-    [reboots::CASES, fencing::CASES, player::LONG].concat()
+    [reboots::CASES, fencing::CASES, archives::LONG, player::LONG].concat()
 }
 
 /// Every fleet case.
@@ -32,6 +33,7 @@ pub fn steps() -> Vec<Step> {
         outage::STEPS,
         reboots::STEPS,
         fencing::STEPS,
+        archives::STEPS,
         player::STEPS,
     ]
     .concat()

@@ -19,18 +19,22 @@ pub const SAN_STATE: &str = "/pool/state";
 pub const SAN_POOL: &str = "/pool/volumes";
 
 /// Where the SAN's operator made what the controller is given.
-const SAN_CALLER: &str = "/pool/controller";
+pub const SAN_CALLER: &str = "/pool/controller";
 
 pub const CONTROLLER: &str = "/work/controller.sock";
 pub const PLUGIN: &str = "/work/node.sock";
 /// The controller's certificates.
 const TLS: &str = "/work/tls";
-const CONFIG: &str = "/work/config.yaml";
+pub const CONFIG: &str = "/work/config.yaml";
 /// Where the kubelet has it; on a disk of its own it outlives a reboot.
 const KUBELET: &str = "/var/lib/kubelet";
 
 pub fn san_command() -> Vec<String> {
-    let listen = format!("{}:7420", Link::MANAGEMENT.san_address(1));
+    command_of(SAN, topology::paths())
+}
+
+fn command_of(member: Member, portals: impl IntoIterator<Item = Link>) -> Vec<String> {
+    let listen = format!("{}:7420", member.address(Link::MANAGEMENT));
     let mut argv = vec![
         SANPATH,
         "san",
@@ -44,22 +48,31 @@ pub fn san_command() -> Vec<String> {
     .into_iter()
     .map(str::to_owned)
     .collect::<Vec<_>>();
-    for path in topology::paths() {
-        argv.extend(["--portal".to_owned(), path.san_address(1)]);
+    for path in portals {
+        argv.extend(["--portal".to_owned(), member.address(path)]);
     }
     argv
 }
 
 /// Starts the SAN; its folders and certificates are made when they are not there.
 pub fn start_san(fleet: &Fleet) -> Result<()> {
-    let san = fleet.guest(SAN)?;
+    start_san_at(fleet, SAN, topology::paths())
+}
+
+/// The same of any SAN, with a portal on each of these links.
+pub fn start_san_at(
+    fleet: &Fleet,
+    member: Member,
+    portals: impl IntoIterator<Item = Link>,
+) -> Result<()> {
+    let san = fleet.guest(member)?;
     san.execute(&["mkdir", "-p", SAN_STATE, SAN_POOL])?;
     let command = format!(
         "test -e {SAN_STATE}/tls/tls.crt || {SANPATH} san init --state-dir {SAN_STATE}; \
          test -e {SAN_CALLER}/tls.crt || {SANPATH} san issue --state-dir {SAN_STATE} --role controller --name lab --out {SAN_CALLER}"
     );
     san.execute(&["sh", "-e", "-c", &command])?;
-    san.start(Daemon::new("san", san_command()))
+    san.start(Daemon::new("san", command_of(member, portals)))
 }
 
 /// Starts controller and node plugin on `member`, with a config file that knows the SAN.
@@ -70,18 +83,32 @@ pub fn start_plugins(fleet: &Fleet, member: Member) -> Result<()> {
         Link::MANAGEMENT.san_address(1),
         paths.join(",")
     );
-    let write = format!("mkdir -p /work && printf '%s' '{config}' > {CONFIG}");
-    let guest = fleet.guest(member)?;
-    guest.execute(&["sh", "-c", &write])?;
-    for file in ["ca.crt", "tls.crt", "tls.key"] {
-        let text = fleet
-            .guest(SAN)?
-            .execute(&["cat", &format!("{SAN_CALLER}/{file}")])?;
-        let write = format!("mkdir -p {TLS} && printf '%s' '{text}' > {TLS}/{file}");
-        guest.execute(&["sh", "-c", &write])?;
-    }
+    write(fleet, member, CONFIG, &config)?;
+    hand_papers(fleet, (SAN, SAN_CALLER), (member, TLS))?;
     start_controller(fleet, member)?;
     start_node(fleet, member, &[])
+}
+
+/// Makes a file in a guest, and its folder.
+pub fn write(fleet: &Fleet, member: Member, path: &str, text: &str) -> Result<()> {
+    let write = format!("mkdir -p $(dirname {path}) && printf '%s' '{text}' > {path}");
+    fleet.guest(member)?.execute(&["sh", "-c", &write])?;
+    Ok(())
+}
+
+/// Copies the certificates that lie in a folder of one guest to a folder of another.
+pub fn hand_papers(
+    fleet: &Fleet,
+    (from, folder): (Member, &str),
+    (to, copy): (Member, &str),
+) -> Result<()> {
+    for file in ["ca.crt", "tls.crt", "tls.key"] {
+        let text = fleet
+            .guest(from)?
+            .execute(&["cat", &format!("{folder}/{file}")])?;
+        write(fleet, to, &format!("{copy}/{file}"), &text)?;
+    }
+    Ok(())
 }
 
 /// Starts the controller alone.
@@ -114,28 +141,35 @@ fn plugin(role: &str, socket: &str, more: &[&str]) -> Daemon {
 /// Stops plugins and SAN once the reaper has logged out what no volume needs.
 pub fn stop_plugins(fleet: &Fleet, members: &[Member]) -> Result<()> {
     for &member in members {
-        let what = format!("the idle sessions of {} are logged out", member.name());
-        until(&what, Duration::from_secs(60), || {
-            let sessions = ["sh", "-c", "ls /sys/class/iscsi_session"];
-            let ended = fleet.guest(member)?.run(&sessions, 20)?;
-            Ok(ended.stdout.trim().is_empty())
-        })?;
+        wait_for_logout(fleet, member)?;
     }
-    let san = fleet.guest(SAN)?;
-    until(
-        "the empty targets are removed",
-        Duration::from_secs(60),
-        || {
-            let targets = san.run(&["sh", "-c", "ls /sys/kernel/config/target/iscsi"], 20)?;
-            Ok(!targets.stdout.contains("dev.sanpath"))
-        },
-    )?;
+    wait_for_no_targets(fleet, SAN)?;
     for &member in members {
         for name in ["node", "controller"] {
             stop(fleet, member, name)?;
         }
     }
     stop(fleet, SAN, "san")
+}
+
+/// Waits until the reaper has logged out what no volume needs.
+pub fn wait_for_logout(fleet: &Fleet, member: Member) -> Result<()> {
+    let what = format!("the idle sessions of {} are logged out", member.name());
+    until(&what, Duration::from_secs(60), || {
+        let sessions = ["sh", "-c", "ls /sys/class/iscsi_session"];
+        let ended = fleet.guest(member)?.run(&sessions, 20)?;
+        Ok(ended.stdout.trim().is_empty())
+    })
+}
+
+/// Waits until a SAN has removed the targets of those who have no volume of it.
+pub fn wait_for_no_targets(fleet: &Fleet, san: Member) -> Result<()> {
+    let what = format!("the empty targets of {} are removed", san.name());
+    until(&what, Duration::from_secs(60), || {
+        let targets = ["sh", "-c", "ls /sys/kernel/config/target/iscsi"];
+        let ended = fleet.guest(san)?.run(&targets, 20)?;
+        Ok(!ended.stdout.contains("dev.sanpath"))
+    })
 }
 
 /// Stops a daemon in its own way.

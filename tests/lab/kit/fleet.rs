@@ -94,6 +94,12 @@ impl<'a> Fleet<'a> {
         self.with_disk.insert(member.name());
     }
 
+    /// Gives guests that are not yet on these links beside the usual ones.
+    pub fn add_links(&mut self, links: impl IntoIterator<Item = Link>) {
+        let more = links.into_iter().map(|link| (link, Switch::default()));
+        self.switches.extend(more);
+    }
+
     /// Boots these guests, all at the same time, and waits until each is set up.
     pub fn boot(&mut self, members: &[Member]) -> Result<()> {
         for &member in members {

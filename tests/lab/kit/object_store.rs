@@ -145,6 +145,11 @@ impl ObjectStore {
         Ok((at, name))
     }
 
+    /// Where the objects below a folder of the archive are.
+    pub fn folder_of(&self, folder: &str) -> PathBuf {
+        self.bucket().join(folder)
+    }
+
     fn bucket(&self) -> PathBuf {
         self.folder.join("root").join(BUCKET)
     }
