@@ -198,6 +198,7 @@ fn end(
     for volume in volumes {
         patiently("DeleteVolume", || orchestrator.delete(volume))?;
     }
+    Stack::wait_for_no_session(lab)?;
     lab.daemons.stop("archiver")?;
     store.down(lab)?;
     stack.stop(lab)

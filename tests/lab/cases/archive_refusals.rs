@@ -236,6 +236,8 @@ fn end(
         Ok(in_pool(lab)?.is_empty().then_some(()))
     })?;
     expect_no_work(lab)?;
+    // The node was never at this target, so that it would not end them.
+    Stack::wait_for_no_session(lab)?;
     lab.daemons.stop("archiver")?;
     store.down(lab)?;
     stack.stop(lab)

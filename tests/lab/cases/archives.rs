@@ -76,6 +76,7 @@ fn archive_and_back(lab: &mut Lab) -> Result<()> {
         let left = fs::read_dir(&work)?.count();
         Ok((left == 0).then_some(()))
     })?;
+    Stack::wait_for_no_session(lab)?;
     lab.daemons.stop("archiver")?;
     stack.stop(lab)
 }

@@ -318,14 +318,7 @@ impl Stack {
 
     /// Waits until the idle reaper and the SAN's sweep have removed what no volume needs, then stops all three.
     pub fn stop(&self, lab: &mut Lab) -> Result<()> {
-        lab.wait_for(
-            "idle sessions to be logged out",
-            Duration::from_secs(60),
-            || {
-                let sessions = fs::read_dir("/sys/class/iscsi_session").map_or(0, Iterator::count);
-                Ok((sessions == 0).then_some(()))
-            },
-        )?;
+        Self::wait_for_no_session(lab)?;
         lab.wait_for(
             "empty targets to be removed",
             Duration::from_secs(60),
@@ -344,6 +337,15 @@ impl Stack {
             lab.daemons.stop(daemon)?;
         }
         Ok(())
+    }
+
+    /// Waits until who had sessions has ended them. A daemon that is stopped before leaves its own to the next one.
+    pub fn wait_for_no_session(lab: &Lab) -> Result<()> {
+        let patience = Duration::from_secs(60);
+        lab.wait_for("idle sessions to be logged out", patience, || {
+            let sessions = fs::read_dir("/sys/class/iscsi_session").map_or(0, Iterator::count);
+            Ok((sessions == 0).then_some(()))
+        })
     }
 
     /// The config file of controller and node.
