@@ -15,6 +15,7 @@ use object_store::{
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::runtime::Runtime;
+use tokio::time::Instant;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_stream::StreamExt;
@@ -34,6 +35,15 @@ const CONNECT: Duration = Duration::from_secs(10);
 const REQUEST: Duration = Duration::from_mins(1);
 /// One call with all that is tried again.
 const CALL: Duration = Duration::from_mins(3);
+/// Before a put that was cut off is sent again.
+const PAUSES: [Duration; 6] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+    Duration::from_millis(1600),
+];
 /// The first call fails sooner: somebody waits to hear what is wrong with the config.
 const FIRST_TRIES: usize = 1;
 const TRIES: usize = 8;
@@ -275,11 +285,17 @@ impl Objects for Store {
     fn put(&self, name: &str, content: Vec<u8>) -> Result<Put, StoreError> {
         let location = self.location(name)?;
         let payload = PutPayload::from(content);
-        match self.put_once(&location, payload.clone()) {
-            // Cut off in the middle, which the crate does not try again: it may have been done.
-            Err(StoreError::Unreachable { .. }) => self.put_once(&location, payload),
-            put => put,
+        let begun = Instant::now();
+        for pause in PAUSES {
+            match self.put_once(&location, payload.clone()) {
+                // Cut off in the middle, which the crate does not try again: it may have been done. Each connection that was kept open fails so once.
+                Err(StoreError::Unreachable { .. }) if begun.elapsed() < CALL => {}
+                put => return put,
+            }
+            self.runtime
+                .block_on(async { tokio::time::sleep(pause).await });
         }
+        self.put_once(&location, payload)
     }
 
     fn find(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {

@@ -20,6 +20,8 @@
 #[cfg(test)]
 mod bench;
 mod bucket;
+#[cfg(test)]
+mod bucket_tests;
 mod catalogue;
 mod chunk;
 mod cipher;
