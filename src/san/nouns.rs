@@ -145,6 +145,19 @@ pub struct ExtentPage {
     pub size: u64,
 }
 
+impl ExtentPage {
+    /// Of a snapshot of `size` bytes whose SAN does not tell: all from `from` on may be other.
+    #[must_use]
+    pub fn untold(size: u64, from: u64) -> Self {
+        let left = size.saturating_sub(from);
+        Self {
+            extents: (left > 0).then_some((from, left)).into_iter().collect(),
+            next: None,
+            size,
+        }
+    }
+}
+
 /// One node that may reach a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exported {

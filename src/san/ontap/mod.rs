@@ -256,12 +256,7 @@ impl SnapshotFamily for Ontap {
     ) -> Result<ExtentPage, SanError> {
         let found = self.find_snapshot_by_key(key, until).await?;
         let found = found.ok_or_else(|| wire::odd("extents", "lun")(wire::Odd::Absent))?;
-        let left = found.size.saturating_sub(from);
-        Ok(ExtentPage {
-            extents: (left > 0).then_some((from, left)).into_iter().collect(),
-            next: None,
-            size: found.size,
-        })
+        Ok(ExtentPage::untold(found.size, from))
     }
 }
 

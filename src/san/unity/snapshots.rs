@@ -173,16 +173,6 @@ impl SnapshotFamily for UnitySan {
         until: Until,
     ) -> Result<ExtentPage, SanError> {
         let snap = self.snap(key, until).await?;
-        let size = snap.size.unwrap_or(0);
-        let rest = size.saturating_sub(from);
-        Ok(ExtentPage {
-            extents: if rest == 0 {
-                Vec::new()
-            } else {
-                vec![(from, rest)]
-            },
-            next: None,
-            size,
-        })
+        Ok(ExtentPage::untold(snap.size.unwrap_or(0), from))
     }
 }
