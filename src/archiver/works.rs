@@ -77,6 +77,18 @@ pub enum State {
     Failed,
 }
 
+impl State {
+    /// For people and numbers.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// A work as it is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {

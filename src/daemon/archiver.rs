@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::archiver_desk::ArchiverDesk;
 use super::gauges::ArchiverGauges;
-use super::{crash, node};
+use super::{crash, node, socket};
 use crate::admin;
 use crate::archive::Bucket;
 use crate::archiver::{
@@ -71,8 +71,8 @@ pub(super) async fn run(
     // It reads files.
     tokio::task::spawn_blocking(move || resumed.resume()).await??;
     look_at_archives(works.clone(), Arc::clone(&live), stop.clone())?;
-    let socket = admin::archiver_socket(&arguments.runtime_dir);
-    node::answer_operators(&host, &socket, ArchiverDesk(works.clone()), stop.clone())?;
+    let path = admin::archiver_socket(&arguments.runtime_dir);
+    socket::answer_operators(&host, &path, ArchiverDesk(works.clone()), stop.clone())?;
     let gauges = ArchiverGauges(works.clone());
     super::serve_metrics(arguments.metrics, &Calls::default(), gauges, &stop).await?;
     tracing::info!(name = node.name, initiator = %node.initiator, "archiver serves");

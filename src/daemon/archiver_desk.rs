@@ -1,7 +1,7 @@
 //! What the archiver daemon answers an operator.
 
 use crate::admin::{Answer, Desk, Question, WorkRow};
-use crate::archiver::{Standing, State, Works};
+use crate::archiver::{Standing, Works};
 use crate::fault::chain;
 
 /// The works behind the socket.
@@ -27,14 +27,9 @@ fn row(standing: Standing) -> WorkRow {
         true => "to a volume",
         false => "to the archive",
     };
-    let state = match standing.state {
-        State::Running => "running",
-        State::Done => "done",
-        State::Failed => "failed",
-    };
     WorkRow {
         way: way.to_owned(),
-        state: state.to_owned(),
+        state: standing.state.word().to_owned(),
         partition: standing.job.partition.to_string(),
         archive: standing.job.archive,
         snapshot: standing.job.snapshot,

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -18,7 +17,7 @@ use crate::cli::ControllerArguments;
 use crate::config::{Config, Live};
 use crate::controller::Controller;
 use crate::csi::{Identity, serve_controller};
-use crate::host::{Host, listen_unix};
+use crate::host::Host;
 use crate::metrics::Calls;
 use crate::san::{ArraySettings, Fleet, LoginFolder, Rules, Settings};
 use crate::tls::{ArrayTrust, Papers};
@@ -51,40 +50,17 @@ pub(super) async fn run(
         controller: controller.clone(),
         runtime: Handle::current(),
     };
-    answer_operators(&host, &arguments.runtime_dir, desk, &stop);
+    let path = admin::controller_socket(&arguments.runtime_dir);
+    // Without it volumes are managed all the same, so what is wrong with it is told and no more.
+    if let Err(error) = socket::answer_operators(&host, &path, desk, stop.clone()) {
+        tracing::warn!(path = %path.display(), "operators are not answered: {error:#}");
+    }
     tokio::spawn(follow(live, host, fleet.clone(), archivers, stop.clone()));
     tracing::info!(endpoint = plugin.endpoint, "controller serves");
     let calls = Calls::default();
     super::serve_metrics(plugin.metrics, &calls, FleetGauges(fleet), &stop).await?;
     serve_controller(listener, identity, controller, calls, stop).await?;
     Ok(())
-}
-
-/// Serves the operator's socket beside the orchestrator's. Without it volumes are managed all the same, so what is wrong with it is told and no more.
-fn answer_operators(
-    host: &Host,
-    runtime_dir: &Path,
-    desk: ControllerDesk,
-    stop: &CancellationToken,
-) {
-    let path = admin::controller_socket(runtime_dir);
-    let bound = host
-        .ensure_directory(runtime_dir)
-        .map_err(anyhow::Error::from);
-    let bound = bound.and_then(|()| Ok(listen_unix(&path, admin::MODE)?));
-    let listener = match bound {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::warn!(path = %path.display(), "operators are not answered (--runtime-dir): {error:#}");
-            return;
-        }
-    };
-    let (desk, stop) = (Arc::new(desk), stop.clone());
-    tokio::spawn(async move {
-        if let Err(error) = admin::serve(listener, desk, stop).await {
-            tracing::error!(%error, "operators are not answered any more");
-        }
-    });
 }
 
 /// Takes over changed management addresses without a restart.

@@ -127,14 +127,15 @@ fn tell_archive(board: &mut Board, archive: &str, look: &Look) {
 }
 
 fn tell_works(board: &mut Board, works: &[Work]) {
-    for (word, state) in [
-        ("running", State::Running),
-        ("done", State::Done),
-        ("failed", State::Failed),
-    ] {
+    for state in [State::Running, State::Done, State::Failed] {
         let count = works.iter().filter(|it| it.state == state).count();
         let help = "Transfers of this archiver by how they stand";
-        board.gauge("archiver_works", help, &[("state", word)], count as u64);
+        board.gauge(
+            "archiver_works",
+            help,
+            &[("state", state.word())],
+            count as u64,
+        );
     }
     for work in works {
         let labels = [

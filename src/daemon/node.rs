@@ -1,7 +1,6 @@
 //! `sanpath node`, put together.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +11,13 @@ use super::desk::{LOOK_EVERY, NodeDesk, Watch};
 use super::gauges::NodeGauges;
 use super::trim::Trimmer;
 use super::{crash, socket};
-use crate::admin::{self, Desk};
+use crate::admin;
 use crate::attach::{ChapOf, ChapRefused, DetachError, Dirs, Engine, Reaped};
 use crate::cli::NodeArguments;
 use crate::config::{InterfaceSource, Live, read_chap};
 use crate::csi::{Identity, NodeService, serve_node};
 use crate::fault::chain;
-use crate::host::{Host, listen_unix};
+use crate::host::Host;
 use crate::inflight::Inflight;
 use crate::iscsi::{find_initiator_name, known_defect, version};
 use crate::metrics::Calls;
@@ -87,32 +86,12 @@ pub(super) async fn run(arguments: &NodeArguments, stop: CancellationToken) -> a
         };
         trim_volumes(trimmer, stop.clone())?;
     }
-    let socket = admin::node_socket(&arguments.runtime_dir);
-    answer_operators(&host, &socket, desk, stop.clone())?;
+    let path = admin::node_socket(&arguments.runtime_dir);
+    socket::answer_operators(&host, &path, desk, stop.clone())?;
     let calls = Calls::default();
     super::serve_metrics(plugin.metrics, &calls, NodeGauges(node.clone()), &stop).await?;
     let service = NodeService::new(node, inflight, keys);
     serve_node(listener, identity, service, calls, stop).await?;
-    Ok(())
-}
-
-/// Serves the operator's socket beside the daemon's own.
-pub(super) fn answer_operators(
-    host: &Host,
-    socket: &Path,
-    desk: impl Desk,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    if let Some(runtime_dir) = socket.parent() {
-        host.ensure_directory(runtime_dir)
-            .context("--runtime-dir")?;
-    }
-    let listener = listen_unix(socket, admin::MODE)?;
-    tokio::spawn(async move {
-        if let Err(error) = admin::serve(listener, Arc::new(desk), stop).await {
-            tracing::error!(%error, "operators are not answered any more");
-        }
-    });
     Ok(())
 }
 
