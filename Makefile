@@ -36,7 +36,7 @@ ARCH = $(shell dpkg --print-architecture)
 # Debian releases that the lab's guests run beside the usual one.
 OTHER_RELEASES = bookworm
 
-.PHONY: arrays reference bench help demo check test test-full fault-table fuzz lab format lint deny manifests image unit s3 s3s-fs selftest suite
+.PHONY: arrays reference bench help demo check test test-full fault-table fuzz lab format lint deny manifests image unit s3 s3s-fs selftest suite deaths
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -52,7 +52,11 @@ test: format lint deny unit s3 arrays manifests selftest suite ## everything: th
 test-full: ## the same code with longer rounds (LAB_SCALE, 10 unless said otherwise), the lab on every release
 	set -e; export LAB_SCALE=$${LAB_SCALE:-10}; \
 	for release in $(OTHER_RELEASES); do LAB_RELEASE=$$release $(MAKE) suite; done; \
-	$(MAKE) test image
+	$(MAKE) test deaths image
+
+# Each death of a controller and each scene of two: what a plain `cargo test` takes a part of.
+deaths: ## a controller of archives dies at every change, and two act at once in every scene
+	cargo test --lib -- --ignored daemon::archive_tests
 
 bench: $(S3S_FS) ## what a thousand volumes cost the Linux SAN, and what an archive costs beside reading and putting
 	cargo test --lib -- --ignored --nocapture a_thousand_volumes

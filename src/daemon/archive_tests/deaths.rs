@@ -154,7 +154,7 @@ async fn a_controller_that_dies_at_a_call_leaves_nothing_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "every change: half a minute; cargo test --lib -- --ignored deaths"]
+#[ignore = "every change: half a minute; make deaths, and so make test-full"]
 async fn a_controller_that_dies_at_any_call_leaves_nothing_and_loses_nothing() {
     let deaths = dies_again_and_again(1, 1).await;
     assert!(deaths > 20, "{deaths} deaths are too few to be all");
@@ -189,8 +189,6 @@ async fn a_call_that_arrives_when_all_is_done_is_undone() {
         assert!(rig.volume_names().len() > before.len());
         rig.reconciled(&free.controller).await;
         assert_eq!(rig.volume_names(), before);
-        life.assert_all_or_nothing(&free.controller).await;
-        life.go_on(&free.controller, Stage::Remove).await;
-        life.assert_over();
+        life.assert_ends(&free.controller).await;
     }
 }

@@ -132,6 +132,13 @@ impl<'r> Life<'r> {
         true
     }
 
+    /// Nothing is half done; then what is left of it is asked for, and nothing stays.
+    pub(super) async fn assert_ends(&mut self, controller: &Controller) {
+        self.assert_all_or_nothing(controller).await;
+        self.go_on(controller, Stage::Remove).await;
+        self.assert_over();
+    }
+
     /// Nothing of it is anywhere.
     pub(super) fn assert_over(&self) {
         assert_eq!(self.rig.volume_names(), ["v"]);

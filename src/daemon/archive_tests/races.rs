@@ -193,9 +193,7 @@ async fn play(rig: &Rig, life: &mut Life<'_>, (before, one, other): Scene, dice:
     for leader in &leaders {
         rig.reconciled(&leader.controller).await;
     }
-    life.assert_all_or_nothing(&next.controller).await;
-    life.go_on(&next.controller, Stage::Remove).await;
-    life.assert_over();
+    life.assert_ends(&next.controller).await;
 }
 
 async fn play_all(scenes: impl Iterator<Item = Scene>) {
@@ -215,7 +213,7 @@ async fn two_controllers_at_once_leave_nothing_and_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "every scene: half a minute; cargo test --lib -- --ignored races"]
+#[ignore = "every scene: half a minute; make deaths, and so make test-full"]
 async fn two_controllers_in_every_scene_leave_nothing_and_lose_nothing() {
     play_all(SCENES.into_iter()).await;
 }
@@ -282,9 +280,7 @@ async fn a_snapshot_that_is_deleted_while_another_controller_finds_it_stays_dele
     tokio::join!(deleted, carried, told);
     rig.at_rest().await;
     rig.reconciled(&free.controller).await;
-    life.assert_all_or_nothing(&free.controller).await;
-    life.go_on(&free.controller, Stage::Remove).await;
-    life.assert_over();
+    life.assert_ends(&free.controller).await;
 }
 
 /// A work that another controller has begun again, after it was given up and before its volume was taken back, has read all and puts its last object late.
@@ -322,9 +318,7 @@ async fn a_snapshot_whose_last_object_is_late_is_not_deleted_before_it() {
     tokio::join!(deleted, told);
     rig.at_rest().await;
     rig.reconciled(&free.controller).await;
-    life.assert_all_or_nothing(&free.controller).await;
-    life.go_on(&free.controller, Stage::Remove).await;
-    life.assert_over();
+    life.assert_ends(&free.controller).await;
 }
 
 /// One controller restores all of it while the other one is about to show the same filler to an archiver.
@@ -346,7 +340,5 @@ async fn what_another_controller_took_away_is_asked_for_again() {
     tokio::join!(same.go_on(&late.controller, Stage::Restore), other);
     assert_eq!(same.restored, life.restored);
     rig.reconciled(&free.controller).await;
-    life.assert_all_or_nothing(&free.controller).await;
-    life.go_on(&free.controller, Stage::Remove).await;
-    life.assert_over();
+    life.assert_ends(&free.controller).await;
 }
