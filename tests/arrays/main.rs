@@ -18,5 +18,6 @@ mod simulators;
 mod foreign;
 mod ontap;
 mod server;
+mod storops;
 mod story;
 mod unity;

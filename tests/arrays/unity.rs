@@ -1,8 +1,7 @@
-//! Dell EMC Unity: the simulator under Dell's own client, then our family on it.
+//! Dell EMC Unity: our family on the simulator that Dell's own client has exercised (`storops`).
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,14 +12,13 @@ use sanpath::san::{
 };
 use sanpath::tls::ArrayTrust;
 use sanpath::volume::Family;
-use serde_json::{Value, json};
 
 use crate::conformance;
 use crate::simulators::http::{Fault as Mishap, Request, Server, Trap};
 use crate::simulators::unity::{PASSWORD, USER, Unity};
 use crate::story::{ALONE, Capabilities, GIB, SHARED, Subject, node, repeated, until, wanted};
 
-const SERIAL: &str = "FNM00151200215";
+pub const SERIAL: &str = "FNM00151200215";
 const CAPABILITIES: Capabilities = Capabilities {
     copies_depend: true,
     snapshots_depend: true,
@@ -30,7 +28,7 @@ const CAPABILITIES: Capabilities = Capabilities {
 struct Rig {
     server: Server<Unity>,
     fleet: Fleet,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Rig {
@@ -46,26 +44,13 @@ impl Rig {
         if let Some(certificate) = &server.certificate {
             put("ca.crt", certificate);
         }
-        let host = Host::real(Path::new("/"));
-        let trust = server.certificate.as_ref();
-        let settings = Settings {
-            family: Family::Unity,
-            sanhost: server.addresses(),
-            papers: None,
-            san_uuid: None,
-            array: Some(ArraySettings {
-                trust: trust.map(|_| ArrayTrust::new(&host, folder.path())),
-                login: LoginFolder::new(&host, folder.path()),
-                svm: None,
-                pools: Vec::new(),
-            }),
-            rules: Rules::default(),
-        };
+        let is_sealed = server.certificate.is_some();
+        let settings = settings(server.addresses(), folder.path(), is_sealed);
         let fleet = Fleet::new(BTreeMap::from([("a".parse().unwrap(), settings)]));
         Self {
             server,
             fleet,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -81,141 +66,29 @@ impl Rig {
     }
 }
 
+/// The array behind `addresses`, with the login in `folder`, and its certificate if it is spoken to over TLS.
+fn settings(addresses: Vec<String>, folder: &Path, is_sealed: bool) -> Settings {
+    let host = Host::real(Path::new("/"));
+    Settings {
+        family: Family::Unity,
+        sanhost: addresses,
+        papers: None,
+        san_uuid: None,
+        array: Some(ArraySettings {
+            trust: is_sealed.then(|| ArrayTrust::new(&host, folder)),
+            login: LoginFolder::new(&host, folder),
+            svm: None,
+            pools: Vec::new(),
+        }),
+        rules: Rules::default(),
+    }
+}
+
 fn subject(san: &San) -> Subject<'_> {
     Subject {
         san,
         capabilities: CAPABILITIES,
     }
-}
-
-/// What storops saw, by operation. Each counts in the table of `tests/README.md`.
-fn foreign() -> BTreeMap<String, Value> {
-    let python = std::env::var("SANPATH_STOROPS").expect("make arrays sets it");
-    let server = Server::sealed(Unity::new(SERIAL), 1);
-    let address = server.addresses().remove(0);
-    let (host, port) = address.rsplit_once(':').unwrap();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/arrays/foreign/unity.py");
-    let ran = Command::new(python)
-        .args(["-B", script, host, port, USER, PASSWORD])
-        .output()
-        .unwrap();
-    let (out, err) = (
-        String::from_utf8_lossy(&ran.stdout),
-        String::from_utf8_lossy(&ran.stderr),
-    );
-    assert!(ran.status.success(), "{out}\n{err}");
-    let lines = out
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines
-        .map(|line| (line["operation"].as_str().unwrap().to_owned(), line))
-        .collect()
-}
-
-#[allow(clippy::too_many_lines, reason = "one line for each operation")]
-#[test]
-fn storops_drives_the_simulator_through_every_operation() {
-    let mut told = foreign();
-    let mut was = |operation: &str, expected: Value| {
-        let found = told
-            .remove(operation)
-            .unwrap_or_else(|| panic!("no {operation}"));
-        for (key, value) in expected.as_object().unwrap() {
-            assert_eq!(&found[key], value, "{found}");
-        }
-        found
-    };
-    was("version", json!({"version": "5.0.3"}));
-    was("identity", json!({"serial": SERIAL, "model": "Unity 500"}));
-    was("license", json!({}));
-    was(
-        "capacity",
-        json!({"id": "pool_1", "free": 8_u64 << 40, "total": 8_u64 << 40}),
-    );
-    let portals = was(
-        "portals",
-        json!({"addresses": ["10.101.1.1", "10.102.1.2", "10.101.1.3", "10.102.1.4"]}),
-    );
-    assert_eq!(
-        portals["targets"][2],
-        "iqn.1992-04.com.emc:cx.fnm00151200215.b0"
-    );
-    was(
-        "create",
-        json!({"size": 2 * GIB, "thin": true, "description": "made by storops"}),
-    );
-    was("create again", json!({"refused": "UnityLunNameInUseError"}));
-    let found = was("get by name", json!({}));
-    assert_eq!(found["id"], found["of"]);
-    was(
-        "get what is not there",
-        json!({"existed": false, "refused": "UnityResourceNotFoundError"}),
-    );
-    was("list", json!({"names": ["lun-1", "lun-2"]}));
-    was("expand", json!({"size": 3 * GIB}));
-    was(
-        "expand to the same",
-        json!({"refused": "UnityNothingToModifyError"}),
-    );
-    was(
-        "shrink",
-        json!({"refused": "UnityLunShrinkNotSupportedError"}),
-    );
-    was(
-        "rename",
-        json!({"name": "lun-1-renamed", "description": "changed"}),
-    );
-    was("host", json!({"names": ["node-1", "node-2"]}));
-    let iqns = [
-        "iqn.1993-08.org.debian:01:node-1",
-        "iqn.1993-08.org.debian:01:node-2",
-    ];
-    was(
-        "initiator",
-        json!({"initiators": [[iqns[0]], [iqns[1]]], "refused": "UnityHostInitiatorExistedError"}),
-    );
-    let found = was("find initiator", json!({}));
-    assert_eq!(found["hosts"], json!([found["of"]]));
-    was(
-        "map",
-        json!({"hlus": [0, 1, 0], "hosts": ["node-1", "node-2"]}),
-    );
-    was("number of the LUN", json!({"hlus": [0], "types": ["LUN"]}));
-    let mapped = was("delete while mapped", json!({}));
-    assert!(mapped["refused"].is_string(), "{mapped}");
-    let cut = was(
-        "snapshot",
-        json!({"name": "snap-1", "size": 3 * GIB, "auto": false}),
-    );
-    assert_eq!(cut["lun"], cut["of"]);
-    was(
-        "snapshot again",
-        json!({"refused": "UnitySnapNameInUseError"}),
-    );
-    was("list snapshots", json!({"names": ["snap-1"]}));
-    was("copy snapshot", json!({"name": "snap-copy"}));
-    let refused = was("clone of what may go", json!({}));
-    assert!(refused["refused"].is_string(), "{refused}");
-    let clone = was("clone", json!({"thin": true, "size": 3 * GIB}));
-    assert_eq!(clone["base"], clone["of"]);
-    let limit = was("limit", json!({"again": "UnityPolicyNameInUseError"}));
-    assert_eq!(limit["policy"], limit["of"]);
-    was("unmap one", json!({"hosts": ["node-2"]}));
-    was("unmap all", json!({"left": true}));
-    was("delete under a clone", json!({"existed": true}));
-    was("delete a clone", json!({"existed": false}));
-    was(
-        "delete under snapshots",
-        json!({"refused": "UnityDeleteStorageResourceHasSnapError"}),
-    );
-    was("delete snapshot", json!({"names": []}));
-    was("delete", json!({"existed": false}));
-    was(
-        "delete as a job",
-        json!({"state": "COMPLETED", "existed": false}),
-    );
-    was("delete host", json!({"left": 0}));
-    assert!(told.is_empty(), "not looked at: {told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -632,23 +505,11 @@ async fn the_array_is_reached_over_tls_and_by_its_login() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_arrays_in_one_list_are_refused() {
     let (one, other) = (Rig::new(), Server::clear(Unity::new("FNM00151200999"), 1));
-    let (name, host) = ("b".parse().unwrap(), Host::real(Path::new("/")));
     let addresses = [one.server.addresses(), other.addresses()].concat();
-    let settings = Settings {
-        family: Family::Unity,
-        sanhost: addresses,
-        papers: None,
-        san_uuid: None,
-        array: Some(ArraySettings {
-            trust: None,
-            login: LoginFolder::new(&host, one._folder.path()),
-            svm: None,
-            pools: Vec::new(),
-        }),
-        rules: Rules::default(),
-    };
-    let fleet = Fleet::new(BTreeMap::from([(name, settings)]));
-    let san = fleet.find(&"b".parse().unwrap()).unwrap();
+    let settings = settings(addresses, one.folder.path(), false);
+    let name: sanpath::volume::SanName = "b".parse().unwrap();
+    let fleet = Fleet::new(BTreeMap::from([(name.clone(), settings)]));
+    let san = fleet.find(&name).unwrap();
     let refused = san
         .ensure_volume(&wanted("mixed", GIB, None), until())
         .await
