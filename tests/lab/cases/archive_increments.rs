@@ -122,18 +122,9 @@ fn write(lab: &Lab, volume: &Volume, dice: &mut Dice, runs: &[(u64, u64)]) -> Re
     let image = format!("volumes/{}.img", key_of(volume)?);
     let image = lab.pool_folder().join(image);
     let file = File::options().write(true).open(image)?;
-    let mut state = dice.next();
-    let mut piece = Vec::new();
     for &(begin, length) in runs {
         for offset in (begin..begin + length).step_by(4096) {
-            piece.clear();
-            while piece.len() < 4096 {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                piece.extend(state.to_le_bytes());
-            }
-            file.write_all_at(&piece, offset)?;
+            file.write_all_at(&dice.bytes(4096), offset)?;
         }
     }
     Ok(file.sync_all()?)

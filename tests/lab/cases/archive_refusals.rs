@@ -11,6 +11,7 @@ use sanpath::csi::proto::Snapshot;
 
 use crate::kit::case::{Case, Lab};
 use crate::kit::csi::{Access, Orchestrator, Origin, Volume, again, patiently};
+use crate::kit::dice::Dice;
 use crate::kit::object_store::{BUCKET, ENDPOINT, ObjectStore, SECRET};
 use crate::kit::san_calls::key_of;
 use crate::kit::stack::{Plan, Stack};
@@ -65,7 +66,7 @@ fn archive_is_damaged(lab: &mut Lab) -> Result<()> {
             "{what} in {name}: {told}"
         );
         ensure!(in_pool(lab)? == before, "{what}: {:?}", in_pool(lab)?);
-        expect_no_work(lab)?;
+        Stack::wait_for_no_work(lab)?;
         lab.story(format!("{what}: {told}"));
         fs::write(&file, whole)?;
     }
@@ -127,14 +128,7 @@ fn source(lab: &Lab, orchestrator: &mut Orchestrator) -> Result<Volume> {
     let volume = patiently("CreateVolume", || {
         orchestrator.create_with("source", SIZE, Access::Block, &in_a)
     })?;
-    let mut state = 1_u64;
-    let mut bytes = Vec::with_capacity(3 * MIB);
-    while bytes.len() < 3 * MIB {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend(state.to_le_bytes());
-    }
+    let bytes = Dice::new(1).bytes(3 * MIB);
     let file = fs::OpenOptions::new()
         .write(true)
         .open(image(lab, &volume)?)?;
@@ -157,14 +151,6 @@ fn in_pool(lab: &Lab) -> Result<BTreeSet<PathBuf>> {
         }
     }
     Ok(all)
-}
-
-fn expect_no_work(lab: &Lab) -> Result<()> {
-    let work = lab.work_folder().join("archiver-state/work");
-    lab.wait_for("the archiver to forget", PATIENCE, || {
-        let left = fs::read_dir(&work)?.count();
-        Ok((left == 0).then_some(()))
-    })
 }
 
 fn flipped(whole: &[u8]) -> Vec<u8> {
@@ -235,7 +221,7 @@ fn end(
     lab.wait_for("the pool to be empty", PATIENCE, || {
         Ok(in_pool(lab)?.is_empty().then_some(()))
     })?;
-    expect_no_work(lab)?;
+    Stack::wait_for_no_work(lab)?;
     // The node was never at this target, so that it would not end them.
     Stack::wait_for_no_session(lab)?;
     lab.daemons.stop("archiver")?;

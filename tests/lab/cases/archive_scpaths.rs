@@ -11,6 +11,7 @@ use sanpath::host::{FileExtent, Host};
 
 use crate::kit::case::{Case, Lab};
 use crate::kit::csi::{Access, Orchestrator, Origin, Volume, again, patiently};
+use crate::kit::dice::Dice;
 use crate::kit::object_store::ObjectStore;
 use crate::kit::paths;
 use crate::kit::stack::{Plan, Stack};
@@ -71,15 +72,7 @@ fn sessions() -> usize {
 
 /// Bytes that do not pack.
 fn noise() -> Vec<u8> {
-    let mut state = 1_u64;
-    let mut bytes = Vec::with_capacity(FILE);
-    while bytes.len() < FILE {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend(state.to_le_bytes());
-    }
-    bytes
+    Dice::new(1).bytes(FILE)
 }
 
 /// While `call` goes on: the archiver is killed and begins anew, the store goes away for some seconds, and for 20 s no storage path works.

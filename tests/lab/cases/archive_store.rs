@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::kit::case::{Case, Lab, SANPATH};
 use crate::kit::daemons::Daemon;
+use crate::kit::dice::Dice;
 use crate::kit::object_store::ObjectStore;
 
 pub const CASES: &[Case] = &[Case {
@@ -37,15 +38,7 @@ fn write_config(
 
 /// Eight chunks that do not pack and differ.
 fn image() -> Vec<u8> {
-    let mut state = 1_u64;
-    let mut image = Vec::with_capacity(8 * MIB);
-    while image.len() < 8 * MIB {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        image.extend(state.to_le_bytes());
-    }
-    image
+    Dice::new(1).bytes(8 * MIB)
 }
 
 /// An image goes to the store at 1 MiB/s; the store is killed in the middle and is away for some seconds. The transfer waits and ends well, every byte comes back, and

@@ -71,11 +71,7 @@ fn archive_and_back(lab: &mut Lab) -> Result<()> {
         let left = fs::read_dir(lab.pool_folder().join(folder))?.count();
         ensure!(left == 0, "{left} files are left in {folder}");
     }
-    let work = lab.work_folder().join("archiver-state/work");
-    lab.wait_for("the archiver to forget", Duration::from_secs(90), || {
-        let left = fs::read_dir(&work)?.count();
-        Ok((left == 0).then_some(()))
-    })?;
+    Stack::wait_for_no_work(lab)?;
     Stack::wait_for_no_session(lab)?;
     lab.daemons.stop("archiver")?;
     stack.stop(lab)

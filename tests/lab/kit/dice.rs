@@ -20,6 +20,16 @@ impl Dice {
         self.0
     }
 
+    /// Bytes that do not pack.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(count.next_multiple_of(8));
+        while bytes.len() < count {
+            bytes.extend(self.next().to_le_bytes());
+        }
+        bytes.truncate(count);
+        bytes
+    }
+
     /// One of `0..end`.
     pub fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() % end as u64).unwrap_or_default()

@@ -339,6 +339,15 @@ impl Stack {
         Ok(())
     }
 
+    /// Waits until the archiver has forgotten all that it was asked for.
+    pub fn wait_for_no_work(lab: &Lab) -> Result<()> {
+        let work = lab.work_folder().join("archiver-state/work");
+        lab.wait_for("the archiver to forget", Duration::from_secs(90), || {
+            let left = fs::read_dir(&work)?.count();
+            Ok((left == 0).then_some(()))
+        })
+    }
+
     /// Waits until who had sessions has ended them. A daemon that is stopped before leaves its own to the next one.
     pub fn wait_for_no_session(lab: &Lab) -> Result<()> {
         let patience = Duration::from_secs(60);
