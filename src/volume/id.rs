@@ -109,6 +109,12 @@ impl TryFrom<String> for SanName {
     }
 }
 
+/// Whether a SAN may call something so: a Linux SAN by hexadecimal digits, ONTAP by a uuid, Unity as `sv_1`.
+pub(super) fn is_key(text: &str) -> bool {
+    let may_stand = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+    !text.is_empty() && text.bytes().all(may_stand)
+}
+
 /// A volume's id, `sp1:FAMILY:SAN:KEY:WWID`.
 ///
 /// The WWID is random, so the id fences a recycled key or LUN: a hit with another WWID is not this volume. A text that we did not issue
@@ -137,7 +143,7 @@ impl VolumeId {
         let ["sp1", family, san, key, wwid] = parts.as_slice() else {
             return None;
         };
-        if key.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        if !is_key(key) {
             return None;
         }
         Some(Self {
@@ -196,6 +202,27 @@ mod tests {
         let id = VolumeId::find(GOLDEN).unwrap();
         assert_eq!(id.san.as_str(), "cluster-a");
         assert_eq!(id.to_string(), GOLDEN);
+    }
+
+    /// A key that the id would not take is a volume that nobody could use.
+    #[test]
+    fn the_keys_of_every_family_come_back() {
+        let uuid = "454021de-755d-453b-8000-00000000000f";
+        let hex = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+        for (family, key) in [
+            (Family::Linux, hex),
+            (Family::Ontap, uuid),
+            (Family::Unity, "sv_3"),
+        ] {
+            let id = VolumeId {
+                family,
+                san: "s".repeat(32).parse().unwrap(),
+                key: key.to_owned(),
+                wwid: "360014050123456789abcdef012345678".parse().unwrap(),
+            };
+            assert!(id.to_string().len() <= MAX_BYTES);
+            assert_eq!(VolumeId::find(&id.to_string()), Some(id));
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::id::{Family, SanName};
+use super::id::{Family, SanName, is_key};
 
 /// CSI §"Size limits": an id is at most 128 bytes.
 const MAX_BYTES: usize = 128;
@@ -148,8 +148,7 @@ fn find(version: &str, text: &str) -> Option<(Family, SanName, String)> {
     let [found, family, san, key] = parts.as_slice() else {
         return None;
     };
-    let is_key = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    if *found != version || !is_key {
+    if *found != version || !is_key(key) {
         return None;
     }
     Some((Family::find(family)?, san.parse().ok()?, (*key).to_owned()))

@@ -9,7 +9,7 @@ use sanpath::fabric::Wwid;
 use sanpath::san::{
     Access, NewSnapshot, NewVolume, Others, San, SanError, SanSnapshot, SanVolume, Source, Until,
 };
-use sanpath::volume::{NodeId, SizeRange};
+use sanpath::volume::{Family, NodeId, SanName, SizeRange, SnapshotId, VolumeId};
 
 pub const MIB: u64 = 1 << 20;
 /// The key of a note that must be the same for a repeated call to mean the same object.
@@ -34,6 +34,11 @@ pub struct Subject {
     pub san: Arc<San>,
     pub has: Capabilities,
     pub prefix: String,
+}
+
+/// Of a partition: ids must have room for it.
+fn longest_name() -> SanName {
+    "s".repeat(32).parse().unwrap()
 }
 
 /// The end of a call's time.
@@ -79,13 +84,28 @@ impl Subject {
 
     pub async fn make(&self, name: &str, size: u64, source: Option<Source>) -> SanVolume {
         let wanted = self.wanted(name, size, source);
-        self.san.ensure_volume(&wanted, until()).await.unwrap()
+        let made = self.san.ensure_volume(&wanted, until()).await.unwrap();
+        let id = VolumeId {
+            family: Family::Linux,
+            san: longest_name(),
+            key: made.key.clone(),
+            wwid: made.wwid.clone(),
+        };
+        assert_eq!(VolumeId::find(&id.to_string()), Some(id), "it comes back");
+        made
     }
 
     pub async fn snapshot(&self, name: &str, of: &SanVolume) -> SanSnapshot {
         let wanted = [self.cut(name, of)];
         let cut = self.san.ensure_snapshots(&wanted, until()).await;
-        cut.unwrap().remove(0)
+        let cut = cut.unwrap().remove(0);
+        let id = SnapshotId {
+            family: Family::Linux,
+            san: longest_name(),
+            key: cut.key.clone(),
+        };
+        assert_eq!(SnapshotId::find(&id.to_string()), Some(id), "it comes back");
+        cut
     }
 
     pub async fn find(&self, volume: &SanVolume) -> Option<SanVolume> {
