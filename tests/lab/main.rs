@@ -15,6 +15,13 @@ mod faults;
 mod fleet;
 mod kit;
 mod selftest;
+#[expect(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "arrays use their faults and their looks from tests/arrays"
+)]
+#[path = "../simulators/mod.rs"]
+mod simulators;
 
 use std::process::ExitCode;
 

@@ -3,15 +3,17 @@
 //! It knows the generic part of that interface once, for every collection: queries by dotted names with wildcards and alternatives, `fields`, pages, bodies with
 //! dotted keys and numbers as text. The rest are the rules of single resources, with ONTAP's error codes.
 
+mod backed;
 mod engine;
 mod luns;
 mod san;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
+use super::backing::{Backing, Unbacked};
 use super::http::{Array, Reply, Request};
 pub use engine::Refusal;
 
@@ -54,6 +56,7 @@ pub struct State {
     /// LUNs that lists do not have yet, and for how many of them.
     hidden: BTreeMap<String, usize>,
     count: u64,
+    backing: Arc<dyn Backing>,
 }
 
 impl Default for Ontap {
@@ -109,6 +112,7 @@ impl State {
             records: BTreeMap::new(),
             hidden: BTreeMap::new(),
             count: 0,
+            backing: Arc::new(Unbacked),
         };
         for (name, uuid) in [(SVM, SVM_UUID), (OTHER_SVM, OTHER_SVM_UUID)] {
             let svm =
@@ -139,14 +143,9 @@ impl State {
     fn put_interfaces(&mut self) {
         for (number, node) in NODES.into_iter().enumerate() {
             for side in 1..=2_usize {
-                let uuid = self.uuid();
-                let interface = json!({
-                    "uuid": uuid, "name": format!("iscsi_{node}_{side}"), "svm": svm_of(SVM), "scope": "svm",
-                    "ip": {"address": format!("10.10{side}.1.{}", number + 1), "family": "ipv4", "netmask": "24"},
-                    "enabled": !(number == 3 && side == 2), "state": "up", "services": ["data_core", "data_iscsi"],
-                    "location": {"node": {"name": node, "uuid": node_uuid(number)}, "is_home": true},
-                });
-                self.put("interfaces", &uuid, interface);
+                let address = format!("10.10{side}.1.{}", number + 1);
+                let enabled = !(number == 3 && side == 2);
+                self.put_interface(&format!("iscsi_{node}_{side}"), number, &address, enabled);
             }
         }
         let uuid = self.uuid();
@@ -156,6 +155,18 @@ impl State {
             "location": {"node": {"name": "node1", "uuid": node_uuid(0)}, "is_home": true},
         });
         self.put("interfaces", &uuid, management);
+    }
+
+    /// One for data, on the node of this number.
+    fn put_interface(&mut self, name: &str, number: usize, address: &str, enabled: bool) {
+        let uuid = self.uuid();
+        let interface = json!({
+            "uuid": uuid, "name": name, "svm": svm_of(SVM), "scope": "svm",
+            "ip": {"address": address, "family": "ipv4", "netmask": "24"},
+            "enabled": enabled, "state": "up", "services": ["data_core", "data_iscsi"],
+            "location": {"node": {"name": NODES[number], "uuid": node_uuid(number)}, "is_home": true},
+        });
+        self.put("interfaces", &uuid, interface);
     }
 
     fn put(&mut self, collection: &'static str, key: &str, record: Value) {
@@ -230,7 +241,7 @@ struct Caller {
 impl Array for Ontap {
     fn answer(&self, request: &Request) -> Reply {
         match caller(request) {
-            Ok(caller) => match self.state().route(&caller, request) {
+            Ok(caller) => match self.state().served(&caller, request) {
                 Ok(reply) => reply,
                 Err(refusal) => refusal.reply(),
             },

@@ -6,6 +6,7 @@ mod archive_refusals;
 mod archive_scpaths;
 mod archive_store;
 mod archives;
+mod arrays;
 mod attach;
 mod changed_blocks;
 mod chaos;
@@ -75,6 +76,7 @@ pub fn everyday() -> Vec<Case> {
         archives::CASES,
         archive_store::CASES,
         archive_refusals::CASES,
+        arrays::CASES,
         attach::CASES,
         detach_attach_races::CASES,
         demo::CASES,

@@ -195,7 +195,7 @@ impl Target {
 }
 
 /// Kernel attributes take one write each, and must exist.
-fn write(attribute: &Path, value: &str) -> Result<()> {
+pub(super) fn write(attribute: &Path, value: &str) -> Result<()> {
     let written = fs::File::options()
         .write(true)
         .open(attribute)

@@ -1,10 +1,11 @@
 //! The lab's machinery. On the host: `tools`, `image`, `initramfs`, `cpio`, `accel`, `qemu`, `guest`, `switch`, `bench`, `runner`,
 //! `lanes`, `shell`, `results`, `folders`, and the making of csi-sanity in `sanity` and of an S3 in `object_store`. In the guest: `agent`, `guest_setup`, `services`, `running_job`, `job`,
-//! `leftovers`, `evidence`. For the writers of cases: `case`, `certificates`, `stack`, `object_store`, `tls_front`, `csi`, `writer`, `daemons`, `paths`, `slow_disk`, `write_log`, `topology`, `fleet`. Both sides
+//! `leftovers`, `evidence`. For the writers of cases: `case`, `certificates`, `stack`, `object_store`, `tls_front`, `csi`, `writer`, `daemons`, `paths`, `slow_disk`, `array`, `lio_array`, `write_log`, `topology`, `fleet`. Both sides
 //! speak `wire` and start programs through `command`.
 
 pub mod accel;
 pub mod agent;
+pub mod array;
 pub mod bench;
 pub mod case;
 pub mod certificates;
@@ -24,6 +25,7 @@ pub mod job;
 pub mod lanes;
 pub mod leftovers;
 pub mod lio;
+pub mod lio_array;
 pub mod multipath_conf;
 pub mod object_store;
 pub mod paths;

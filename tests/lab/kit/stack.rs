@@ -47,6 +47,8 @@ pub struct Plan {
     pub more_portals: &'static [&'static str],
     /// More lines of the config file, after the partition.
     pub more_config: Vec<String>,
+    /// What the partition says first where its SAN is an array that the case serves, one setting a line; no SAN of ours is started then.
+    pub array: Option<Vec<String>>,
 }
 
 impl Default for Plan {
@@ -65,6 +67,7 @@ impl Default for Plan {
             settings: Vec::new(),
             more_portals: &[],
             more_config: Vec::new(),
+            array: None,
         }
     }
 }
@@ -103,7 +106,7 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts all three and waits until they answer.
+    /// Starts all three, or two on an array, and waits until they answer.
     pub fn start(lab: &mut Lab, plan: Plan) -> Result<Self> {
         let folder = lab.work_folder();
         let stack = Stack {
@@ -116,7 +119,9 @@ impl Stack {
             fs::create_dir_all(stack.folder.join(part))?;
         }
         fs::write(stack.config(), stack.config_text())?;
-        stack.start_san(lab)?;
+        if stack.plan.array.is_none() {
+            stack.start_san(lab)?;
+        }
         stack.start_controller(lab)?;
         stack.start_node(lab)?;
         Ok(stack)
@@ -333,8 +338,11 @@ impl Stack {
                 Ok((ours == 0).then_some(()))
             },
         )?;
-        for daemon in ["node", "controller", "san"] {
+        for daemon in ["node", "controller"] {
             lab.daemons.stop(daemon)?;
+        }
+        if self.plan.array.is_none() {
+            lab.daemons.stop("san")?;
         }
         Ok(())
     }
@@ -372,16 +380,27 @@ impl Stack {
     fn config_with(&self, paths: &str) -> String {
         let settings = self.plan.settings.iter();
         let settings: String = settings.map(|line| format!("    {line}\n")).collect();
-        let first = self.plan.first_sanhost.as_ref();
-        let first = first.map_or_else(String::new, |it| format!("{it}:{MANAGEMENT_PORT},"));
+        let san = self.san_settings().into_iter();
+        let san: String = san.map(|line| format!("    {line}\n")).collect();
         let more = self.plan.more_config.iter();
         let more: String = more.map(|line| format!("{line}\n")).collect();
         format!(
-            "version: 1\npartitions:\n  cluster-a:\n    blockstoragemanager: linux\n    sanhost: {first}{}:{MANAGEMENT_PORT}\n    tls: {}\n    ncpaths: {}\n{settings}{more}",
-            Link::MANAGEMENT.san_address(1),
-            self.tls().display(),
-            paths,
+            "version: 1\npartitions:\n  cluster-a:\n{san}    ncpaths: {paths}\n{settings}{more}"
         )
+    }
+
+    /// Which SAN the partition has, and how it is managed.
+    fn san_settings(&self) -> Vec<String> {
+        if let Some(array) = &self.plan.array {
+            return array.clone();
+        }
+        let first = self.plan.first_sanhost.as_ref();
+        let first = first.map_or_else(String::new, |it| format!("{it}:{MANAGEMENT_PORT},"));
+        vec![
+            "blockstoragemanager: linux".to_owned(),
+            format!("sanhost: {first}{}", Self::san_address()),
+            format!("tls: {}", self.tls().display()),
+        ]
     }
 
     /// Where the SAN serves.

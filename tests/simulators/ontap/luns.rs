@@ -196,6 +196,7 @@ impl State {
             ));
         }
         lun["space"]["scsi_thin_provisioning_support_enabled"] = json!(false);
+        lun["_copy_of"] = lun["uuid"].clone();
         if let Some(object) = lun.as_object_mut() {
             object.remove("comment");
         }

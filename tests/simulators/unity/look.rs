@@ -310,33 +310,23 @@ fn hosts(state: &State) -> Vec<Value> {
     hosts.collect()
 }
 
-/// Ports, two on each processor; one target each.
-const PORTS: [(&str, &str); 4] = [
-    ("spa_eth2", "a0"),
-    ("spa_eth3", "a1"),
-    ("spb_eth2", "b0"),
-    ("spb_eth3", "b1"),
-];
-
 fn fixed(state: &State, kind: &str) -> Vec<Value> {
     let serial = &state.serial;
-    let ports = PORTS.iter();
+    let ports = state.ports.iter();
     match kind {
         "iscsiPortal" => ports
             .enumerate()
-            .map(|(at, (port, _))| {
-                let address = format!("10.10{}.1.{}", at % 2 + 1, at + 1);
-                json!({"id": format!("if_{at}"), "ipAddress": address, "netmask": "255.255.255.0", "gateway": "", "ipProtocolVersion": 4, "portalGroupTag": 1, "iscsiNode": {"id": format!("iscsinode_{port}")}, "ethernetPort": {"id": port}})
+            .map(|(at, port)| {
+                json!({"id": format!("if_{at}"), "ipAddress": port.address, "netmask": "255.255.255.0", "gateway": "", "ipProtocolVersion": 4, "portalGroupTag": 1, "iscsiNode": {"id": format!("iscsinode_{}", port.name)}, "ethernetPort": {"id": port.name}})
             })
             .collect(),
         "iscsiNode" => ports
-            .map(|(port, short)| {
-                let name = format!("iqn.1992-04.com.emc:cx.{}.{short}", serial.to_lowercase());
-                json!({"id": format!("iscsinode_{port}"), "name": name, "alias": short, "ethernetPort": {"id": port}})
+            .map(|port| {
+                json!({"id": format!("iscsinode_{}", port.name), "name": state.target(port), "alias": port.short, "ethernetPort": {"id": port.name}})
             })
             .collect(),
         "ethernetPort" => ports
-            .map(|(port, _)| json!({"id": port, "name": port, "health": well(), "storageProcessor": {"id": &port[..3]}, "speed": 10000, "isLinkUp": true}))
+            .map(|port| json!({"id": port.name, "name": port.name, "health": well(), "storageProcessor": {"id": &port.name[..3]}, "speed": 10000, "isLinkUp": true}))
             .collect(),
         "system" => vec![json!({"id": "0", "name": serial, "model": "Unity 500", "serialNumber": serial, "health": well(), "platform": "Oberon_DualSP", "isEULAAccepted": true})],
         "basicSystemInfo" => vec![json!({"id": "0", "name": serial, "model": "Unity 500", "softwareVersion": "5.0.3", "apiVersion": "10.0", "earliestApiVersion": "4.0"})],

@@ -43,6 +43,7 @@ pub fn create(state: &mut State, body: &Value) -> Done {
         is_thin: parameters["isThinEnabled"].as_bool().unwrap_or(true),
         allocated: 0,
         parent: None,
+        made_of: None,
         access: BTreeMap::new(),
         policy: None,
         health: 5,
@@ -53,10 +54,8 @@ pub fn create(state: &mut State, body: &Value) -> Done {
 pub fn clone(state: &mut State, id: &str, body: &Value) -> Done {
     only(body, &["name", "description", "snap", "lunParameters"])?;
     let parent = state.luns.get(id).ok_or(GONE)?.clone();
-    let snap = state
-        .snaps
-        .get(reference(body, "snap")?)
-        .ok_or(BAD_REFERENCE)?;
+    let made_of = reference(body, "snap")?.to_owned();
+    let snap = state.snaps.get(&made_of).ok_or(BAD_REFERENCE)?;
     if snap.lun != id {
         return Err(BAD_REFERENCE);
     }
@@ -72,6 +71,7 @@ pub fn clone(state: &mut State, id: &str, body: &Value) -> Done {
         wwn: wwn(state.number()),
         allocated: 0,
         parent: Some(id.to_owned()),
+        made_of: Some(made_of),
         access: BTreeMap::new(),
         policy: None,
         ..parent

@@ -3,12 +3,13 @@
 //! Shapes and codes are those of the answers that `storops` recorded at real arrays. Its one management address moves between two processors: the server under it
 //! refuses connections and answers 503 meanwhile, as a test tells it.
 
+mod backed;
 mod hosts;
 mod look;
 mod luns;
 mod schema;
 mod snaps;
-mod state;
+pub mod state;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -77,6 +78,9 @@ const HLU_TAKEN: No = No(
     "The specified host lun number conflicted with existing luns.",
 );
 
+/// Who serves the LUNs has failed, and tells why in his own way.
+const BROKEN: No = No(500, 0x7d1_3001, "The data path did not follow.");
+
 pub type Done = Result<Value, No>;
 
 /// The array.
@@ -105,8 +109,10 @@ impl Array for Unity {
         }
         state.calls += 1;
         let done = if request.is_mutation() {
-            change(&mut state, request)
+            let done = change(&mut state, request);
+            state.followed().and(done)
         } else {
+            state.note_used();
             look::look(&state, request)
         };
         let mut reply = match done {

@@ -1,9 +1,11 @@
 //! What the array holds.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::super::backing::{Backing, Unbacked};
 use super::{Done, No};
 
 /// A LUN, thin clones too.
@@ -19,6 +21,8 @@ pub struct Lun {
     pub allocated: u64,
     /// The LUN that a thin clone hangs on.
     pub parent: Option<String>,
+    /// The snapshot that it was made of.
+    pub made_of: Option<String>,
     /// By host: the mask and the number.
     pub access: BTreeMap<String, (u64, u64)>,
     pub policy: Option<String>,
@@ -57,8 +61,29 @@ pub struct Pool {
     pub total: u64,
 }
 
+/// A front-end port: each is a target of its own.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// Such as `spa_eth2`; the processor first.
+    pub name: String,
+    /// Such as `a0`: how its target's name ends.
+    pub short: String,
+    pub address: String,
+}
+
+impl Port {
+    pub fn new(name: &str, short: &str, address: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            short: short.to_owned(),
+            address: address.to_owned(),
+        }
+    }
+}
+
 pub struct State {
     pub serial: String,
+    pub ports: Vec<Port>,
     pub pools: BTreeMap<String, Pool>,
     pub luns: BTreeMap<String, Lun>,
     pub snaps: BTreeMap<String, Snap>,
@@ -76,6 +101,7 @@ pub struct State {
     pub longest_description: usize,
     /// Requests that were let in.
     pub calls: usize,
+    pub(super) backing: Arc<dyn Backing>,
     tokens: u64,
     next: u64,
 }
@@ -88,6 +114,12 @@ impl State {
         };
         Self {
             serial: serial.to_owned(),
+            ports: vec![
+                Port::new("spa_eth2", "a0", "10.101.1.1"),
+                Port::new("spa_eth3", "a1", "10.102.1.2"),
+                Port::new("spb_eth2", "b0", "10.101.1.3"),
+                Port::new("spb_eth3", "b1", "10.102.1.4"),
+            ],
             pools: BTreeMap::from([("pool_1".to_owned(), pool)]),
             luns: BTreeMap::new(),
             snaps: BTreeMap::new(),
@@ -100,6 +132,7 @@ impl State {
             latecomers: Vec::new(),
             longest_description: usize::MAX,
             calls: 0,
+            backing: Arc::new(Unbacked),
             tokens: 1,
             next: 1,
         }

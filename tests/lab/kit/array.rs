@@ -1,0 +1,141 @@
+//! A simulated array in this guest: its management in the case's own process, its disks served by the kernel, and controller and node of ours on it.
+
+use std::fs;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+
+use super::case::Lab;
+use super::lio_array::{Face, LioArray, Port};
+use super::stack::{Plan, Stack};
+use super::topology;
+use crate::simulators::http::{Array, Server};
+use crate::simulators::ontap::{self, Ontap};
+use crate::simulators::unity::{self, Unity, state};
+
+const UNITY_SERIAL: &str = "FNM00150600267";
+
+/// All of it.
+pub struct Rig<A> {
+    pub server: Server<A>,
+    pub disks: Arc<LioArray>,
+    pub stack: Stack,
+}
+
+impl<A: Array> Rig<A> {
+    /// The array behind TLS on this machine's loopback, with `settings` of its partition beside those that every array has.
+    fn start(
+        lab: &mut Lab,
+        (array, disks): (A, Arc<LioArray>),
+        (user, password): (&str, &str),
+        settings: &[&str],
+    ) -> Result<Self> {
+        let server = Server::sealed(array, 1);
+        let folder = lab.work_folder().join("array");
+        fs::create_dir_all(&folder)?;
+        let certificate = server.certificate.clone().context("it shows none")?;
+        for (name, text) in [
+            ("username", user),
+            ("password", password),
+            ("ca.crt", &certificate),
+        ] {
+            fs::write(folder.join(name), text)?;
+        }
+        let mut lines: Vec<String> = settings.iter().map(|&line| line.to_owned()).collect();
+        lines.push(format!("sanhost: {}", server.addresses().join(",")));
+        for name in ["tls", "sanCredentials"] {
+            lines.push(format!("{name}: {}", folder.display()));
+        }
+        let plan = Plan {
+            array: Some(lines),
+            ..Plan::default()
+        };
+        let stack = Stack::start(lab, plan)?;
+        Ok(Rig {
+            server,
+            disks,
+            stack,
+        })
+    }
+
+    /// Stops the daemons and takes the array away; nothing is left in it.
+    pub fn stop(self, lab: &mut Lab) -> Result<()> {
+        self.stack.stop(lab)?;
+        self.disks.remove()
+    }
+}
+
+/// One address of an array on every path.
+fn addresses() -> Vec<String> {
+    topology::paths().map(|link| link.san_address(1)).collect()
+}
+
+/// An SVM of two nodes: one target, a LIF on each, of which the first node's is the better way.
+pub fn ontap(lab: &mut Lab) -> Result<Rig<Ontap>> {
+    let addresses = addresses();
+    let port = |(tag, address): (u16, &String)| Port {
+        iqn: ontap::TARGET.to_owned(),
+        tag,
+        address: address.clone(),
+        is_best: tag == 1,
+    };
+    let face = Face {
+        vendor: "NETAPP",
+        product: "LUN C-Mode",
+        revision: "9151",
+        ports: (1..).zip(&addresses).map(port).collect(),
+    };
+    let disks = Arc::new(LioArray::serve(lab, face)?);
+    let array = Ontap::backed(disks.clone(), &addresses);
+    let pool = format!("pools: {}", ontap::FLEXVOLS[0]);
+    let svm = format!("svm: {}", ontap::SVM);
+    let settings = ["blockstoragemanager: ontap", &svm, &pool];
+    Rig::start(lab, (array, disks), ontap::ACCOUNTS[1], &settings)
+}
+
+/// Nothing is on the SVM any more, groups of initiators included.
+pub fn is_empty_ontap(array: &Ontap) -> Result<()> {
+    for collection in ["luns", "maps", "igroups"] {
+        let left = array.all(collection);
+        ensure!(left.is_empty(), "{collection} are left: {left:?}");
+    }
+    Ok(())
+}
+
+/// A port on each of two processors, each a target of its own; the first processor's is the better way.
+pub fn unity(lab: &mut Lab) -> Result<Rig<Unity>> {
+    let names = [("spa_eth2", "a0"), ("spb_eth2", "b0")];
+    let addresses = addresses();
+    let ports = names.iter().zip(&addresses);
+    let ports = ports.map(|((name, short), address)| state::Port::new(name, short, address));
+    let ports: Vec<state::Port> = ports.collect();
+    let port = |port: &state::Port| Port {
+        iqn: Unity::target(UNITY_SERIAL, port),
+        tag: 1,
+        address: port.address.clone(),
+        is_best: port.short == "a0",
+    };
+    let face = Face {
+        vendor: "DGC",
+        product: "VRAID",
+        revision: "5003",
+        ports: ports.iter().map(port).collect(),
+    };
+    let disks = Arc::new(LioArray::serve(lab, face)?);
+    let array = Unity::backed(UNITY_SERIAL, disks.clone(), ports);
+    let settings = ["blockstoragemanager: unity"];
+    Rig::start(
+        lab,
+        (array, disks),
+        (unity::USER, unity::PASSWORD),
+        &settings,
+    )
+}
+
+/// No LUN and no snapshot is on it. Hosts stay, without access to anything.
+pub fn is_empty_unity(array: &Unity) -> Result<()> {
+    let state = array.state();
+    let names: Vec<&String> = state.luns.keys().chain(state.snaps.keys()).collect();
+    ensure!(names.is_empty(), "they are left: {names:?}");
+    Ok(())
+}

@@ -1,0 +1,335 @@
+//! The disks of a simulated array, served by the kernel under the names of its maker: a file for each object, and a disk of the kernel's while somebody is shown it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+
+use super::case::Lab;
+use super::lio::write;
+use super::topology::SAN_NAMESPACE;
+use crate::simulators::backing::{Backing, Object};
+
+const TARGETS: &str = "/sys/kernel/config/target/iscsi";
+/// The number is free for us to choose.
+const ADAPTER: &str = "/sys/kernel/config/target/core/fileio_79";
+/// What disks call the ports that are not the best way to them.
+const OTHERS: &str = "others";
+const LINK: &str = "object";
+
+/// How the array shows itself to hosts.
+#[derive(Clone, Debug)]
+pub struct Face {
+    /// As INQUIRY has it.
+    pub vendor: &'static str,
+    pub product: &'static str,
+    pub revision: &'static str,
+    pub ports: Vec<Port>,
+}
+
+/// One address of a target, in a group of its own.
+#[derive(Clone, Debug)]
+pub struct Port {
+    pub iqn: String,
+    /// Differs from that of every other port of the target.
+    pub tag: u16,
+    pub address: String,
+    /// Whether it is the best way to every disk.
+    pub is_best: bool,
+}
+
+impl Port {
+    fn group(&self) -> PathBuf {
+        Path::new(TARGETS)
+            .join(&self.iqn)
+            .join(format!("tpgt_{}", self.tag))
+    }
+
+    /// Serves no longer, or again: sessions end, and nobody can log in.
+    pub fn set_enabled(&self, enabled: bool) -> Result<()> {
+        write(
+            &self.group().join("enable"),
+            if enabled { "1" } else { "0" },
+        )
+    }
+}
+
+/// An array of files in the case's pool.
+#[derive(Debug)]
+pub struct LioArray {
+    face: Face,
+    files: PathBuf,
+    known: Mutex<BTreeMap<String, Known>>,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    object: Object,
+    /// Its number in every target, while it is a disk.
+    slot: Option<u16>,
+}
+
+impl LioArray {
+    /// Its ports listen; no disk is there yet.
+    pub fn serve(lab: &Lab, face: Face) -> Result<Self> {
+        let network = format!("--net=/run/netns/{SAN_NAMESPACE}");
+        for port in &face.ports {
+            let group = port.group();
+            fs::create_dir_all(&group)?;
+            write(&group.join("attrib/authentication"), "0")?;
+            // A portal belongs to the network of whoever makes its folder.
+            let portal = group.join(format!("np/{}:3260", port.address));
+            lab.execute(&["nsenter", &network, "mkdir", &portal.to_string_lossy()])?;
+            port.set_enabled(true)?;
+        }
+        Ok(LioArray {
+            face,
+            files: lab.pool_folder(),
+            known: Mutex::default(),
+        })
+    }
+
+    /// The ports.
+    pub fn ports(&self) -> &[Port] {
+        &self.face.ports
+    }
+
+    /// Takes the array away, in which nothing is left: no object, no file, no disk.
+    pub fn remove(&self) -> Result<()> {
+        let known = self.known();
+        ensure!(known.is_empty(), "the array still has {known:?}");
+        let files = fs::read_dir(&self.files)?.count();
+        ensure!(files == 0, "{files} files are left in the array");
+        for port in &self.face.ports {
+            let group = port.group();
+            port.set_enabled(false)?;
+            for kind in ["acls", "np"] {
+                for folder in fs::read_dir(group.join(kind))? {
+                    fs::remove_dir(folder?.path())?;
+                }
+            }
+            fs::remove_dir(&group)?;
+        }
+        for port in &self.face.ports {
+            let target = Path::new(TARGETS).join(&port.iqn);
+            if target.exists() {
+                fs::remove_dir(target)?;
+            }
+        }
+        if Path::new(ADAPTER).exists() {
+            fs::remove_dir(ADAPTER)?;
+        }
+        Ok(())
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn file(&self, id: &str) -> PathBuf {
+        self.files.join(format!("{id}.img"))
+    }
+
+    fn follow_all(&self, objects: &[Object]) -> Result<()> {
+        let mut known = self.known();
+        let is_there = |id: &String| objects.iter().any(|object| object.id == *id);
+        for id in known
+            .keys()
+            .filter(|id| !is_there(id))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            let gone = known.remove(&id).context("it was there")?;
+            self.hide(&gone, |_| true)?;
+            self.take_off(&gone)?;
+            fs::remove_file(self.file(&id))?;
+        }
+        for object in objects {
+            let before = match known.get(&object.id) {
+                Some(before) => before.clone(),
+                None => self.make(object)?,
+            };
+            let now = self.change(&before, object, &known)?;
+            known.insert(object.id.clone(), now);
+        }
+        Ok(())
+    }
+
+    /// The file of a new object.
+    fn make(&self, object: &Object) -> Result<Known> {
+        let file = self.file(&object.id);
+        match &object.copy_of {
+            Some(origin) => {
+                // The kernel shares the blocks.
+                fs::copy(self.file(origin), &file)?;
+            }
+            None => drop(fs::File::create_new(&file)?),
+        }
+        Ok(Known {
+            object: Object {
+                size: 0,
+                shown_to: BTreeMap::new(),
+                ..object.clone()
+            },
+            slot: None,
+        })
+    }
+
+    fn change(
+        &self,
+        before: &Known,
+        object: &Object,
+        all: &BTreeMap<String, Known>,
+    ) -> Result<Known> {
+        if object.size != before.object.size {
+            self.resize(before, object.size)?;
+        }
+        let stays = |initiator: &str| {
+            before.object.shown_to.get(initiator) == object.shown_to.get(initiator)
+        };
+        self.hide(before, |initiator| !stays(initiator))?;
+        let slot = match (before.slot, object.shown_to.is_empty()) {
+            (Some(_), true) => {
+                self.take_off(before)?;
+                None
+            }
+            (None, false) => {
+                let taken = |slot: &u16| all.values().any(|it| it.slot == Some(*slot));
+                let free = (1..)
+                    .find(|slot| !taken(slot))
+                    .context("no number is free")?;
+                self.put_on(object, free)?;
+                Some(free)
+            }
+            (slot, _) => slot,
+        };
+        let fresh = object.shown_to.iter();
+        let fresh = fresh.filter(|(initiator, _)| !stays(initiator));
+        for (initiator, number) in fresh {
+            self.show(slot.context("it is no disk")?, initiator, *number)?;
+        }
+        Ok(Known {
+            object: object.clone(),
+            slot,
+        })
+    }
+
+    fn resize(&self, before: &Known, size: u64) -> Result<()> {
+        let file = fs::File::options()
+            .write(true)
+            .open(self.file(&before.object.id))?;
+        file.set_len(size)?;
+        if before.slot.is_some() {
+            let control = self.disk(&before.object).join("control");
+            write(&control, &format!("fd_dev_size={size}"))?;
+        }
+        Ok(())
+    }
+
+    fn disk(&self, object: &Object) -> PathBuf {
+        Path::new(ADAPTER).join(&object.id)
+    }
+
+    /// Makes it a disk, and a LUN of every target.
+    fn put_on(&self, object: &Object, slot: u16) -> Result<()> {
+        let disk = self.disk(object);
+        fs::create_dir_all(&disk)?;
+        let file = self.file(&object.id);
+        let control = format!("fd_dev_name={},fd_dev_size={}", file.display(), object.size);
+        write(&disk.join("control"), &control)?;
+        let (company, serial) = halves(&object.wwid)?;
+        for (name, value) in [
+            ("vendor_id", self.face.vendor),
+            ("product_id", self.face.product),
+            ("revision", self.face.revision),
+            ("company_id", &format!("0x{company}")),
+            ("vpd_unit_serial", serial),
+        ] {
+            write(&disk.join("wwn").join(name), value)?;
+        }
+        write(&disk.join("enable"), "1")?;
+        let others = disk.join("alua").join(OTHERS);
+        fs::create_dir(&others)?;
+        write(&others.join("tg_pt_gp_id"), "1")?;
+        // Hosts are told a group's state, and do not change it.
+        for group in [&others, &disk.join("alua/default_tg_pt_gp")] {
+            write(&group.join("alua_access_type"), "1")?;
+        }
+        write(&others.join("nonop_delay_msecs"), "0")?;
+        // Not optimized.
+        write(&others.join("alua_access_state"), "1")?;
+        for port in &self.face.ports {
+            let lun = port.group().join(format!("lun/lun_{slot}"));
+            fs::create_dir(&lun)?;
+            symlink(&disk, lun.join(LINK))?;
+            if !port.is_best {
+                write(&lun.join("alua_tg_pt_gp"), OTHERS)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The reverse. Returns when nothing of it is in flight any more.
+    fn take_off(&self, known: &Known) -> Result<()> {
+        let Some(slot) = known.slot else {
+            return Ok(());
+        };
+        for port in &self.face.ports {
+            let lun = port.group().join(format!("lun/lun_{slot}"));
+            fs::remove_file(lun.join(LINK))?;
+            fs::remove_dir(lun)?;
+        }
+        let disk = self.disk(&known.object);
+        fs::remove_dir(disk.join("alua").join(OTHERS))?;
+        Ok(fs::remove_dir(disk)?)
+    }
+
+    /// Whoever was shown something once may log in from then on.
+    fn show(&self, slot: u16, initiator: &str, number: u64) -> Result<()> {
+        for port in &self.face.ports {
+            let group = port.group();
+            let mapped = group.join(format!("acls/{initiator}/lun_{number}"));
+            fs::create_dir_all(&mapped)?;
+            symlink(group.join(format!("lun/lun_{slot}")), mapped.join(LINK))?;
+        }
+        Ok(())
+    }
+
+    fn hide(&self, known: &Known, is_meant: impl Fn(&str) -> bool) -> Result<()> {
+        let shown = known.object.shown_to.iter();
+        for (initiator, number) in shown.filter(|(initiator, _)| is_meant(initiator)) {
+            for port in &self.face.ports {
+                let mapped = port.group().join(format!("acls/{initiator}/lun_{number}"));
+                fs::remove_file(mapped.join(LINK))?;
+                fs::remove_dir(mapped)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the kernel makes a WWID of, behind `36`: the maker's number at the IEEE, and the digits that it takes from a serial.
+fn halves(wwid: &str) -> Result<(&str, &str)> {
+    let rest = wwid.strip_prefix("36").filter(|rest| rest.len() == 31);
+    let rest = rest.with_context(|| format!("{wwid} is no name that the kernel can make"))?;
+    Ok(rest.split_at(6))
+}
+
+impl Backing for LioArray {
+    fn follow(&self, objects: &[Object]) -> Result<(), String> {
+        self.follow_all(objects).map_err(|error| {
+            eprintln!("the data path did not follow: {error:#}");
+            format!("{error:#}")
+        })
+    }
+
+    /// As the file system counts.
+    fn used(&self, id: &str) -> Option<u64> {
+        use std::os::unix::fs::MetadataExt;
+        let file = fs::metadata(self.file(id)).ok()?;
+        Some(file.blocks() * 512)
+    }
+}
