@@ -7,7 +7,7 @@ use clap::{Arg, Command};
 
 use super::answer;
 use crate::config::{ARCHIVE_FIELDS, ARCHIVER_FIELDS, FILE_FIELDS, Property};
-use crate::controller::{PARAMETERS, SNAPSHOT_PARAMETERS};
+use crate::controller::{MUTABLE_PARAMETERS, PARAMETERS, SNAPSHOT_PARAMETERS};
 use crate::volume::{ATTRIBUTES, Setting};
 
 const START: &str = "# Reference
@@ -46,7 +46,7 @@ struct Section {
     settings: Vec<Setting>,
 }
 
-fn sections() -> [Section; 7] {
+fn sections() -> [Section; 8] {
     let section = |title, read_in, about, settings: &[Setting]| Section {
         title,
         about,
@@ -83,6 +83,12 @@ fn sections() -> [Section; 7] {
             "src/controller/parameters.rs",
             "Keys under `csi.storage.k8s.io/` are the sidecars' own. Any other key is refused.",
             &PARAMETERS,
+        ),
+        section(
+            "VolumeAttributesClass parameters",
+            "src/controller/modify.rs",
+            "What may change in a volume's life. Any other key is refused.",
+            &MUTABLE_PARAMETERS,
         ),
         section(
             "VolumeSnapshotClass and VolumeGroupSnapshotClass parameters",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::modify::Attributes;
 use super::origin::Inherited;
 use super::parameters::Parameters;
 use super::place::{Accessibility, Place};
@@ -19,6 +20,8 @@ pub struct Wanted {
     pub range: SizeRange,
     /// StorageClass parameters.
     pub parameters: BTreeMap<String, String>,
+    /// VolumeAttributesClass parameters.
+    pub attributes: BTreeMap<String, String>,
     /// The file systems that may be made on it; none for a volume that is only used raw.
     pub kinds: Vec<FileSystemKind>,
     /// From where it must be reachable.
@@ -36,6 +39,7 @@ impl Controller {
         let until = self.until();
         let parameters = Parameters::parse(&wanted.parameters)?;
         parameters.check_for(&wanted.kinds)?;
+        let attributes = Attributes::parse(&wanted.attributes)?;
         let mut places = match &wanted.origin {
             Some(Origin::Snapshot(AnySnapshotId::Archived(_))) | None => {
                 self.places(&parameters, &wanted.accessibility)?
@@ -45,14 +49,29 @@ impl Controller {
         self.put_made_first(&mut places, wanted).await;
         loop {
             let place = places.remove(0);
-            match self.make(wanted, &parameters, &place, until).await {
-                Err(error) if error.fault() == Fault::Exhausted && !places.is_empty() => {
+            let asked = (&parameters, &attributes);
+            match self.make_limited(wanted, asked, &place, until).await {
+                Err(error) if is_of_this_place(&error) && !places.is_empty() => {
                     let error = chain(&error);
-                    tracing::info!(name = wanted.name, partition = %place.0, error, "no room here; trying the next partition");
+                    tracing::info!(name = wanted.name, partition = %place.0, error, "not here; trying the next partition");
                 }
                 outcome => return outcome,
             }
         }
+    }
+
+    async fn make_limited(
+        &self,
+        wanted: &Wanted,
+        (parameters, attributes): (&Parameters, &Attributes),
+        place: &Place,
+        until: Until,
+    ) -> Result<Volume, ControllerError> {
+        let limit = self.find_limit(attributes, place, until).await?;
+        let made = self.make(wanted, parameters, place, until).await?;
+        self.ensure_limit(&made.id.key, limit.as_ref(), place, until)
+            .await?;
+        Ok(made)
     }
 
     /// A repeated call may prefer another partition than the one in which the volume was made. A SAN that does not say is passed over: its word
@@ -128,4 +147,13 @@ impl Controller {
         tracing::info!(name = wanted.name, wwid = %made.wwid, size = made.size, %partition, "volume is there");
         Ok(Volume::new(san, partition, made))
     }
+}
+
+/// Whether another partition may do what this one cannot.
+fn is_of_this_place(error: &ControllerError) -> bool {
+    let lacks_policy = matches!(
+        error,
+        ControllerError::UnknownPolicy { .. } | ControllerError::PolicyNotOffered { .. }
+    );
+    lacks_policy || error.fault() == Fault::Exhausted
 }

@@ -23,6 +23,32 @@ pub enum ControllerError {
         "parameters: {0:?} is not a parameter of this driver; it knows: partition, mkfsOptions, encryption, noPathRetry"
     )]
     UnknownParameter(String),
+    /// A wish of a VolumeAttributesClass that there is not.
+    #[error("mutable_parameters: {0:?} is none of this driver; it knows: qosPolicy")]
+    UnknownAttribute(String),
+    /// No name.
+    #[error("mutable_parameters.qosPolicy is empty; name a policy, or write none")]
+    NamelessPolicy,
+    /// A policy that its SAN does not have.
+    #[error(
+        "mutable_parameters.qosPolicy: the SAN of partition {partition} has no policy {name:?}; its administrator makes them"
+    )]
+    UnknownPolicy {
+        /// Where.
+        partition: SanName,
+        /// What was asked for.
+        name: String,
+    },
+    /// The kind of SAN has no such thing.
+    #[error(
+        "mutable_parameters.qosPolicy: a SAN of the kind of partition {partition} cannot have a volume under {name:?}"
+    )]
+    PolicyNotOffered {
+        /// Where.
+        partition: SanName,
+        /// What was asked for.
+        name: String,
+    },
     /// Options for mkfs that are not offered, or not for the file system that is asked for.
     #[error("parameters.mkfsOptions")]
     MkfsOptions(#[source] MkfsOptionError),
@@ -321,6 +347,10 @@ impl Faulted for ControllerError {
     fn fault(&self) -> Fault {
         match self {
             Self::UnknownParameter(_)
+            | Self::UnknownAttribute(_)
+            | Self::NamelessPolicy
+            | Self::UnknownPolicy { .. }
+            | Self::PolicyNotOffered { .. }
             | Self::MkfsOptions(_)
             | Self::Encryption(_)
             | Self::NoPathRetry(_)

@@ -58,7 +58,7 @@ const ARCHIVE: &str = "archive";
 const RETAIN: &str = "retainOnSan";
 
 /// Kubernetes adds keys of its own under this prefix (`--extra-create-metadata`).
-const FOREIGN: &str = "csi.storage.k8s.io/";
+pub(super) const FOREIGN: &str = "csi.storage.k8s.io/";
 
 /// The parameters of a call, each known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -18,6 +18,7 @@ pub(super) fn wanted(name: &str, partition: &str) -> Wanted {
             .filter(|(_, value)| !value.is_empty())
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect(),
+        attributes: Default::default(),
         kinds: vec![FileSystemKind::Ext4],
         accessibility: Accessibility::default(),
         origin: None,

@@ -20,7 +20,7 @@ use crate::fault::{Faulted, status};
 use crate::inflight::Inflight;
 use crate::volume::PublishContext;
 
-/// What is served, in the order of its numbers. The calls beyond these answer UNIMPLEMENTED.
+/// What is served, in the order of its numbers, and MODIFY_VOLUME where a SAN has something to modify. The calls beyond these answer UNIMPLEMENTED.
 const CAPABILITIES: [Type; 15] = [
     Type::CreateDeleteVolume,
     Type::PublishUnpublishVolume,
@@ -237,7 +237,11 @@ impl controller_server::Controller for ControllerService {
             )),
         };
         Ok(Response::new(proto::ControllerGetCapabilitiesResponse {
-            capabilities: CAPABILITIES.map(on_wire).into(),
+            capabilities: CAPABILITIES
+                .into_iter()
+                .chain(self.controller.can_modify().then_some(Type::ModifyVolume))
+                .map(on_wire)
+                .collect(),
         }))
     }
 
@@ -353,9 +357,16 @@ impl controller_server::Controller for ControllerService {
 
     async fn controller_modify_volume(
         &self,
-        _: Request<proto::ControllerModifyVolumeRequest>,
+        request: Request<proto::ControllerModifyVolumeRequest>,
     ) -> Reply<proto::ControllerModifyVolumeResponse> {
-        unimplemented("ControllerModifyVolume")
+        if !self.controller.can_modify() {
+            return unimplemented("ControllerModifyVolume");
+        }
+        let (id, attributes) = parse::modify(request.get_ref()).map_err(refused)?;
+        let work =
+            |controller: Controller| async move { controller.modify(&id, &attributes).await };
+        self.own(&request.get_ref().volume_id, work).await?;
+        Ok(Response::new(proto::ControllerModifyVolumeResponse {}))
     }
 }
 

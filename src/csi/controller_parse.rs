@@ -96,7 +96,7 @@ pub(super) fn create(
     bounded_map("secrets", &request.secrets)?;
     let range = size_range(request.capacity_range.as_ref())?;
     let parameters = map("parameters", &request.parameters)?;
-    refuse("mutable_parameters", !request.mutable_parameters.is_empty())?;
+    let attributes = map("mutable_parameters", &request.mutable_parameters)?;
     let accessibility = keys.requirement(request.accessibility_requirements.as_ref())?;
     let origin = request
         .volume_content_source
@@ -106,6 +106,7 @@ pub(super) fn create(
         name: request.name.clone(),
         range,
         parameters,
+        attributes,
         kinds,
         accessibility,
         origin: origin.transpose()?,
@@ -119,6 +120,19 @@ pub(super) fn delete(
     required("volume_id", &request.volume_id)?;
     bounded_map("secrets", &request.secrets)?;
     Ok(VolumeId::find(&request.volume_id))
+}
+
+/// ControllerModifyVolume.
+pub(super) fn modify(
+    request: &proto::ControllerModifyVolumeRequest,
+) -> Result<(VolumeId, BTreeMap<String, String>), RequestError> {
+    required("volume_id", &request.volume_id)?;
+    bounded_map("secrets", &request.secrets)?;
+    if request.mutable_parameters.is_empty() {
+        return Err(ParseError::Missing("mutable_parameters").into());
+    }
+    let attributes = map("mutable_parameters", &request.mutable_parameters)?;
+    Ok((known_volume(&request.volume_id)?, attributes))
 }
 
 /// ControllerExpandVolume.

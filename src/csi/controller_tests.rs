@@ -168,7 +168,12 @@ const CREATE_RULES: &[Rule<proto::CreateVolumeRequest>] = &[
     (
         |r| r.mutable_parameters = map(&[("k", "v")]),
         BAD,
-        "mutable_parameters",
+        "mutable_parameters: \"k\"",
+    ),
+    (
+        |r| r.mutable_parameters = map(&[("qosPolicy", "gold")]),
+        BAD,
+        "mutable_parameters.qosPolicy: a SAN of the kind",
     ),
     (
         |r| r.volume_content_source = Some(Default::default()),

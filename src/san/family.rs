@@ -60,6 +60,26 @@ pub(super) trait Family: SnapshotFamily + Send + Sync {
     ) -> Result<(), SanError>;
     async fn capacity(&self, until: Until) -> Result<Capacity, SanError>;
     async fn portals(&self, until: Until) -> Result<Vec<Portal>, SanError>;
+    /// What it takes to put a volume under a policy of performance, where this kind of SAN has such.
+    fn policies(&self) -> Option<&dyn PolicyFamily> {
+        None
+    }
+}
+
+/// The primitives for policies of performance, which the SAN's administrator makes and we only name.
+#[tonic::async_trait]
+pub(super) trait PolicyFamily: Send + Sync {
+    /// Whether a volume can be taken from under its policy again.
+    fn can_clear(&self) -> bool;
+    /// The SAN's own key of the policy with this name.
+    async fn find_policy(&self, name: &str, until: Until) -> Result<Option<String>, SanError>;
+    /// Puts the volume with this key under that policy, or under none. That it is so already is fine.
+    async fn set_policy(
+        &self,
+        volume: &str,
+        policy: Option<&str>,
+        until: Until,
+    ) -> Result<(), SanError>;
 }
 
 /// The primitives for snapshots.

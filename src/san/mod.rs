@@ -14,6 +14,7 @@ mod http;
 mod linux;
 mod nouns;
 mod ontap;
+mod policies;
 mod rules;
 mod sanhost;
 mod snapshots;
@@ -29,7 +30,7 @@ pub use http::LoginFolder;
 pub(crate) use linux::{Dice, Net, Trouble as NetTrouble, fleet_over};
 pub use nouns::{
     Access, Capacity, Checked, CheckedPage, Exported, ExtentPage, Grade, NewSnapshot, NewVolume,
-    Others, Page, SanSnapshot, SanVolume, SnapshotPage, Source, Trouble,
+    Others, Page, Policy, SanSnapshot, SanVolume, SnapshotPage, Source, Trouble,
 };
 pub use rules::Rules;
 pub use sanhost::{AddressStanding, AddressState, Mixed, SanhostState};

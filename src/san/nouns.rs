@@ -256,6 +256,10 @@ pub struct Page {
     pub more: bool,
 }
 
+/// A policy of performance that was found on a SAN, by the SAN's own key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy(pub(super) String);
+
 /// The room that a SAN has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {

@@ -17,6 +17,7 @@ mod simulators;
 
 mod foreign;
 mod ontap;
+mod policies;
 mod server;
 mod storops;
 mod story;

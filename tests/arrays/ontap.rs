@@ -17,15 +17,15 @@ use crate::simulators::http::{Fault, Server, Trap};
 use crate::simulators::ontap::{ACCOUNTS, FLEXVOLS, Manner, Ontap, SVM, SVM_UUID, TARGET};
 
 /// A SAN of ours on the simulator.
-struct Rig {
-    server: Server<Ontap>,
-    fleet: Fleet,
+pub struct Rig {
+    pub server: Server<Ontap>,
+    pub fleet: Fleet,
     folder: tempfile::TempDir,
 }
 
 impl Rig {
     /// Over TLS, with the account of the SVM.
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::of(Server::sealed(Ontap::default(), 2), ACCOUNTS[1])
     }
 
@@ -114,6 +114,15 @@ fn netapps_own_client_finds_an_ontap() {
         assert_eq!(of("clone")["attributes"], json!(["colour"]));
         assert_eq!(of("change an attribute")["value"], "blue");
         assert_eq!(of("rename")["name"], "/vol/pool_1/renamed");
+        let limit = of("limit");
+        assert_eq!(
+            (&limit["names"], &limit["under"]),
+            (&json!(["gold"]), &json!("gold"))
+        );
+        assert_eq!(
+            (&limit["copy_has"], &limit["freed"]),
+            (&json!(false), &json!(true))
+        );
         assert_eq!(
             (&of("map")["number"], &of("map")["nodes"]),
             (&json!(0), &json!(["node1", "node2"]))

@@ -25,14 +25,14 @@ const CAPABILITIES: Capabilities = Capabilities {
 };
 
 /// An array, and our way to it.
-struct Rig {
-    server: Server<Unity>,
-    fleet: Fleet,
+pub struct Rig {
+    pub server: Server<Unity>,
+    pub fleet: Fleet,
     folder: tempfile::TempDir,
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::over(Server::clear(Unity::new(SERIAL), 1), PASSWORD)
     }
 
@@ -59,7 +59,7 @@ impl Rig {
     }
 
     /// Nothing is left but hosts.
-    fn is_empty(&self) {
+    pub fn is_empty(&self) {
         let state = self.server.array.state();
         assert!(state.luns.is_empty(), "{:?}", state.luns);
         assert!(state.snaps.is_empty(), "{:?}", state.snaps);

@@ -6,6 +6,7 @@
 mod backed;
 mod engine;
 mod luns;
+mod qos;
 mod san;
 
 use std::collections::BTreeMap;
@@ -332,6 +333,7 @@ impl State {
             ["cluster", "jobs", uuid] => self.job(uuid),
             ["svm", "svms", rest @ ..] => self.read("svms", call, rest),
             ["storage", "volumes", rest @ ..] => self.read("volumes", call, rest),
+            ["storage", "qos", "policies", rest @ ..] => self.qos_policies(call, rest),
             ["network", "ip", "interfaces", rest @ ..] => self.read("interfaces", call, rest),
             ["storage", "luns", rest @ ..] => self.luns(call, rest),
             ["protocols", "san", "igroups", rest @ ..] => self.igroups(call, rest),

@@ -455,6 +455,7 @@ pub(super) fn wanted(name: &str, partition: &str, origin: Option<&Snapshot>) -> 
         name: name.to_owned(),
         range: SizeRange::new(SIZE.try_into().unwrap(), 0).unwrap(),
         parameters: [("partition".to_owned(), partition.to_owned())].into(),
+        attributes: Default::default(),
         kinds: Vec::new(),
         accessibility: Accessibility::default(),
         origin: origin.map(|it| Origin::Snapshot(it.id.clone())),

@@ -10,6 +10,7 @@
 //! | `find` | LUNs as volumes and snapshots |
 //! | `make` | new LUNs, blank or copies |
 //! | `access` | igroups, maps, portals, logins |
+//! | `policies` | QoS policies |
 //!
 //! The invariants: a LUN under a final name is complete (a copy gets that name last); one object for a name, whoever else is at it; every
 //! request names the SVM, so that a cluster's account needs no tunnel; a mapped LUN is never deleted.
@@ -21,13 +22,14 @@ mod find;
 mod make;
 mod names;
 mod notes;
+mod policies;
 mod wire;
 
 use serde_json::json;
 
 use super::Until;
 use super::error::{Cause, SanError};
-use super::family::{Family, SnapshotFamily};
+use super::family::{Family, PolicyFamily, SnapshotFamily};
 use super::fleet::ArraySettings;
 use super::http::{Login, LoginFolder, Met, Method, Request, Web, encoded, query};
 use super::nouns::{
@@ -196,6 +198,10 @@ impl Family for Ontap {
     async fn portals(&self, until: Until) -> Result<Vec<Portal>, SanError> {
         let portals = self.interfaces(until).await?;
         Ok(portals.into_iter().map(|(portal, _)| portal).collect())
+    }
+
+    fn policies(&self) -> Option<&dyn PolicyFamily> {
+        Some(self)
     }
 }
 

@@ -10,6 +10,7 @@ mod export;
 mod hosts;
 mod names;
 mod notes;
+mod policies;
 mod read;
 #[cfg(test)]
 mod recordings;
@@ -25,7 +26,7 @@ use self::notes::Notes;
 use self::read::Hosts;
 use super::Until;
 use super::error::SanError;
-use super::family::Family;
+use super::family::{Family, PolicyFamily};
 use super::fleet::ArraySettings;
 use super::http::{LoginFolder, Web, encoded};
 use super::nouns::{Access, Capacity, Checked, CheckedPage, NewVolume, Page, SanVolume, Source};
@@ -374,5 +375,9 @@ impl Family for UnitySan {
     async fn portals(&self, until: Until) -> Result<Vec<Portal>, SanError> {
         let portals = self.targets(until).await?;
         Ok(portals.into_iter().map(|(portal, _)| portal).collect())
+    }
+
+    fn policies(&self) -> Option<&dyn PolicyFamily> {
+        Some(self)
     }
 }

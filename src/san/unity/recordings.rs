@@ -33,6 +33,11 @@ const FOLDERS: &[(&str, Read, Read)] = &[
     ),
     ("pool", one::<wire::Pool>, many::<wire::Pool>),
     ("system", one::<wire::System>, many::<wire::System>),
+    (
+        "ioLimitPolicy",
+        one::<wire::IoLimitPolicy>,
+        many::<wire::IoLimitPolicy>,
+    ),
     ("job", one::<wire::Job>, many::<wire::Job>),
     // Only what changes answer; we read none.
     ("storageResource", one::<wire::MadeResource>, unread),
@@ -195,12 +200,12 @@ fn every_recorded_answer_is_read_as_what_it_is() {
         );
     }
     let expected = [
-        (Kind::Nothing, 12),
-        (Kind::Refusal, 37),
-        (Kind::List, 47),
+        (Kind::Nothing, 13),
+        (Kind::Refusal, 40),
+        (Kind::List, 49),
         (Kind::Job, 5),
-        (Kind::Made, 37),
-        (Kind::Instance, 89),
+        (Kind::Made, 39),
+        (Kind::Instance, 93),
         (Kind::Other, 40),
     ];
     assert_eq!(counts, expected.into());

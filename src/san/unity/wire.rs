@@ -37,6 +37,13 @@ pub(super) struct Lun {
     pub(super) health: Health,
 }
 
+/// A policy that limits I/O.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct IoLimitPolicy {
+    pub(super) id: String,
+    pub(super) name: String,
+}
+
 /// What a host may do with a LUN.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]

@@ -17,6 +17,7 @@ from netapp_ontap.resources import (
     Lun,
     LunAttribute,
     LunMap,
+    QosPolicy,
     Svm,
     Volume,
 )
@@ -84,6 +85,23 @@ def main(host: str, port: str, user: str, password: str) -> None:
     renamed.name = "/vol/pool_1/renamed"
     renamed.patch()
     told("rename", name=Lun.find(uuid=clone.uuid).name)
+
+    policy = QosPolicy.from_dict({"svm": {"name": "svm1"}, "name": "gold", "fixed": {"max_throughput_iops": 10000}})
+    policy.post(hydrate=True)
+    names = [it.name for it in QosPolicy.get_collection(**{"svm.name": "svm1"}, fields="uuid,name")]
+    limited = Lun(uuid=lun.uuid)
+    limited.qos_policy = {"uuid": policy.uuid}
+    limited.patch()
+    limited.get(fields="qos_policy")
+    under = limited.qos_policy.name
+    copied = Lun(uuid=clone.uuid)
+    copied.get(fields="qos_policy")
+    freed = Lun(uuid=lun.uuid)
+    freed.qos_policy = {"name": ""}
+    freed.patch()
+    freed.get(fields="qos_policy")
+    told("limit", names=names, under=under, copy_has=hasattr(copied, "qos_policy"), freed=not getattr(freed, "qos_policy", None))
+    policy.delete()
 
     igroup = Igroup.from_dict({"svm": {"name": "svm1"}, "name": "foreign", "protocol": "iscsi", "os_type": "linux", "initiators": [{"name": IQN}]})
     igroup.post(hydrate=True)

@@ -199,6 +199,7 @@ impl State {
         lun["_copy_of"] = lun["uuid"].clone();
         if let Some(object) = lun.as_object_mut() {
             object.remove("comment");
+            object.remove("qos_policy");
         }
         Ok(lun)
     }
@@ -229,23 +230,11 @@ impl State {
             rename(&mut lun, path);
         }
         if let Some(size) = number(&body["space"]["size"]) {
-            let size = rounded(size)?;
-            let old = number(&lun["space"]["size"]).unwrap_or_default();
-            if size == old {
-                return Err(Refusal::new(
-                    400,
-                    1_254_226,
-                    "New size is the same as the old size.",
-                ));
-            }
-            if size < old {
-                return Err(Refusal::new(
-                    400,
-                    5_374_892,
-                    "Reducing the size of a LUN might cause permanent data loss.",
-                ));
-            }
-            lun["space"]["size"] = json!(size);
+            resize(&mut lun, size)?;
+        }
+        let asked = &body["qos_policy"];
+        if !asked.is_null() {
+            lun["qos_policy"] = self.policy_of(&lun, asked)?;
         }
         let mut rest = body.clone();
         if let Some(space) = rest.get_mut("space").and_then(Value::as_object_mut) {
@@ -253,6 +242,7 @@ impl State {
         }
         if let Some(rest) = rest.as_object_mut() {
             rest.remove("name");
+            rest.remove("qos_policy");
         }
         merge(&mut lun, rest);
         let name = lun["name"].clone();
@@ -379,6 +369,27 @@ fn rounded(size: u64) -> Result<u64, Refusal> {
         ));
     }
     Ok(size.next_multiple_of(SECTOR))
+}
+
+fn resize(lun: &mut Value, size: u64) -> Result<(), Refusal> {
+    let size = rounded(size)?;
+    let old = number(&lun["space"]["size"]).unwrap_or_default();
+    if size == old {
+        return Err(Refusal::new(
+            400,
+            1_254_226,
+            "New size is the same as the old size.",
+        ));
+    }
+    if size < old {
+        return Err(Refusal::new(
+            400,
+            5_374_892,
+            "Reducing the size of a LUN might cause permanent data loss.",
+        ));
+    }
+    lun["space"]["size"] = json!(size);
+    Ok(())
 }
 
 fn rename(lun: &mut Value, path: &str) {
