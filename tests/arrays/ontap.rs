@@ -66,12 +66,7 @@ impl Rig {
     fn subject(&self) -> Subject {
         Subject {
             san: self.fleet.find(&"a".parse().unwrap()).unwrap(),
-            has: Capabilities {
-                groups: false,
-                extents: false,
-                snapshots_depend: false,
-                copies_depend: false,
-            },
+            has: Capabilities::default(),
             prefix: "t-".to_owned(),
         }
     }

@@ -98,10 +98,9 @@ async fn it_does_what_every_kind_of_san_must() {
     conformance::all(&conformance::Subject {
         san: rig.san(),
         has: conformance::Capabilities {
-            groups: false,
-            extents: false,
             snapshots_depend: true,
             copies_depend: true,
+            ..conformance::Capabilities::default()
         },
         prefix: "suite-".to_owned(),
     })

@@ -11,6 +11,13 @@
 )]
 
 mod cases;
+#[expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "it is the suite of tests/arrays as well, and its failures are a case's"
+)]
+#[path = "../conformance/mod.rs"]
+mod conformance;
 mod faults;
 mod fleet;
 mod kit;

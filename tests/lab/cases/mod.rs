@@ -11,6 +11,7 @@ mod attach;
 mod changed_blocks;
 mod chaos;
 mod config_lost;
+mod conformance;
 mod crash_loop;
 mod csi_health;
 mod csi_sanity;
@@ -68,6 +69,7 @@ pub fn everyday() -> Vec<Case> {
         kit_boots::CASES,
         lio_two_paths::CASES,
         linux_san::CASES,
+        conformance::CASES,
         fencing::CASES,
         san_chap::CASES,
         san_mtls::CASES,
@@ -141,6 +143,7 @@ pub fn long() -> Vec<Case> {
         quick_start::LONG,
         upgrades::LONG,
         sanhost::LONG,
+        conformance::LONG,
         san_lvm::LONG,
         snapshots::LONG,
         changed_blocks::LONG,
