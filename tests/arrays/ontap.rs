@@ -10,6 +10,7 @@ use sanpath::san::{ArraySettings, Fleet, LoginFolder, Rules, SanError, Settings,
 use sanpath::tls::ArrayTrust;
 use sanpath::volume::Family;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::conformance::{self, ALONE, Capabilities, MIB, Subject, node, until};
 use crate::foreign::{run, told};
@@ -228,6 +229,66 @@ async fn whatever_reply_is_lost_everything_is_made_once() {
             number += 1;
         }
         assert!(number >= 12, "only {number} changes");
+    }
+}
+
+/// A node dies with each of its changes on the way, done or not: the LIF of another one takes all that follows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_may_die_at_any_change() {
+    for is_done in [true, false] {
+        let mut number = 0;
+        loop {
+            let rig = Rig::new();
+            rig.server
+                .set(Trap::mutation(number, Fault::Dies { is_done }));
+            life(&rig.subject()).await.unwrap();
+            assert_once(&rig, number);
+            if !rig.server.clear_traps() {
+                break;
+            }
+            let seen = rig.server.take_seen();
+            let changes: Vec<_> = seen.iter().filter(|it| it.is_mutation()).collect();
+            let (before, after) = changes.split_at(number + 1);
+            assert!(before.iter().all(|it| it.address == 0), "{number}");
+            assert!(after.iter().all(|it| it.address == 1), "{number}");
+            number += 1;
+        }
+        assert!(number >= 12, "only {number} changes");
+    }
+}
+
+/// The cluster's LIF moves to another node while a job runs: the one address is gone for a while, and the job goes on without being asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clusters_lif_may_move_in_the_middle_of_a_job() {
+    for number in [0, 4, 8] {
+        let rig = Rig::of(Server::clear(Ontap::default(), 1), ACCOUNTS[0]);
+        rig.server.array.set(Manner {
+            by_jobs: true,
+            ..Manner::default()
+        });
+        rig.server.set(Trap::mutation(number, Fault::CutsReply));
+        let moving = async {
+            while !rig.server.traps_are_sprung() {
+                sleep(Duration::from_millis(2)).await;
+            }
+            rig.server.refuse(0);
+            sleep(Duration::from_secs(1)).await;
+            rig.server.serve(0);
+        };
+        let subject = rig.subject();
+        let living = async {
+            // As an orchestrator does with a call whose outcome is open.
+            while let Err(error) = life(&subject).await {
+                assert_eq!(error.fault(), Class::MaybeDone, "{error}");
+                sleep(Duration::from_millis(200)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), async {
+            tokio::join!(moving, living)
+        })
+        .await
+        .expect("it ends");
+        assert_once(&rig, number);
     }
 }
 

@@ -88,6 +88,8 @@ pub enum Fault {
     CutsReply,
     /// It is not carried out: 503.
     IsBusy,
+    /// The machine behind this address dies, before it is carried out or after; the address refuses from then on.
+    Dies { is_done: bool },
     /// It is carried out at once, and answered after this time.
     AnswersAfter(Duration),
 }
@@ -147,6 +149,8 @@ struct Shared {
     array: Arc<dyn Array>,
     traps: Mutex<Vec<Trap>>,
     seen: Mutex<Vec<Request>>,
+    /// Whether each address listens.
+    serves: Mutex<Vec<watch::Sender<bool>>>,
     tls: Option<TlsAcceptor>,
 }
 
@@ -182,6 +186,7 @@ impl<A: Array> Server<A> {
             array: Arc::clone(&array) as Arc<dyn Array>,
             traps: Mutex::default(),
             seen: Mutex::default(),
+            serves: Mutex::default(),
             tls,
         });
         let addresses = (0..addresses)
@@ -217,6 +222,11 @@ impl<A: Array> Server<A> {
         lock(&self.shared.traps).push(trap);
     }
 
+    /// Whether every trap was sprung as often as it was to be.
+    pub fn traps_are_sprung(&self) -> bool {
+        lock(&self.shared.traps).iter().all(|trap| trap.times == 0)
+    }
+
     /// Takes all traps away; whether every one was sprung as often as it was to be.
     pub fn clear_traps(&self) -> bool {
         let traps = std::mem::take(&mut *lock(&self.shared.traps));
@@ -232,6 +242,7 @@ impl<A: Array> Server<A> {
 impl Address {
     fn open(number: usize, runtime: &Runtime, shared: &Arc<Shared>) -> Self {
         let (serves, mut wanted) = watch::channel(true);
+        lock(&shared.serves).push(serves.clone());
         let (tell, told) = mpsc::channel();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = listener.local_addr().unwrap();
@@ -333,6 +344,13 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin>(
             Some(Fault::CutsRequest) => return None,
             Some(Fault::CutsReply) => {
                 shared.array.answer(&request);
+                return None;
+            }
+            Some(Fault::Dies { is_done }) => {
+                if is_done {
+                    shared.array.answer(&request);
+                }
+                lock(&shared.serves)[number].send_replace(false);
                 return None;
             }
             Some(Fault::IsBusy) => Reply {
