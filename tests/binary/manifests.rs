@@ -190,6 +190,29 @@ fn the_secrets_of_a_partition_are_mounted_where_its_config_would_look() {
     }
 }
 
+/// Where an array's login would be looked for, the controller has it, and nobody else.
+#[test]
+fn the_login_of_an_array_is_mounted_in_the_controller_alone() {
+    let shipped = text(&object("ConfigMap")["data"]["config.yaml"]);
+    let told = shipped
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("# sanCredentials: "));
+    let place = Path::new(told.unwrap());
+    let controller = object("Deployment");
+    let all = containers_of(&controller);
+    let having = all.iter().filter(|it| it.volume_at(place).is_some());
+    let having: Vec<&Container> = having.collect();
+    assert!(having.len() == 1 && having[0].is_ours());
+    let volume = having[0].volume_at(place).unwrap();
+    assert_eq!(PathBuf::from(having[0].mount(&volume)), place);
+    let volumes = list(&controller["spec"]["template"]["spec"]["volumes"]);
+    let secret = volumes.iter().find(|it| it["name"] == volume).unwrap();
+    assert_eq!(secret["secret"]["optional"], true, "Linux SANs need none");
+    let node = object("DaemonSet");
+    let node = containers_of(&node);
+    assert!(node.iter().all(|it| it.volume_at(place).is_none()));
+}
+
 #[test]
 fn every_image_has_a_version_and_ours_is_this_one() {
     for container in containers() {

@@ -119,6 +119,7 @@ BAD_VALUES = [
     ("partitions: [{name: a, settings: {blockstoragemanager: linux}}]", "sanhost"),
     ("partitions: [{name: a_b, settings: {blockstoragemanager: linux, sanhost: h}}]", "name"),
     ("partitions: [{name: a, settings: {blockstoragemanager: linux, sanhost: h, tls: /x}}]", "tls"),
+    ("partitions: [{name: a, settings: {blockstoragemanager: ontap, sanhost: h, sanCredentials: /x}}]", "sanCredentials"),
     ("partitions: [&a {name: a, settings: {blockstoragemanager: linux, sanhost: h}}, {<<: *a, name: A}]\nstorageClasses: []", "twice"),
     ("storageClasses: [{name: a, partition: elsewhere}]", '"elsewhere"'),
     ("storageClasses: [{name: a, fsType: zfs}]", "fsType"),
@@ -207,6 +208,21 @@ def archivers_are_what_the_config_says(objects):
         places = [archive.get(key) for archive in config["archives"].values() for key in ("credentials", "ca", "encryptionKey", "directory")]
         for place in filter(None, places):
             assert any(place == it or place.startswith(f"{it}/") for it in mounted), f"{name}: {place} is not mounted"
+
+
+def the_controller_has_what_the_config_names(objects):
+    """Of each partition: what it shows the SAN, and its login where that is an array."""
+    config = next((yaml.safe_load(it["data"]["config.yaml"]) for it in objects if it["kind"] == "ConfigMap"), {"partitions": {}})
+    for workload, pod in rendered.pods(objects):
+        if workload["metadata"]["labels"]["app.kubernetes.io/component"] != "controller":
+            continue
+        mounted = {mount["mountPath"] for it in rendered.containers(pod) for mount in it["volumeMounts"]}
+        for name, settings in config["partitions"].items():
+            is_array = settings["blockstoragemanager"] != "linux"
+            assert is_array == ("sanCredentials" in settings), name
+            places = [settings.get(key) for key in ("tls", "sanCredentials")]
+            missing = [place for place in filter(None, places) if place not in mounted]
+            assert not missing, f"{name}: not mounted in the controller: {missing}"
 
 
 def no_secret_is_in_it(objects):
@@ -322,7 +338,7 @@ def all_checks():
         if any(it["kind"] == "ConfigMap" for it in objects):
             yield f"{name}: the config is one", lambda o=objects: the_config_is_one(o)
         if rendered.pods(objects):
-            for check in (mounts_have_their_volumes, the_controller_has_no_rights, archivers_are_what_the_config_says, no_secret_is_in_it, flags_are_the_binarys):
+            for check in (mounts_have_their_volumes, the_controller_has_no_rights, archivers_are_what_the_config_says, the_controller_has_what_the_config_names, no_secret_is_in_it, flags_are_the_binarys):
                 yield f"{name}: {check.__name__.replace('_', ' ')}", lambda c=check, o=objects: c(o)
     yield from monitoring.checks(pathlib.Path(sys.argv[1]).resolve())
 

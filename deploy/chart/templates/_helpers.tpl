@@ -24,6 +24,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if has (lower .name) $seen }}{{ fail (printf "partitions: %q is there twice; names that differ in case alone are the same" .name) }}{{ end -}}
 {{- $seen = append $seen (lower .name) -}}
 {{- $settings := set (deepCopy .settings) "tls" (printf "/etc/sanpath-tls/%s" .name) -}}
+{{- if ne .settings.blockstoragemanager "linux" -}}
+{{- $settings = set $settings "sanCredentials" (printf "/etc/sanpath-array/%s" .name) -}}
+{{- end -}}
 {{- if .chap -}}
 {{- $settings = set $settings "credentials" (printf "/etc/sanpath-credentials/%s" .name) -}}
 {{- end -}}
@@ -71,6 +74,10 @@ archivers:
 
 {{- define "sanpath.tlsSecret" -}}
 {{ .partition.tlsSecret | default (printf "%s-tls-%s" .root.Values.name (lower .partition.name)) }}
+{{- end }}
+
+{{- define "sanpath.arraySecret" -}}
+{{ .partition.arraySecret | default (printf "%s-array-%s" .root.Values.name (lower .partition.name)) }}
 {{- end }}
 
 {{- define "sanpath.credentialsSecret" -}}
