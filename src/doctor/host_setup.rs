@@ -143,8 +143,12 @@ fn multipath_text() -> String {
     );
     for maker in MAKERS {
         let (vendor, product) = (maker.vendor, maker.product);
+        let needs = maker.needs.iter();
+        let needs: String = needs
+            .map(|(word, value)| format!("        {word} {value}\n"))
+            .collect();
         text.push_str(&format!(
-            "    device {{\n        vendor \"{vendor}\"\n        product \"{product}\"\n        no_path_retry {CHECKS}\n    }}\n"
+            "    device {{\n        vendor \"{vendor}\"\n        product \"{product}\"\n        no_path_retry {CHECKS}\n{needs}    }}\n"
         ));
     }
     text.push_str("}\n");
@@ -239,6 +243,9 @@ mod tests {
         for maker in MAKERS {
             assert!(settings.knows(maker.vendor), "{}", maker.vendor);
             assert_eq!(settings.retry_for(maker.vendor), "12");
+            for (word, value) in maker.needs {
+                assert_eq!(settings.value_for(maker.vendor, word), Some(*value));
+            }
         }
         let again = fake.host();
         for file in examine_files(&again, Path::new("/")) {

@@ -64,13 +64,32 @@ fn silent(error: &DaemonError) -> Finding {
 fn check_device(settings: &Settings, maker: &Maker) -> Finding {
     const CHECK: &str = "multipath-device";
     if settings.knows(maker.vendor) {
-        return Finding::good(CHECK, format!("{}: it has a section", maker.vendor));
+        let says = |word| settings.value_for(maker.vendor, word);
+        let mut needs = maker.needs.iter();
+        return match needs.find(|(word, value)| says(word) != Some(value)) {
+            None => Finding::good(CHECK, format!("{}: it has a section", maker.vendor)),
+            Some((word, value)) => lacks(maker, word, (says(word), value)),
+        };
     }
     Finding::warning(
         CHECK,
         format!("{}: multipathd has no device section", maker.vendor),
         "paths are used by multipath's plain defaults: no priorities from the SAN, no return to the better path",
         "write one, as `sanpath host-setup --check` shows it",
+    )
+    .with_command(format!("sanpath host-setup --apply && {RELOAD}"))
+}
+
+/// Its section lacks what these disks need.
+fn lacks(maker: &Maker, word: &str, (found, wanted): (Option<&str>, &str)) -> Finding {
+    let found = found.unwrap_or("not set");
+    Finding::warning(
+        "multipath-device",
+        format!("{}: {word} is {found}", maker.vendor),
+        "paths that could share the work stand by",
+        format!(
+            "set {word} {wanted} in its device section, as `sanpath host-setup --check` shows it"
+        ),
     )
     .with_command(format!("sanpath host-setup --apply && {RELOAD}"))
 }

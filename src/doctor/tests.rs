@@ -222,7 +222,17 @@ const BREAKS: &[Break] = &[
         Grade::Warning,
         "EQLOGIC: multipathd has no device section",
         |rig| rig.fake.write_file(Path::new(OTHER_DISK), "EQLOGIC \n"),
-        |rig| rig.configure_device("EQLOGIC", "no_path_retry 12"),
+        |rig| rig.configure_device("EQLOGIC", "path_grouping_policy \"multibus\""),
+    ),
+    (
+        "multipath-device",
+        Grade::Warning,
+        "EQLOGIC: path_grouping_policy is not set",
+        |rig| {
+            rig.fake.write_file(Path::new(OTHER_DISK), "EQLOGIC \n");
+            rig.configure_device("EQLOGIC", "no_path_retry 12");
+        },
+        |rig| rig.configure_device("EQLOGIC", "path_grouping_policy \"multibus\""),
     ),
     (
         "multipath-blacklist",

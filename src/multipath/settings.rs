@@ -35,6 +35,8 @@ pub struct Maker {
     pub product: &'static str,
     /// How their WWIDs begin, by the maker's IEEE number behind the kind of the name.
     pub wwids: &'static str,
+    /// What multipath is to say of them beside how long I/O waits, and does not say everywhere by itself.
+    pub needs: &'static [(&'static str, &'static str)],
 }
 
 /// The makers whose disks we may meet; Linux' own target first.
@@ -43,21 +45,26 @@ pub const MAKERS: [Maker; 4] = [
         vendor: "LIO-ORG",
         product: ".*",
         wwids: "36001405",
+        needs: &[],
     },
     Maker {
         vendor: "NETAPP",
         product: "LUN.*",
         wwids: "3600a098",
+        needs: &[],
     },
     Maker {
         vendor: "DGC",
         product: ".*",
         wwids: "36006016",
+        needs: &[],
     },
     Maker {
         vendor: "EQLOGIC",
         product: "100E-00",
         wwids: "36090a0",
+        // All ways are alike, and multipath would use one at a time. Built in from multipath-tools 0.13 on.
+        needs: &[("path_grouping_policy", "multibus")],
     },
 ];
 
