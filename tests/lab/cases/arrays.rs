@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::kit::array::{self, Rig};
-use crate::kit::case::{Case, Lab, SANPATH};
+use crate::kit::array::{self, HostSetUp, PLAIN_CHECKER, Rig};
+use crate::kit::case::{Case, Lab};
 use crate::kit::csi::{Access, Orchestrator, Origin, Volume, patiently};
-use crate::kit::multipath_conf::Configured;
 use crate::kit::paths;
 use crate::kit::topology::Link;
 use crate::kit::writer::{self, Writer};
@@ -37,20 +36,8 @@ const LARGER: i64 = 192 << 20;
 /// Blocks after which the writer starts over.
 const ROUND: u64 = 64;
 const SOON: Duration = Duration::from_secs(90);
-const DROP_IN: &str = "/etc/multipath/conf.d/sanpath-host.conf";
 /// As `sanpath host-setup` writes it.
 const CHECKS: &str = "12 chk";
-
-/// The kernel target has not the vendor page that multipath's checker for these arrays reads, so the plain one is forced.
-const PLAIN_CHECKER: &str = "\
-devices {
-    device {
-        vendor \"DGC\"
-        product \".*\"
-        path_checker tur
-    }
-}
-";
 
 /// How a family's disks are on a node.
 struct Disks {
@@ -96,23 +83,6 @@ fn unity(lab: &mut Lab) -> Result<()> {
     array::is_empty_unity(&rig.server.array)?;
     rig.stop(lab)?;
     set_up.undo()
-}
-
-/// The node's files as `sanpath host-setup` writes them, for as long as a case runs.
-struct HostSetUp(Configured);
-
-impl HostSetUp {
-    /// With `sections` of multipath's configuration beside.
-    fn apply(lab: &Lab, sections: &str) -> Result<Self> {
-        lab.execute(&[SANPATH, "host-setup", "--apply"])?;
-        Ok(HostSetUp(Configured::with("strict", "no", sections)?))
-    }
-
-    fn undo(self) -> Result<()> {
-        fs::remove_file(DROP_IN)?;
-        drop(self.0);
-        Ok(())
-    }
 }
 
 /// Created, written, one path lost and back, grown, cut, restored, and gone without a trace.

@@ -1,46 +1,160 @@
 //! The conformance test of the CSI authors against the real thing: SAN, kernel target, multipath, controller and node, on separate
-//! sockets. Its skips must be exactly those of the committed list: each for a capability that is not advertised yet.
+//! sockets. Its skips must be exactly those of the committed list: each for a capability that is not advertised yet. The same on simulated arrays, every day
+//! by its tests of the controller alone.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 
+use crate::kit::array;
 use crate::kit::case::{Case, Lab};
 use crate::kit::sanity;
 use crate::kit::stack::{Plan, Stack};
 
-pub const CASES: &[Case] = &[Case {
-    name: "csi_sanity",
-    deadline: Duration::from_secs(1200),
-    run: csi_sanity,
-}];
+pub const CASES: &[Case] = &[
+    Case {
+        name: "csi_sanity",
+        deadline: DEADLINE,
+        run: csi_sanity,
+    },
+    Case {
+        name: "csi_sanity_ontap_controller",
+        deadline: DEADLINE,
+        run: |lab| ontap(lab, Part::Controller),
+    },
+    Case {
+        name: "csi_sanity_unity_controller",
+        deadline: DEADLINE,
+        run: |lab| unity(lab, Part::Controller),
+    },
+];
 
-pub const LONG: &[Case] = &[Case {
-    name: "csi_sanity_block",
-    deadline: Duration::from_secs(1200),
-    run: csi_sanity_block,
-}];
+pub const LONG: &[Case] = &[
+    Case {
+        name: "csi_sanity_block",
+        deadline: DEADLINE,
+        run: csi_sanity_block,
+    },
+    Case {
+        name: "csi_sanity_ontap_whole",
+        deadline: DEADLINE,
+        run: |lab| ontap(lab, Part::Whole),
+    },
+    Case {
+        name: "csi_sanity_unity_whole",
+        deadline: DEADLINE,
+        run: |lab| unity(lab, Part::Whole),
+    },
+];
+
+const DEADLINE: Duration = Duration::from_secs(1200);
+
+/// How much of csi-sanity runs.
+#[derive(Clone, Copy)]
+enum Part {
+    Whole,
+    /// What it has for the controller, by the names of its suites.
+    Controller,
+}
+
+/// How those names are told.
+const OF_CONTROLLER: [&str; 2] = ["[Controller Server]", "[GroupController"];
+
+impl Part {
+    fn has(self, test: &str) -> bool {
+        match self {
+            Part::Whole => true,
+            Part::Controller => OF_CONTROLLER.iter().any(|suite| test.contains(suite)),
+        }
+    }
+
+    fn arguments(self) -> Vec<String> {
+        match self {
+            Part::Whole => Vec::new(),
+            Part::Controller => {
+                let names =
+                    OF_CONTROLLER.map(|suite| suite.replace('[', "\\[").replace(']', "\\]"));
+                vec![format!("--ginkgo.focus={}", names.join("|"))]
+            }
+        }
+    }
+}
 
 /// One name to a line; lines that start with `#` say why those below them are skipped.
 const SKIPS: &str = include_str!("csi_sanity_skips.txt");
+/// The same where the SAN is an array.
+const SKIPS_ON_ARRAYS: &str = include_str!("csi_sanity_skips_arrays.txt");
+
+/// What is judged, and how.
+struct Trial<'a> {
+    stack: &'a Stack,
+    part: Part,
+    /// `mount` or `block`.
+    access_type: &'a str,
+    skips: &'a str,
+    /// What csi-sanity sets by a VolumeAttributesClass, where it can.
+    mutable: Option<String>,
+}
 
 /// With volumes that are used as file systems.
 fn csi_sanity(lab: &mut Lab) -> Result<()> {
-    judge(lab, "mount")
+    linux(lab, "mount")
 }
 
 /// With raw ones.
 fn csi_sanity_block(lab: &mut Lab) -> Result<()> {
-    judge(lab, "block")
+    linux(lab, "block")
 }
 
-fn judge(lab: &mut Lab, access_type: &str) -> Result<()> {
+fn linux(lab: &mut Lab, access_type: &str) -> Result<()> {
     let stack = Stack::start(lab, Plan::default())?;
+    let trial = Trial {
+        stack: &stack,
+        part: Part::Whole,
+        access_type,
+        skips: SKIPS,
+        mutable: None,
+    };
+    judge(lab, &trial)?;
+    stack.stop(lab)
+}
+
+fn on_array(stack: &Stack, part: Part) -> Trial<'_> {
+    Trial {
+        stack,
+        part,
+        access_type: "mount",
+        skips: SKIPS_ON_ARRAYS,
+        mutable: Some(format!("qosPolicy: {}\n", array::POLICY)),
+    }
+}
+
+/// Whatever csi-sanity made is gone from the array when it ends.
+fn ontap(lab: &mut Lab, part: Part) -> Result<()> {
+    let rig = array::ontap(lab)?;
+    judge(lab, &on_array(&rig.stack, part))?;
+    array::is_empty_ontap(&rig.server.array)?;
+    rig.stop(lab)
+}
+
+fn unity(lab: &mut Lab, part: Part) -> Result<()> {
+    let set_up = array::HostSetUp::apply(lab, array::PLAIN_CHECKER)?;
+    let rig = array::unity(lab)?;
+    judge(lab, &on_array(&rig.stack, part))?;
+    array::is_empty_unity(&rig.server.array)?;
+    rig.stop(lab)?;
+    set_up.undo()
+}
+
+fn judge(lab: &Lab, trial: &Trial<'_>) -> Result<()> {
+    let (stack, part) = (trial.stack, trial.part);
     let folder = lab.work_folder();
     let flag = |name: &str, value: &str| format!("--csi.{name}={value}");
     let at = |part: &str| folder.join(part).display().to_string();
-    let arguments = [
+    let mut arguments = part.arguments();
+    arguments.extend([
         flag(
             "endpoint",
             &format!("unix://{}", stack.node_socket.display()),
@@ -52,15 +166,19 @@ fn judge(lab: &mut Lab, access_type: &str) -> Result<()> {
         flag("mountdir", &at("mount")),
         flag("stagingdir", &at("staging")),
         flag("testvolumesize", &(128_u64 << 20).to_string()),
-        flag("testvolumeaccesstype", access_type),
-    ];
+        flag("testvolumeaccesstype", trial.access_type),
+    ]);
+    if let Some(mutable) = &trial.mutable {
+        fs::write(folder.join("mutable.yaml"), mutable)?;
+        arguments.push(flag("testvolumemutableparameters", &at("mutable.yaml")));
+    }
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let report = sanity::run(lab, &arguments, Duration::from_secs(1100))?;
     lab.story(format!(
         "csi-sanity: {} passed, {} failed, {} skipped",
         report.passed.len(),
         report.failed.len(),
-        report.skipped.len()
+        report.skipped.iter().filter(|test| part.has(test)).count()
     ));
     for (name, said) in &report.failed {
         lab.story(format!("failed: {name}: {said}"));
@@ -75,16 +193,18 @@ fn judge(lab: &mut Lab, access_type: &str) -> Result<()> {
         "only {} tests ran",
         report.passed.len()
     );
-    compare_skips(&report.skipped)?;
-    stack.stop(lab)
+    compare_skips(trial, &report.skipped)
 }
 
-fn compare_skips(skipped: &[String]) -> Result<()> {
-    let expected: BTreeSet<&str> = SKIPS
+fn compare_skips(trial: &Trial<'_>, skipped: &[String]) -> Result<()> {
+    let part = trial.part;
+    let expected: BTreeSet<&str> = trial
+        .skips
         .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .filter(|line| !line.is_empty() && !line.starts_with('#') && part.has(line))
         .collect();
-    let found: BTreeSet<&str> = skipped.iter().map(String::as_str).collect();
+    let found = skipped.iter().map(String::as_str);
+    let found: BTreeSet<&str> = found.filter(|test| part.has(test)).collect();
     if expected == found {
         return Ok(());
     }

@@ -4,16 +4,32 @@ use std::fs;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 
-use super::case::Lab;
+use super::case::{Lab, SANPATH};
 use super::lio_array::{Face, LioArray, Port};
+use super::multipath_conf::Configured;
 use super::stack::{Plan, Stack};
 use super::topology;
 use crate::simulators::http::{Array, Server};
 use crate::simulators::ontap::{self, Ontap};
 use crate::simulators::unity::{self, Unity, state};
 
+/// Of performance, as the array's administrator has made it.
+pub const POLICY: &str = "gold";
 const UNITY_SERIAL: &str = "FNM00150600267";
+
+const DROP_IN: &str = "/etc/multipath/conf.d/sanpath-host.conf";
+/// The kernel target has not the vendor page that multipath's checker for these arrays reads, so the plain one is forced.
+pub const PLAIN_CHECKER: &str = "\
+devices {
+    device {
+        vendor \"DGC\"
+        product \".*\"
+        path_checker tur
+    }
+}
+";
 
 /// All of it.
 pub struct Rig<A> {
@@ -87,6 +103,8 @@ pub fn ontap(lab: &mut Lab) -> Result<Rig<Ontap>> {
     };
     let disks = Arc::new(LioArray::serve(lab, face)?);
     let array = Ontap::backed(disks.clone(), &addresses);
+    let limit = json!({"max_throughput_iops": 100_000});
+    array.state().put_policy(ontap::SVM, POLICY, &limit);
     let pool = format!("pools: {}", ontap::FLEXVOLS[0]);
     let svm = format!("svm: {}", ontap::SVM);
     let settings = ["blockstoragemanager: ontap", &svm, &pool];
@@ -123,6 +141,8 @@ pub fn unity(lab: &mut Lab) -> Result<Rig<Unity>> {
     };
     let disks = Arc::new(LioArray::serve(lab, face)?);
     let array = Unity::backed(UNITY_SERIAL, disks.clone(), ports);
+    let policy = json!({"id": "qp_1", "name": POLICY, "type": 1, "isShared": false, "state": 2});
+    array.state().policies.insert("qp_1".to_owned(), policy);
     let settings = ["blockstoragemanager: unity"];
     Rig::start(
         lab,
@@ -138,4 +158,22 @@ pub fn is_empty_unity(array: &Unity) -> Result<()> {
     let names: Vec<&String> = state.luns.keys().chain(state.snaps.keys()).collect();
     ensure!(names.is_empty(), "they are left: {names:?}");
     Ok(())
+}
+
+/// The node's files as `sanpath host-setup` writes them, for as long as a case runs.
+pub struct HostSetUp(Configured);
+
+impl HostSetUp {
+    /// With `sections` of multipath's configuration beside.
+    pub fn apply(lab: &Lab, sections: &str) -> Result<Self> {
+        lab.execute(&[SANPATH, "host-setup", "--apply"])?;
+        Ok(HostSetUp(Configured::with("strict", "no", sections)?))
+    }
+
+    /// As they were before.
+    pub fn undo(self) -> Result<()> {
+        fs::remove_file(DROP_IN)?;
+        drop(self.0);
+        Ok(())
+    }
 }
