@@ -4,7 +4,7 @@ use super::error::DetachError;
 use super::release::Care;
 use super::{Engine, Record};
 use crate::deadline::Deadline;
-use crate::fabric::{WantedPath, Wwid};
+use crate::fabric::Wwid;
 use crate::host::LockGuard;
 
 /// Whether a call had anything to do.
@@ -51,7 +51,7 @@ impl Engine {
         self.remove_strays(&paths, deadline);
         self.remove_record(key, retry, deadline)?;
         if own_target {
-            let sessions: Vec<_> = paths.iter().map(WantedPath::nexus).collect();
+            let sessions: Vec<_> = paths.iter().map(|path| self.nexus_of(path)).collect();
             self.end_sessions(&sessions, deadline);
         }
         Ok(Outcome::Changed)

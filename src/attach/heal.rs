@@ -57,7 +57,7 @@ impl Engine {
         if here.is_empty() {
             return Ok(healed);
         }
-        let machine = Machine::read(&self.host).map_err(AttachError::Read)?;
+        let machine = self.look().map_err(AttachError::Read)?;
         let mut attempts = Vec::new();
         for &record in &here {
             self.keep_records_current(record);
@@ -117,7 +117,7 @@ impl Engine {
             let deadline = self.host.deadline_in(LOCK_PATIENCE);
             let initiator = &self.shared.initiator;
             let login = Login {
-                nexus: &path.nexus(),
+                nexus: &self.nexus_of(path),
                 chap: chap.as_ref(),
             };
             initiator.keep_record_current(&self.host, login, deadline);
@@ -156,7 +156,7 @@ impl Engine {
         };
         // Without the lock it may have been taken away, or have grown.
         let record = self.find_attached(key)?;
-        let machine = Machine::read(&self.host).map_err(AttachError::Read)?;
+        let machine = self.look().map_err(AttachError::Read)?;
         let observed = self.observe(&record, &selection, &machine)?;
         let actions = plan(&record, boot_id, &selection, &observed);
         self.act(record, &actions, &machine)

@@ -124,7 +124,7 @@ pub(super) struct Listing {
 pub(super) struct Unread {
     /// Why.
     pub(super) error: LedgerError,
-    /// The sessions that it seems to need, as far as it can be understood.
+    /// The sessions that it seems to need, as far as it can be understood; of whose ledger it is, its owner knows.
     pub(super) wanted: Vec<Nexus>,
     /// The volume and how long its I/O seems to wait, if it says so.
     pub(super) retry: Option<(Wwid, NoPathRetry)>,
@@ -176,6 +176,7 @@ impl Ledger<'_> {
                 portal: text("portal")?.parse().ok()?,
                 iqn: text("iqn")?.parse().ok()?,
                 iface: text("iface").and_then(|name| name.parse().ok()),
+                initiator: None,
             })
         };
         let retry = || -> Option<(Wwid, NoPathRetry)> {

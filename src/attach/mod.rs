@@ -6,7 +6,8 @@
 //! - a map grows only when all its paths show the new size, and never shrinks;
 //! - the ledger says what is wanted before the first side effect and until after the last, so a detach needs nothing else;
 //! - a thread that comes back late asks the ledger and takes away what nobody wants any more;
-//! - sessions are the node's, not the volume's: only those that we made are ever logged out, and only when idle.
+//! - sessions are the node's, not the volume's: only those that we made are ever logged out, and only when idle;
+//! - two engines on a machine, of the node and of the archiver, have an initiator's name, records and notes of their own, and neither sees the other's sessions.
 
 mod detach;
 mod ensure;
@@ -48,11 +49,12 @@ pub use resize::Resized;
 pub use show::{PathRow, PathTable};
 
 use crate::deadline::{Deadline, Moment};
-use crate::fabric::{Chap, Export, Nexus, NoPathRetry, Selection, WantedPath, Wwid};
+use crate::fabric::{Chap, Export, Iqn, Nexus, NoPathRetry, Selection, WantedPath, Wwid};
 use crate::fault::chain;
 use crate::flights::{Flights, Listener};
 use crate::host::{Host, LockGuard};
 use crate::iscsi::Initiator;
+use crate::multipath::DropIn;
 pub use crate::multipath::{Opener, Reach, Unwritten};
 
 use ledger::{Ledger, Listing};
@@ -156,6 +158,7 @@ pub struct Engine {
 struct Shared {
     dirs: Dirs,
     initiator: Initiator,
+    drop_in: DropIn,
     paths: Flights<path::PathOutcome>,
     chores: Flights<release::ChoreOutcome>,
     identities: Flights<verify::MemberIdentity>,
@@ -170,7 +173,19 @@ impl Engine {
     /// An engine that works on `host`; its logins are without CHAP.
     #[must_use]
     pub fn new(host: Host, dirs: Dirs) -> Self {
+        Self::of(host, dirs, None)
+    }
+
+    /// One that is another initiator than the machine's own, and bears this name.
+    #[must_use]
+    pub fn named(host: Host, dirs: Dirs, name: Iqn) -> Self {
+        Self::of(host, dirs, Some(name))
+    }
+
+    fn of(host: Host, dirs: Dirs, name: Option<Iqn>) -> Self {
+        let drop_in = DropIn::of(&dirs.root, name.as_ref().map(Iqn::last_part));
         let initiator = Initiator {
+            name,
             root: dirs.root.clone(),
             locks: dirs.locks.clone(),
             own: dirs.sessions.clone(),
@@ -182,6 +197,7 @@ impl Engine {
             shared: Arc::new(Shared {
                 dirs,
                 initiator,
+                drop_in,
                 paths: Flights::default(),
                 chores: Flights::default(),
                 identities: Flights::default(),
@@ -280,6 +296,14 @@ impl Engine {
             Ok::<_, std::convert::Infallible>(all.then_some(()))
         };
         let Ok(_) = self.host.wait_for(deadline, all);
+    }
+
+    /// The session that carries `path`, of this engine's own initiator.
+    fn nexus_of(&self, path: &WantedPath) -> Nexus {
+        Nexus {
+            initiator: self.shared.initiator.name.clone(),
+            ..path.nexus()
+        }
     }
 
     fn ledger(&self) -> Ledger<'_> {

@@ -33,7 +33,8 @@ impl Engine {
         }
         // Many at once ask it many times, and it reads once or twice: what it has been asked for already it is not asked again (`schedule_reconfigure`).
         let wwid = &want.export.wwid;
-        multipath::ensure_retry(&self.host, wwid, wanted, want.deadline)?;
+        let drop_in = &self.shared.drop_in;
+        drop_in.ensure_retry(&self.host, wwid, wanted, want.deadline)?;
         Ok(())
     }
 
@@ -41,7 +42,8 @@ impl Engine {
     pub(super) fn verify_retry(&self, want: &Want) -> Result<(), AttachError> {
         if let Some(wanted) = want.no_path_retry {
             let wwid = &want.export.wwid;
-            multipath::verify_retry(&self.host, wwid, wanted, want.deadline)?;
+            let drop_in = &self.shared.drop_in;
+            drop_in.verify_retry(&self.host, wwid, wanted, want.deadline)?;
         }
         Ok(())
     }
@@ -71,8 +73,8 @@ impl Engine {
     /// Makes the file follow the ledger, of which `listing` was just read, after a loss of either or a death between the two. For the daemon, now and
     /// then: while all is well it costs one look. Whoever is changing either at this moment makes it right himself.
     pub(super) fn keep_retries(&self, listing: &Listing) {
-        let root = &self.shared.dirs.root;
-        match multipath::has_drop_in(&self.host, root, &entries_of(listing, None)) {
+        let drop_in = &self.shared.drop_in;
+        match drop_in.holds(&self.host, &entries_of(listing, None)) {
             Ok(true) => return,
             Ok(false) => {}
             Err(error) => return tell(&error),
@@ -101,8 +103,7 @@ impl Engine {
     /// Whether there is an entry that was not there before.
     fn write_drop_in(&self, without: Option<&str>) -> Result<bool, AttachError> {
         let entries = entries_of(&self.list_ledger()?, without);
-        let root = &self.shared.dirs.root;
-        Ok(multipath::ensure_drop_in(&self.host, root, &entries)?)
+        Ok(self.shared.drop_in.ensure(&self.host, &entries)?)
     }
 
     fn lock_drop_in(&self, deadline: Deadline) -> Result<LockGuard, AttachError> {

@@ -9,7 +9,7 @@ use super::plan::{DiskSeen, Observed, Seen, SessionSeen, stale};
 use super::verify::{MemberIdentity, answer_of};
 use super::{AttachError, Engine};
 use crate::deadline::Moment;
-use crate::fabric::{Selection, WantedPath, Wwid};
+use crate::fabric::{Iqn, Nexus, Selection, WantedPath, Wwid};
 use crate::host::Host;
 use crate::iscsi::{Login, Session, SessionState, choose_session, list_sessions, probe};
 use crate::multipath::{self, Map, PathView};
@@ -25,6 +25,8 @@ const BY_HAND_AFTER: Duration = Duration::from_secs(60);
 /// Sessions, disks and maps at one moment.
 #[derive(Debug, Default)]
 pub(super) struct Machine {
+    /// Whose sessions are looked for.
+    initiator: Option<Iqn>,
     sessions: Vec<Session>,
     disks: Vec<Disk>,
     maps: Vec<Map>,
@@ -43,8 +45,9 @@ pub(super) type States = BTreeMap<(String, WantedPath), State>;
 
 impl Machine {
     /// Reads them. A multipathd that does not answer says nothing of any path.
-    pub(super) fn read(host: &Host) -> io::Result<Self> {
+    fn read(host: &Host, initiator: Option<Iqn>) -> io::Result<Self> {
         Ok(Self {
+            initiator,
             sessions: list_sessions(host)?,
             disks: scsi::list_disks(host)?,
             maps: multipath::list_maps(host)?,
@@ -54,7 +57,11 @@ impl Machine {
 
     /// The best session of the path.
     pub(super) fn session(&self, path: &WantedPath) -> Option<&Session> {
-        choose_session(&self.sessions, &path.nexus())
+        let nexus = Nexus {
+            initiator: self.initiator.clone(),
+            ..path.nexus()
+        };
+        choose_session(&self.sessions, &nexus)
     }
 
     /// The disk of the path.
@@ -99,6 +106,11 @@ impl Machine {
 }
 
 impl Engine {
+    /// The machine as this engine's initiator has it.
+    pub(super) fn look(&self) -> io::Result<Machine> {
+        Machine::read(&self.host, self.shared.initiator.name.clone())
+    }
+
     /// Everything that the plan for `record` goes by.
     pub(super) fn observe(
         &self,
@@ -177,7 +189,7 @@ impl Engine {
         let Ok(chap) = (self.chap_of)(&record.key) else {
             return false;
         };
-        let nexus = path.nexus();
+        let nexus = self.nexus_of(path);
         let login = Login {
             nexus: &nexus,
             chap: chap.as_ref(),

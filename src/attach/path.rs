@@ -105,7 +105,7 @@ impl PathWork {
     fn ensure_disk(&self) -> Result<Disk, PathError> {
         let (host, lun) = (&self.host, self.path.lun);
         let initiator = &self.engine.shared.initiator;
-        let nexus = self.path.nexus();
+        let nexus = self.engine.nexus_of(&self.path);
         let mut pause = Duration::ZERO;
         loop {
             let chap = (self.engine.chap_of)(&self.key).map_err(PathError::Credentials)?;

@@ -79,8 +79,11 @@ impl Engine {
         let initiator = &self.shared.initiator;
         match initiator.remove_unused_interfaces(&self.host, deadline) {
             Ok(removed) => {
-                for iface in removed {
-                    tracing::info!(%iface, "nothing is bound to the interface any more; its record is removed");
+                for record in removed {
+                    tracing::info!(
+                        record,
+                        "no session needs the interface record any more; it is removed"
+                    );
                 }
             }
             Err(error) => {
@@ -150,12 +153,16 @@ impl Engine {
         let boot_id = ledger.boot_id()?;
         let listing = self.list_ledger()?;
         let guessed = listing.unread.into_iter().flat_map(|unread| unread.wanted);
+        let guessed = guessed.map(|nexus| Nexus {
+            initiator: self.shared.initiator.name.clone(),
+            ..nexus
+        });
         Ok(listing
             .records
             .into_iter()
             .filter(|record| record.boot_id == boot_id)
             .flat_map(|record| record.wanted)
-            .map(|path| path.nexus())
+            .map(|path| self.nexus_of(&path))
             .chain(guessed)
             .collect())
     }

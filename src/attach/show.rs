@@ -82,7 +82,7 @@ impl Engine {
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        let machine = Machine::read(&self.host).map_err(AttachError::Read)?;
+        let machine = self.look().map_err(AttachError::Read)?;
         let table = |record| self.table(record, &machine);
         records.into_iter().map(table).collect()
     }

@@ -42,7 +42,7 @@ impl Engine {
     /// The disk there, and whose it is by the kernel's note. One that is blocked would have to be waited for, and one without a note may yet become anybody's.
     fn find_stray(&self, path: &WantedPath) -> Result<Option<(DiskLife, Wwid)>, DetachError> {
         let host = &self.host;
-        let session = iscsi::find_session(host, &path.nexus()).map_err(DetachError::Read)?;
+        let session = iscsi::find_session(host, &self.nexus_of(path)).map_err(DetachError::Read)?;
         let Some(session) = session else {
             return Ok(None);
         };

@@ -7,6 +7,7 @@ mod logins;
 mod no_path_retry;
 mod reboots;
 mod resize;
+mod two_initiators;
 mod upgrades;
 
 use std::path::Path;

@@ -28,6 +28,8 @@ use crate::volume::{NodeId, SanName};
 
 /// How often archives are looked at with nobody asking.
 const LOOK_EVERY: Duration = Duration::from_secs(300);
+/// What the archiver's initiator name has more than its machine's.
+const INITIATOR: &str = "archive";
 /// The last good config, in the state directory.
 const LAST_CONFIG: &str = "last-good-config.yaml";
 
@@ -54,7 +56,7 @@ pub(super) async fn run(
         &arguments.runtime_dir,
     );
     let chap_of = node::chap_of(host.clone(), Arc::clone(&live), known_partition_of);
-    let engine = Engine::new(host.clone(), dirs)
+    let engine = Engine::named(host.clone(), dirs, node.initiator.clone())
         .with_chap(chap_of)
         .with_desired(desired_of(Arc::clone(&ways_of)));
     node::reap_idle_sessions(engine.clone(), arguments.session_idle, stop.clone())?;
@@ -105,9 +107,12 @@ fn look_at_archives(works: Works, live: Arc<Live>, stop: CancellationToken) -> a
     node::repeat("archives", LOOK_EVERY, stop, look)
 }
 
-/// The name under which volumes are exported to it.
+/// Under which name and initiator volumes are exported to it. The latter is its own: a node plugin of the machine is another one to the SAN, and to itself.
 fn node_id(host: &Host, arguments: &ArchiverArguments) -> anyhow::Result<NodeId> {
-    let initiator: Iqn = find_initiator_name(host, &arguments.host_root)?;
+    let machine = find_initiator_name(host, &arguments.host_root)?;
+    let initiator: Iqn = machine
+        .with_part(INITIATOR)
+        .with_context(|| format!("{machine}:{INITIATOR}, the archiver's initiator name"))?;
     NodeId::new(&arguments.name, initiator).context("--name")
 }
 

@@ -38,6 +38,20 @@ impl Iqn {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What stands after the last colon: by it a machine tells its own names apart.
+    #[must_use]
+    pub fn last_part(&self) -> &str {
+        self.0.rsplit(':').next().unwrap_or_default()
+    }
+
+    /// The name of another initiator on the machine of this one: `NAME:PART`.
+    ///
+    /// # Errors
+    /// When that is too long, or `part` holds what may not stand in a name.
+    pub fn with_part(&self, part: &str) -> Result<Self, IqnError> {
+        format!("{self}:{part}").parse()
+    }
 }
 
 impl FromStr for Iqn {

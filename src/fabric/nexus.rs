@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::{Iqn, Netdev, Portal};
 
-/// The one session that a login gives: to a target, at a portal, from an interface. The same target and portal from another interface is another one.
+/// The one session that a login gives: to a target, at a portal, from an interface, under a name. The same target and portal from another interface, or under another
+/// name, is another one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nexus {
     /// Where to log in.
@@ -13,6 +14,8 @@ pub struct Nexus {
     pub iqn: Iqn,
     /// The interface of this machine that it is bound to; without one the routes decide.
     pub iface: Option<Netdev>,
+    /// The initiator's name that it is logged in under; without one the machine's own.
+    pub initiator: Option<Iqn>,
 }
 
 /// A portal and the interface to it, as it is told.
@@ -59,6 +62,7 @@ mod tests {
             portal: "10.0.0.1".parse().unwrap(),
             iqn: "iqn.2026-11.dev.sanpath:t".parse().unwrap(),
             iface: None,
+            initiator: None,
         };
         assert_eq!(
             unbound.to_string(),

@@ -25,13 +25,14 @@ pub struct WantedPath {
 }
 
 impl WantedPath {
-    /// The session that carries it.
+    /// The session that carries it, of the machine's own initiator.
     #[must_use]
     pub fn nexus(&self) -> Nexus {
         Nexus {
             portal: self.portal,
             iqn: self.iqn.clone(),
             iface: self.iface.clone(),
+            initiator: None,
         }
     }
 }

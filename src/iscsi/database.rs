@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::interfaces::record_name;
+use super::interfaces::{needs_interface, record_name};
 use crate::deadline::Deadline;
 use crate::fabric::{Nexus, Secret};
 use crate::fault::{Fault, Faulted};
@@ -183,12 +183,12 @@ impl Database<'_> {
 
     fn record_files(&self, nexus: &Nexus) -> Result<Vec<RecordFile>, DatabaseError> {
         let entries = self.entries(nexus);
-        let name = record_name(nexus.iface.as_ref());
+        let name = record_name(nexus);
         let mut files = Vec::new();
         for entry in entries.map_err(|source| failed("read", self.root, source))? {
             let inner = entry.join(&name);
             // The old form knows no interface.
-            let old_form = nexus.iface.is_none().then(|| entry.clone());
+            let old_form = (!needs_interface(nexus)).then(|| entry.clone());
             for path in [inner].into_iter().chain(old_form) {
                 let stat = self.host.find_stat(&path);
                 let stat = stat.map_err(|source| failed("read", &path, source))?;
@@ -373,6 +373,7 @@ mod tests {
             portal: portal.parse().unwrap(),
             iqn: iqn(),
             iface: iface.map(|name| name.parse().unwrap()),
+            initiator: None,
         }
     }
 

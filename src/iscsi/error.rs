@@ -63,7 +63,7 @@ pub enum SessionError {
     #[error("authentication failed: target {nexus} and this node did not accept each other {with}")]
     Denied {
         /// Where.
-        nexus: Nexus,
+        nexus: Box<Nexus>,
         /// With what.
         with: String,
         #[source]
@@ -90,18 +90,18 @@ pub enum SessionError {
     /// iscsiadm was content and yet there is no session.
     #[error("login to {0} left no session")]
     NoSession(Nexus),
-    /// A session of our record is in the way, which somebody had bound to another interface.
+    /// A session of our record is in the way, which somebody had bound to another interface, or which is of another initiator.
     #[error(
         "session {sid} to {} is not bound to it but to {}: the record {} was changed; once nothing uses that session, end it: iscsiadm -m session -r {sid} --logout",
         nexus.place(),
         netdev.as_deref().unwrap_or("none"),
-        record_name(nexus.iface.as_ref())
+        record_name(nexus)
     )]
     Elsewhere {
         /// Its number.
         sid: u32,
         /// Where it should lead.
-        nexus: Nexus,
+        nexus: Box<Nexus>,
         /// What it is bound to.
         netdev: Option<String>,
     },
@@ -143,7 +143,7 @@ impl LoginError {
             },
             Self::Iscsiadm(source) if source.exit() == Some(Exit::Unauthorized) => {
                 SessionError::Denied {
-                    nexus,
+                    nexus: Box::new(nexus),
                     with: credentials_text(chap),
                     source: Box::new(source),
                 }

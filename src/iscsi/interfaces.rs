@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::database::{Database, DatabaseError, HOMES, NODES, Setting, failed, has_settings};
 use crate::deadline::Deadline;
-use crate::fabric::Netdev;
+use crate::fabric::{Iqn, Netdev, Nexus};
 use crate::host::{FileKind, is_gone};
 
 /// The record of a session that nobody bound to an interface: the routes decide.
@@ -19,44 +19,88 @@ const PREFIX: &str = "sanpath-";
 /// The folder of interface records in a home of open-iscsi.
 const FOLDER: &str = "ifaces";
 
-/// The name of the record for sessions from `iface`.
-pub(super) fn record_name(iface: Option<&Netdev>) -> String {
-    match iface {
-        Some(netdev) => format!("{PREFIX}{netdev}"),
-        None => UNBOUND.to_owned(),
+/// How the names of those begin that say another initiator's name than the machine's: no interface's name can make one of the others look so.
+const NAMED: &str = "sanpath.";
+
+/// The name of the interface record for `nexus`: `default`, `sanpath-br0`, or under a name of its own that ends with `:archive`, `sanpath.archive` and
+/// `sanpath.archive-br0`.
+pub(super) fn record_name(nexus: &Nexus) -> String {
+    name_of(nexus.initiator.as_ref(), nexus.iface.as_ref())
+}
+
+fn name_of(initiator: Option<&Iqn>, netdev: Option<&Netdev>) -> String {
+    match (initiator, netdev) {
+        (None, None) => UNBOUND.to_owned(),
+        (None, Some(netdev)) => format!("{PREFIX}{netdev}"),
+        (Some(name), None) => format!("{NAMED}{}", name.last_part()),
+        (Some(name), Some(netdev)) => format!("{NAMED}{}-{netdev}", name.last_part()),
     }
 }
 
-/// Whether a record's name is one that we give.
+/// Whether a record's name is one that we give to the machine's own initiator.
 pub(super) fn is_own_name(name: &str) -> bool {
     name.starts_with(PREFIX)
 }
 
+/// Whether a record's name is one that we give to an initiator beside the machine's own.
+pub(super) fn is_of_another(name: &str) -> bool {
+    name.starts_with(NAMED)
+}
+
 /// What an interface record says, and each node record that was made with it: iscsid goes by the latter alone. A hardware address would take precedence
 /// over the interface's name, and another initiator's name would be another initiator.
-pub(super) fn binding<'s>(name: &'s str, netdev: &'s Netdev) -> [Setting<'s>; 6] {
+pub(super) fn binding<'s>(name: &'s str, nexus: &'s Nexus) -> [Setting<'s>; 6] {
+    settings(name, nexus.initiator.as_ref(), nexus.iface.as_ref())
+}
+
+fn settings<'s>(
+    name: &'s str,
+    initiator: Option<&'s Iqn>,
+    netdev: Option<&'s Netdev>,
+) -> [Setting<'s>; 6] {
     [
         ("iface.iscsi_ifacename", Some(name)),
-        ("iface.net_ifacename", Some(netdev.as_str())),
+        ("iface.net_ifacename", netdev.map(Netdev::as_str)),
         ("iface.transport_name", Some("tcp")),
         ("iface.hwaddress", None),
         ("iface.ipaddress", None),
-        ("iface.initiatorname", None),
+        ("iface.initiatorname", initiator.map(Iqn::as_str)),
     ]
 }
 
+/// Whether it is a record of ours for that initiator, by its name and by what it says.
+fn is_ours(name: &str, text: &str, initiator: Option<&Iqn>) -> bool {
+    let netdev: Option<Netdev> = match initiator {
+        None => name.strip_prefix(PREFIX),
+        Some(_) => {
+            let unbound = name_of(initiator, None);
+            let bound = name.strip_prefix(&unbound);
+            bound.and_then(|rest| rest.strip_prefix('-'))
+        }
+    }
+    .and_then(|netdev| netdev.parse().ok());
+    name != UNBOUND
+        && name == name_of(initiator, netdev.as_ref())
+        && has_settings(text, &settings(name, initiator, netdev.as_ref()))
+}
+
+/// Whether sessions like `nexus` need an interface record of ours.
+pub(super) fn needs_interface(nexus: &Nexus) -> bool {
+    nexus.iface.is_some() || nexus.initiator.is_some()
+}
+
 impl Database<'_> {
-    /// Makes sure that the record for `netdev` is there and says what it should, wherever open-iscsi may look for it. Only reads when it does.
+    /// Makes sure that the interface record for `nexus` is there and says what it should, wherever open-iscsi may look for it. Only reads when it does.
     ///
     /// # Errors
     /// See [`DatabaseError`].
     pub(super) fn ensure_interface(
         &self,
-        netdev: &Netdev,
+        nexus: &Nexus,
         deadline: Deadline,
     ) -> Result<(), DatabaseError> {
-        let name = record_name(Some(netdev));
-        let settings = binding(&name, netdev);
+        let name = record_name(nexus);
+        let settings = binding(&name, nexus);
         // Whoever removes unused ones is kept out meanwhile.
         self.alone(deadline, || {
             let mut amiss = Vec::new();
@@ -101,17 +145,18 @@ impl Database<'_> {
             .map_err(|source| failed("write", &path, source))
     }
 
-    /// Removes the records of ours that nothing refers to: no node record, nor what `referred` tells of. Not knowing is a reference to all. Returns
-    /// their interfaces.
+    /// Removes the interface records of ours for the initiator of that name that nothing refers to: no node record, nor what `referred` tells of. Not knowing
+    /// is a reference to all. Returns their names.
     ///
     /// # Errors
     /// See [`DatabaseError`].
     pub(super) fn remove_unused_interfaces(
         &self,
+        initiator: Option<&Iqn>,
         referred: &dyn Fn() -> Option<BTreeSet<String>>,
         deadline: Deadline,
-    ) -> Result<Vec<Netdev>, DatabaseError> {
-        let own = self.own_interfaces()?;
+    ) -> Result<Vec<String>, DatabaseError> {
+        let own = self.own_interfaces(initiator)?;
         if own.is_empty() {
             return Ok(Vec::new());
         }
@@ -120,32 +165,28 @@ impl Database<'_> {
                 return Ok(Vec::new());
             };
             used.extend(self.referring_records()?);
-            let unused = own
-                .into_iter()
-                .filter(|(_, netdev)| !used.contains(&record_name(Some(netdev))));
-            let unused: Vec<(PathBuf, Netdev)> = unused.collect();
+            let unused = own.into_iter().filter(|(_, name)| !used.contains(name));
+            let unused: Vec<(PathBuf, String)> = unused.collect();
             for (path, _) in &unused {
                 let removed = self.host.remove_file(path);
                 removed.map_err(|source| failed("remove", path, source))?;
             }
-            Ok(unused.into_iter().map(|(_, netdev)| netdev).collect())
+            Ok(unused.into_iter().map(|(_, name)| name).collect())
         })
     }
 
-    /// Records that carry a name of ours and bind what it says. Another than we would write is not ours, whatever its name.
-    fn own_interfaces(&self) -> Result<Vec<(PathBuf, Netdev)>, DatabaseError> {
+    /// Records that carry a name of ours for that initiator and say what it says. Another than we would write is not ours, whatever its name.
+    fn own_interfaces(
+        &self,
+        initiator: Option<&Iqn>,
+    ) -> Result<Vec<(PathBuf, String)>, DatabaseError> {
         let mut own = Vec::new();
         for folder in HOMES.map(|home| self.root.join(home).join(FOLDER)) {
             for name in self.names_in(&folder)? {
-                let netdev: Option<Netdev> = name
-                    .strip_prefix(PREFIX)
-                    .and_then(|netdev| netdev.parse().ok());
-                let Some(netdev) = netdev else { continue };
                 let path = folder.join(&name);
                 let text = self.find_text(&path)?;
-                let settings = binding(&name, &netdev);
-                if text.is_some_and(|text| has_settings(&text, &settings)) {
-                    own.push((path, netdev));
+                if text.is_some_and(|text| is_ours(&name, &text, initiator)) {
+                    own.push((path, name));
                 }
             }
         }
@@ -214,21 +255,42 @@ mod tests {
         std::fs::read_to_string(rig.root.path().join(path)).ok()
     }
 
-    fn ensure(rig: &Rig, netdev: &str) {
+    fn nexus(netdev: Option<&str>, initiator: Option<&str>) -> Nexus {
+        Nexus {
+            portal: "10.0.0.1".parse().unwrap(),
+            iqn: "iqn.a".parse().unwrap(),
+            iface: netdev.map(|it| it.parse().unwrap()),
+            initiator: initiator.map(|it| it.parse().unwrap()),
+        }
+    }
+
+    fn ensure_for(rig: &Rig, nexus: &Nexus) {
         let soon = rig.host.deadline_in(Duration::from_secs(5));
-        let netdev = netdev.parse().unwrap();
-        rig.database().ensure_interface(&netdev, soon).unwrap();
+        rig.database().ensure_interface(nexus, soon).unwrap();
+    }
+
+    fn ensure(rig: &Rig, netdev: &str) {
+        ensure_for(rig, &nexus(Some(netdev), None));
     }
 
     fn remove_unused(rig: &Rig, referred: Option<&[&str]>) -> Vec<String> {
+        remove_unused_of(rig, None, referred)
+    }
+
+    fn remove_unused_of(
+        rig: &Rig,
+        initiator: Option<&str>,
+        referred: Option<&[&str]>,
+    ) -> Vec<String> {
+        let initiator: Option<Iqn> = initiator.map(|it| it.parse().unwrap());
         let soon = rig.host.deadline_in(Duration::from_secs(5));
         let referred = || {
             let names = referred?.iter().map(|name| (*name).to_owned());
             Some(names.collect())
         };
-        let removed = rig.database().remove_unused_interfaces(&referred, soon);
-        let removed = removed.unwrap().into_iter();
-        removed.map(|netdev| netdev.to_string()).collect()
+        let database = rig.database();
+        let removed = database.remove_unused_interfaces(initiator.as_ref(), &referred, soon);
+        removed.unwrap()
     }
 
     const OURS: &str = "# BEGIN RECORD\niface.iscsi_ifacename = sanpath-eth0.100\niface.net_ifacename = eth0.100\niface.transport_name = tcp\n# END RECORD\n";
@@ -299,7 +361,8 @@ mod tests {
         rig.make("etc/iscsi/nodes/iqn.b/10.0.0.1,3260", "of the old form");
         assert_eq!(remove_unused(&rig, None), [""; 0], "nobody knows");
         let used = ["sanpath-br1", "default"];
-        assert_eq!(remove_unused(&rig, Some(&used)), ["eth0.100", "eth1"]);
+        let removed = remove_unused(&rig, Some(&used));
+        assert_eq!(removed, ["sanpath-eth0.100", "sanpath-eth1"]);
         let left = std::fs::read_dir(rig.root.path().join("etc/iscsi/ifaces")).unwrap();
         let mut left: Vec<_> = left
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -309,5 +372,39 @@ mod tests {
             left,
             ["admin", "sanpath-br0", "sanpath-br1", "sanpath-eth8"]
         );
+    }
+
+    const ARCHIVER: &str = "iqn.1993-08.org.debian:01:ab:archive";
+
+    #[test]
+    fn another_initiators_records_say_its_name_and_are_its_own() {
+        let rig = Rig::new();
+        rig.make("etc/iscsi/initiatorname.iscsi", "");
+        // The interface of that name is somebody else's.
+        for (netdev, initiator) in [
+            (Some("archive-br0"), None),
+            (Some("br0"), None),
+            (None, Some(ARCHIVER)),
+            (Some("br0"), Some(ARCHIVER)),
+        ] {
+            ensure_for(&rig, &nexus(netdev, initiator));
+        }
+        let unbound = text(&rig, "etc/iscsi/ifaces/sanpath.archive");
+        assert_eq!(
+            unbound.as_deref(),
+            Some(
+                "# BEGIN RECORD\niface.iscsi_ifacename = sanpath.archive\niface.transport_name = tcp\niface.initiatorname = iqn.1993-08.org.debian:01:ab:archive\n# END RECORD\n"
+            )
+        );
+        let bound = text(&rig, "etc/iscsi/ifaces/sanpath.archive-br0").unwrap();
+        assert!(bound.contains("iface.net_ifacename = br0"), "{bound}");
+        assert!(bound.contains(ARCHIVER), "{bound}");
+        let of_node = remove_unused(&rig, Some(&[]));
+        assert_eq!(of_node, ["sanpath-archive-br0", "sanpath-br0"]);
+        let other = remove_unused_of(&rig, Some("iqn.b:archive"), Some(&[]));
+        assert_eq!(other, [""; 0], "they say another name");
+        let used = ["sanpath.archive"];
+        let removed = remove_unused_of(&rig, Some(ARCHIVER), Some(&used));
+        assert_eq!(removed, ["sanpath.archive-br0"]);
     }
 }

@@ -220,7 +220,7 @@ fn on_record(
     at: &str,
     arguments: &[&str],
 ) -> Result<(), IscsiadmError> {
-    let interface = record_name(nexus.iface.as_ref());
+    let interface = record_name(nexus);
     let record = ["-m", "node", "-T", nexus.iqn.as_str(), "-p", at];
     let last = ["-I", &interface];
     call(host, what, &[&record, arguments, &last].concat())

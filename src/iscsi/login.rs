@@ -10,12 +10,12 @@ use std::time::Duration;
 use super::authentication::{holds_other, settings_of};
 use super::database::{Database, DatabaseError};
 use super::error::{LoginError, SessionError};
-use super::interfaces::{binding, record_name};
+use super::interfaces::{binding, needs_interface, record_name};
 use super::iscsiadm::{self, Exit, IscsiadmError, Scan};
 use super::records::{self, OwnRecord, RecordError};
 use super::session::{Session, SessionState, find_recorded_session, find_session, list_sessions};
 use crate::deadline::Deadline;
-use crate::fabric::{Chap, Netdev, Nexus, Portal};
+use crate::fabric::{Chap, Iqn, Nexus, Portal};
 use crate::fault::chain;
 use crate::host::{Host, LockGuard};
 
@@ -37,9 +37,11 @@ pub struct Login<'l> {
     pub chap: Option<&'l Chap>,
 }
 
-/// This machine's initiator: where its things are.
+/// An initiator of this machine: its own, or another one beside it. What each made is its own to end.
 #[derive(Clone, Debug)]
 pub struct Initiator {
+    /// The name that its sessions are logged in under; without one it is the machine's own.
+    pub name: Option<Iqn>,
     /// The host's root directory as we see it; open-iscsi's database is looked for below it.
     pub root: PathBuf,
     /// Lock files, shared by every process of ours on the host.
@@ -248,24 +250,24 @@ impl Initiator {
         nexus: &Nexus,
         deadline: Deadline,
     ) -> Result<(), DatabaseError> {
-        match &nexus.iface {
-            Some(netdev) => self.database(host).ensure_interface(netdev, deadline),
-            None => Ok(()),
+        if !needs_interface(nexus) {
+            return Ok(());
         }
+        self.database(host).ensure_interface(nexus, deadline)
     }
 
-    /// The node record has a copy of its interface record from when it was made, and that is what the session is bound by.
+    /// The node record has a copy of its interface record from when it was made, and that is what the session is bound and named by.
     fn ensure_bound(
         &self,
         host: &Host,
         nexus: &Nexus,
         deadline: Deadline,
     ) -> Result<(), DatabaseError> {
-        let Some(netdev) = &nexus.iface else {
+        if !needs_interface(nexus) {
             return Ok(());
-        };
-        let name = record_name(Some(netdev));
-        let settings = binding(&name, netdev);
+        }
+        let name = record_name(nexus);
+        let settings = binding(&name, nexus);
         self.database(host)
             .ensure_settings(nexus, &settings, deadline)
     }
@@ -281,7 +283,7 @@ impl Initiator {
         Ok(patiently(host, || iscsiadm::logout(host, sid))?)
     }
 
-    /// Removes the interface records of ours that nothing needs any more, and returns their interfaces.
+    /// Removes the interface records of this initiator's that nothing needs any more, and returns their names.
     ///
     /// # Errors
     /// See [`DatabaseError`].
@@ -289,15 +291,15 @@ impl Initiator {
         &self,
         host: &Host,
         deadline: Deadline,
-    ) -> Result<Vec<Netdev>, DatabaseError> {
+    ) -> Result<Vec<String>, DatabaseError> {
         let referred = || {
             let own = records::list_own(host, &self.own).ok()?.into_iter();
-            let noted = own.map(|record| record_name(record.iface.as_ref()));
+            let noted = own.map(|record| record_name(&record.nexus()));
             let sessions = list_sessions(host).ok()?.into_iter();
             Some(noted.chain(sessions.map(|it| it.interface)).collect())
         };
         self.database(host)
-            .remove_unused_interfaces(&referred, deadline)
+            .remove_unused_interfaces(self.name.as_ref(), &referred, deadline)
     }
 
     /// Puts the CHAP settings of the record right. Without any to be put, only those that we put there are taken away: others came from iscsid.conf or
@@ -408,7 +410,7 @@ fn refuse_elsewhere(host: &Host, nexus: &Nexus) -> Result<(), SessionError> {
     match find_recorded_session(host, nexus).map_err(SessionError::Read)? {
         Some(session) if !session.serves(nexus) => Err(SessionError::Elsewhere {
             sid: session.sid,
-            nexus: nexus.clone(),
+            nexus: Box::new(nexus.clone()),
             netdev: session.netdev,
         }),
         _ => Ok(()),

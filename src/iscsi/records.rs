@@ -17,6 +17,8 @@ use crate::host::{Host, is_gone};
 const VERSION: u32 = 1;
 /// Of one that is bound: who knows only the first form would take it for another session's.
 const BOUND_VERSION: u32 = 2;
+/// Of one that is logged in with under another name than the machine's, for the same reason.
+const NAMED_VERSION: u32 = 3;
 
 /// A node record that we made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -29,6 +31,9 @@ pub struct OwnRecord {
     /// The interface that it is bound to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iface: Option<Netdev>,
+    /// The initiator's name that it says, where that is not the machine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initiator: Option<Iqn>,
     /// Its CHAP settings are ours. Without that, what stands there came from iscsid.conf or an administrator.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) chap: bool,
@@ -36,16 +41,18 @@ pub struct OwnRecord {
 
 impl OwnRecord {
     fn new(nexus: &Nexus, chap: bool) -> Self {
-        let iface = nexus.iface.clone();
         Self {
-            version: if iface.is_some() {
-                BOUND_VERSION
-            } else {
-                VERSION
+            version: match nexus {
+                Nexus {
+                    initiator: Some(_), ..
+                } => NAMED_VERSION,
+                Nexus { iface: Some(_), .. } => BOUND_VERSION,
+                _ => VERSION,
             },
             portal: nexus.portal,
             iqn: nexus.iqn.clone(),
-            iface,
+            iface: nexus.iface.clone(),
+            initiator: nexus.initiator.clone(),
             chap,
         }
     }
@@ -57,6 +64,7 @@ impl OwnRecord {
             portal: self.portal,
             iqn: self.iqn.clone(),
             iface: self.iface.clone(),
+            initiator: self.initiator.clone(),
         }
     }
 
@@ -83,7 +91,7 @@ pub enum RecordError {
         source: io::Error,
     },
     /// It holds something else.
-    #[error("{} is not a session record of version {VERSION} or {BOUND_VERSION}", path.display())]
+    #[error("{} is not a session record of version {VERSION} to {NAMED_VERSION}", path.display())]
     Form {
         /// Which.
         path: PathBuf,
@@ -100,10 +108,18 @@ impl Faulted for RecordError {
 
 /// The name under which things of one session are filed: names themselves may be too long for a file.
 pub(super) fn file_stem(nexus: &Nexus) -> String {
-    let Nexus { portal, iqn, iface } = nexus;
+    let Nexus {
+        portal,
+        iqn,
+        iface,
+        initiator,
+    } = nexus;
     let mut name = format!("sanpath session {portal} {iqn}");
     if let Some(iface) = iface {
         name.push_str(&format!(" {iface}"));
+    }
+    if let Some(initiator) = initiator {
+        name.push_str(&format!(" as {initiator}"));
     }
     Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string()
 }
@@ -199,7 +215,7 @@ pub(super) fn list_own(host: &Host, dir: &Path) -> Result<Vec<OwnRecord>, Record
 fn parse(text: &[u8]) -> Result<OwnRecord, serde_json::Error> {
     use serde::de::Error;
     let record: OwnRecord = serde_json::from_slice(text)?;
-    let known = [VERSION, BOUND_VERSION];
+    let known = [VERSION, BOUND_VERSION, NAMED_VERSION];
     if known.contains(&record.version) {
         Ok(record)
     } else {
@@ -228,6 +244,7 @@ mod tests {
             portal: "10.0.0.1".parse().unwrap(),
             iqn: iqn(),
             iface: None,
+            initiator: None,
         };
         assert!(list_own(&host, &dir).unwrap().is_empty());
         assert_eq!(find_own(&host, &dir, &unbound).unwrap(), None);
@@ -268,7 +285,7 @@ mod tests {
         let golden_chap = br#"{"version":1,"portal":"10.0.0.1:3260","iqn":"iqn.2026-11.dev.sanpath:t","chap":true}"#;
         assert_eq!(serde_json::to_vec(&with_chap).unwrap(), golden_chap);
         assert_eq!(parse(golden_chap).unwrap(), with_chap);
-        let newer = String::from_utf8_lossy(golden).replace(":1,", ":3,");
+        let newer = String::from_utf8_lossy(golden).replace(":1,", ":4,");
         assert!(parse(newer.as_bytes()).is_err());
     }
 
@@ -281,6 +298,18 @@ mod tests {
         assert_eq!(OwnRecord::new(&record.nexus(), false), record);
     }
 
+    #[test]
+    fn the_form_of_version_3_stays_readable() {
+        let golden = br#"{"version":3,"portal":"10.0.0.1:3260","iqn":"iqn.2026-11.dev.sanpath:t","initiator":"iqn.1993-08.org.debian:01:ab:archive"}"#;
+        let record = parse(golden).unwrap();
+        assert_eq!(
+            record.initiator,
+            "iqn.1993-08.org.debian:01:ab:archive".parse().ok()
+        );
+        assert_eq!(serde_json::to_vec(&record).unwrap(), golden);
+        assert_eq!(OwnRecord::new(&record.nexus(), false), record);
+    }
+
     proptest! {
         #[test]
         fn every_record_is_read_as_it_was_written(
@@ -288,12 +317,14 @@ mod tests {
             port in 1..=u16::MAX,
             iqn in "iqn[.][-.:a-z0-9]{1,60}",
             iface in proptest::option::of("[a-z][-a-z0-9.]{0,14}"),
+            initiator in proptest::option::of("iqn[.][-.:a-z0-9]{1,60}"),
             chap in any::<bool>(),
         ) {
             let nexus = Nexus {
                 portal: Portal::new(address, port),
                 iqn: iqn.parse().unwrap(),
                 iface: iface.map(|name| name.parse().unwrap()),
+                initiator: initiator.map(|name| name.parse().unwrap()),
             };
             let written = OwnRecord::new(&nexus, chap);
             let text = serde_json::to_vec(&written).unwrap();

@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::interfaces::{UNBOUND, record_name};
+use super::interfaces::{UNBOUND, is_of_another, record_name};
 use crate::fabric::{Iqn, Nexus, Portal};
 use crate::host::Host;
 
@@ -38,6 +38,8 @@ pub struct Session {
     pub interface: String,
     /// The interface of this machine that it is bound to, as far as the kernel was told.
     pub netdev: Option<String>,
+    /// The initiator's name that it was logged in under, as far as the kernel tells.
+    pub initiator: Option<String>,
     /// Where the login was asked for. It stays when the target redirects.
     pub persistent: Option<Portal>,
     /// Where it is connected.
@@ -45,20 +47,33 @@ pub struct Session {
 }
 
 impl Session {
-    /// Whether it does for `nexus`, whoever made it. Where an interface is asked for it is bound to that one; where none is, to none.
+    /// Whether it does for `nexus`, whoever made it. Where an interface is asked for it is bound to that one; where none is, to none. Under a name of its own
+    /// only what was made with the record for it; without one, what any such record made is another initiator's.
     #[must_use]
     pub fn serves(&self, nexus: &Nexus) -> bool {
-        let bound = match (&nexus.iface, &self.netdev) {
+        self.is_of(nexus) && self.is_bound_for(nexus) && self.leads_to(nexus)
+    }
+
+    fn is_of(&self, nexus: &Nexus) -> bool {
+        match &nexus.initiator {
+            None => !is_of_another(&self.interface),
+            Some(name) => {
+                self.has_record_of(nexus) && self.initiator.as_deref() == Some(name.as_str())
+            }
+        }
+    }
+
+    fn is_bound_for(&self, nexus: &Nexus) -> bool {
+        match (&nexus.iface, &self.netdev) {
             (Some(wanted), Some(netdev)) => wanted.as_str() == netdev,
             (Some(_), None) => self.has_record_of(nexus),
             (None, netdev) => self.has_record_of(nexus) && netdev.is_none(),
-        };
-        bound && self.leads_to(nexus)
+        }
     }
 
     /// Whether it was logged in with the record that we would log in with.
     pub(super) fn has_record_of(&self, nexus: &Nexus) -> bool {
-        self.interface == record_name(nexus.iface.as_ref())
+        self.interface == record_name(nexus)
     }
 
     fn leads_to(&self, nexus: &Nexus) -> bool {
@@ -138,6 +153,7 @@ fn read_session(host: &Host, sid: u32) -> io::Result<Option<Session>> {
             .and_then(told)
             .unwrap_or_else(|| UNBOUND.to_owned()),
         netdev: find_attribute(host, &netdev)?.and_then(told),
+        initiator: read("initiatorname")?.and_then(told),
         persistent: read_portal(host, &connection, "persistent_address", "persistent_port")?,
         current: read_portal(host, &connection, "address", "port")?,
     }))
@@ -218,6 +234,7 @@ mod tests {
             state: SessionState::LoggedIn,
             interface: interface.to_owned(),
             netdev: netdev.map(str::to_owned),
+            initiator: Some("iqn.1993-08.org.debian:01:ab".to_owned()),
             persistent: "[fd00::1]:3260".parse().ok(),
             current: "[fd00::2]:3260".parse().ok(),
         }
@@ -228,6 +245,7 @@ mod tests {
             portal: portal.parse().unwrap(),
             iqn: "iqn.2026-11.dev.sanpath:a".parse().unwrap(),
             iface: iface.map(|name| name.parse().unwrap()),
+            initiator: None,
         }
     }
 
@@ -259,6 +277,39 @@ mod tests {
             let session = session(interface, netdev);
             assert_eq!(session.serves(&unbound), serves_unbound, "{session:?}");
             assert_eq!(session.serves(&bound), serves_bound, "{session:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_serves_its_own_initiator_and_no_other() {
+        const ARCHIVER: &str = "iqn.1993-08.org.debian:01:ab:archive";
+        let named = |interface: &str, netdev, name: &str| Session {
+            initiator: Some(name.to_owned()),
+            ..session(interface, netdev)
+        };
+        let archiver = |iface| Nexus {
+            initiator: ARCHIVER.parse().ok(),
+            ..nexus("fd00::1", iface)
+        };
+        let unbound = named("sanpath.archive", None, ARCHIVER);
+        let bound = named("sanpath.archive-br0", Some("br0"), ARCHIVER);
+        for iface in [None, Some("br0")] {
+            let of_archiver = archiver(iface);
+            assert_eq!(unbound.serves(&of_archiver), iface.is_none());
+            assert_eq!(bound.serves(&of_archiver), iface.is_some());
+            for session in [&unbound, &bound] {
+                assert!(!session.serves(&nexus("fd00::1", iface)), "{session:?}");
+            }
+            for (interface, netdev) in [
+                ("default", None),
+                ("sanpath-br0", Some("br0")),
+                ("admin", Some("br0")),
+            ] {
+                assert!(!session(interface, netdev).serves(&of_archiver));
+            }
+            // The machine had another name then.
+            let before = named("sanpath.archive", None, "iqn.b:archive");
+            assert!(!before.serves(&of_archiver));
         }
     }
 

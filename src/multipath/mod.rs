@@ -18,9 +18,7 @@ pub use daemon::{
     DaemonError, PathView, Reply, add_path, del_path, reconfigure, resize_map, show_paths,
 };
 pub use maps::{Map, find_map, is_member, list_maps};
-pub use no_path_retry::{
-    RetryError, ensure_drop_in, ensure_retry, find_configured_retry, has_drop_in, verify_retry,
-};
+pub use no_path_retry::{DropIn, RetryError, find_configured_retry};
 pub use openers::{Opener, find_mounts, openers_of, processes_on};
 pub use reach::{QueueingError, Reach, Reaches, disable_queueing, reach};
 pub use removal::{RemoveMapError, remove_map};

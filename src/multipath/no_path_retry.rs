@@ -1,4 +1,5 @@
-//! How long I/O to one map waits when it has no path. multipath knows that for a single map from its configuration alone, so one file of that is ours.
+//! How long I/O to one map waits when it has no path. multipath knows that for a single map from its configuration alone, so one file of that is ours, and one
+//! is the archiver's: each follows the records of its own process and of no other.
 //!
 //! An entry of `multipaths` counts more than `overrides`, `devices` and `defaults`; of several for one WWID the last read counts, and the files of the
 //! directory are read by name after /etc/multipath.conf (multipath.conf(5); `libmultipath/propsel.c`, `select_no_path_retry`, and `config.c`,
@@ -17,13 +18,45 @@ use crate::fabric::{NoPathRetry, Wwid};
 use crate::fault::{Fault, Faulted};
 use crate::host::Host;
 
-/// The file, below the host's root. Who else wants to say something has files of his own beside it.
-const DROP_IN: &str = "etc/multipath/conf.d/sanpath.conf";
+/// Where such files are, below the host's root. Who else wants to say something has files of his own beside ours.
+const FOLDER: &str = "etc/multipath/conf.d";
 
 const HEAD: &str = "\
 # Written by the sanpath node plugin from its own records, and removed with the last volume that needs it: edits are lost.
 # One entry for each volume here whose StorageClass says noPathRetry.
 ";
+
+/// A file of entries for single volumes.
+#[derive(Clone, Debug)]
+pub struct DropIn {
+    /// As we see it.
+    path: PathBuf,
+    /// As the host sees it.
+    shown: String,
+    head: String,
+}
+
+impl DropIn {
+    /// The node plugin's below `root`, the host's root directory as we see it; or that of another part of sanpath, `sanpath-archive.conf`.
+    #[must_use]
+    pub fn of(root: &Path, part: Option<&str>) -> Self {
+        let inner = match part {
+            None => format!("{FOLDER}/sanpath.conf"),
+            Some(part) => format!("{FOLDER}/sanpath-{part}.conf"),
+        };
+        let head = match part {
+            None => HEAD.to_owned(),
+            Some(part) => format!(
+                "# Written by sanpath ({part}) from its own records, and removed with the last volume that needs it: edits are lost.\n# One entry for each volume that it has here.\n"
+            ),
+        };
+        Self {
+            path: root.join(&inner),
+            shown: format!("/{inner}"),
+            head,
+        }
+    }
+}
 
 /// Reading its configuration anew, multipathd looks at every path. While udev is at work on a map it puts that off (`need_to_delay_reconfig`).
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -53,7 +86,7 @@ pub enum RetryError {
     },
     /// The administrator wants something else.
     #[error(
-        "multipath's configuration says no_path_retry {found} for {wwid}, and the volume's noPathRetry is {wanted}: take that entry of its multipaths section away, which is read after /{DROP_IN}, or use a StorageClass without noPathRetry"
+        "multipath's configuration says no_path_retry {found} for {wwid}, and the volume's noPathRetry is {wanted}: take that entry of its multipaths section away, which is read after {file}, or use a StorageClass without noPathRetry"
     )]
     Overruled {
         /// Whose.
@@ -62,10 +95,12 @@ pub enum RetryError {
         wanted: NoPathRetry,
         /// What counts.
         found: String,
+        /// Our file, as the host sees it.
+        file: String,
     },
     /// It has not taken effect.
     #[error(
-        "multipathd has not taken no_path_retry {wanted} for {wwid} from /{DROP_IN} ({found}); see whether `multipathd show config` has it"
+        "multipathd has not taken no_path_retry {wanted} for {wwid} from {file} ({found}); see whether `multipathd show config` has it"
     )]
     NotTaken {
         /// Whose.
@@ -74,6 +109,8 @@ pub enum RetryError {
         wanted: NoPathRetry,
         /// What there is.
         found: String,
+        /// Our file, as the host sees it.
+        file: String,
     },
 }
 
@@ -86,115 +123,160 @@ impl Faulted for RetryError {
     }
 }
 
-/// Makes our file below `root`, the host's root directory as we see it, hold `entries` and nothing else; without any there is no file. Whether there is an
-/// entry that was not there before. multipathd is not told.
-///
-/// # Errors
-/// [`RetryError::File`].
-pub fn ensure_drop_in(
-    host: &Host,
-    root: &Path,
-    entries: &BTreeMap<Wwid, NoPathRetry>,
-) -> Result<bool, RetryError> {
-    let path = root.join(DROP_IN);
-    let failed = |what| {
-        let path = path.clone();
-        move |source| RetryError::File { what, path, source }
-    };
-    let before = find_drop_in(host, &path)?;
-    if entries.is_empty() {
-        if before.is_some() {
-            host.remove_file(&path).map_err(failed("remove"))?;
+impl DropIn {
+    /// Makes the file hold `entries` and nothing else; without any there is no file. Whether there is an entry that was not there before. multipathd is not told.
+    ///
+    /// # Errors
+    /// [`RetryError::File`].
+    pub fn ensure(
+        &self,
+        host: &Host,
+        entries: &BTreeMap<Wwid, NoPathRetry>,
+    ) -> Result<bool, RetryError> {
+        let before = self.find(host)?;
+        if entries.is_empty() {
+            if before.is_some() {
+                host.remove_file(&self.path)
+                    .map_err(self.failed("remove"))?;
+            }
+            return Ok(false);
         }
-        return Ok(false);
+        let text = self.text_of(entries);
+        let before = before.unwrap_or_default();
+        if before == text.as_bytes() {
+            return Ok(false);
+        }
+        if let Some(folder) = self.path.parent() {
+            host.ensure_directory(folder)
+                .map_err(self.failed("write"))?;
+        }
+        host.replace_file(&self.path, text.as_bytes())
+            .map_err(self.failed("write"))?;
+        let before = String::from_utf8_lossy(&before);
+        let had = |(wwid, retry): (&Wwid, &NoPathRetry)| {
+            find_configured_retry(&before, wwid).is_some_and(|word| word == retry.to_string())
+        };
+        Ok(!entries.iter().all(had))
     }
-    let text = text_of(entries);
-    let before = before.unwrap_or_default();
-    if before == text.as_bytes() {
-        return Ok(false);
+
+    /// Whether the file holds `entries` and nothing else, as [`Self::ensure`] would have it. Only looks.
+    ///
+    /// # Errors
+    /// [`RetryError::File`].
+    pub fn holds(
+        &self,
+        host: &Host,
+        entries: &BTreeMap<Wwid, NoPathRetry>,
+    ) -> Result<bool, RetryError> {
+        let wanted = (!entries.is_empty()).then(|| self.text_of(entries).into_bytes());
+        Ok(self.find(host)? == wanted)
     }
-    let folder = path.parent().unwrap_or(root);
-    host.ensure_directory(folder).map_err(failed("write"))?;
-    host.replace_file(&path, text.as_bytes())
-        .map_err(failed("write"))?;
-    let before = String::from_utf8_lossy(&before);
-    let had = |(wwid, retry): (&Wwid, &NoPathRetry)| {
-        find_configured_retry(&before, wwid).is_some_and(|word| word == retry.to_string())
-    };
-    Ok(!entries.iter().all(had))
-}
 
-/// Whether our file holds `entries` and nothing else, as [`ensure_drop_in`] would have it. Only looks.
-///
-/// # Errors
-/// [`RetryError::File`].
-pub fn has_drop_in(
-    host: &Host,
-    root: &Path,
-    entries: &BTreeMap<Wwid, NoPathRetry>,
-) -> Result<bool, RetryError> {
-    let wanted = (!entries.is_empty()).then(|| text_of(entries).into_bytes());
-    Ok(find_drop_in(host, &root.join(DROP_IN))? == wanted)
-}
-
-fn find_drop_in(host: &Host, path: &Path) -> Result<Option<Vec<u8>>, RetryError> {
-    match host.read(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if crate::host::is_gone(&error) => Ok(None),
-        Err(source) => Err(RetryError::File {
-            what: "read",
-            path: path.to_owned(),
-            source,
-        }),
+    fn find(&self, host: &Host) -> Result<Option<Vec<u8>>, RetryError> {
+        match host.read(&self.path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if crate::host::is_gone(&error) => Ok(None),
+            Err(source) => Err(self.failed("read")(source)),
+        }
     }
-}
 
-fn text_of(entries: &BTreeMap<Wwid, NoPathRetry>) -> String {
-    let mut text = format!("{HEAD}multipaths {{\n");
-    for (wwid, retry) in entries {
-        text.push_str(&format!(
-            "    multipath {{\n        wwid \"{wwid}\"\n        no_path_retry {retry}\n    }}\n"
-        ));
+    fn failed(&self, what: &'static str) -> impl FnOnce(io::Error) -> RetryError {
+        let path = self.path.clone();
+        move |source| RetryError::File { what, path, source }
     }
-    text.push_str("}\n");
-    text
-}
 
-/// Makes sure that multipathd has what our file says of `wwid`: that its map does it, or will when there is one. Has it read its configuration anew only
-/// when it has not.
-///
-/// # Errors
-/// See [`RetryError`].
-pub fn ensure_retry(
-    host: &Host,
-    wwid: &Wwid,
-    wanted: NoPathRetry,
-    deadline: Deadline,
-) -> Result<(), RetryError> {
-    let mut told = false;
-    let until = deadline.at_most(host.now(), PATIENCE);
-    wait_until_taken(host, wwid, wanted, until, || {
-        if told {
+    fn text_of(&self, entries: &BTreeMap<Wwid, NoPathRetry>) -> String {
+        let mut text = format!("{}multipaths {{\n", self.head);
+        for (wwid, retry) in entries {
+            text.push_str(&format!(
+                "    multipath {{\n        wwid \"{wwid}\"\n        no_path_retry {retry}\n    }}\n"
+            ));
+        }
+        text.push_str("}\n");
+        text
+    }
+
+    /// Makes sure that multipathd has what the file says of `wwid`: that its map does it, or will when there is one. Has it read its configuration anew only
+    /// when it has not.
+    ///
+    /// # Errors
+    /// See [`RetryError`].
+    pub fn ensure_retry(
+        &self,
+        host: &Host,
+        wwid: &Wwid,
+        wanted: NoPathRetry,
+        deadline: Deadline,
+    ) -> Result<(), RetryError> {
+        let mut told = false;
+        let until = deadline.at_most(host.now(), PATIENCE);
+        self.wait_until_taken(host, (wwid, wanted), until, || {
+            if told {
+                return Ok(());
+            }
+            // An `ok` means that it will.
+            told = daemon::reconfigure(host)? != Reply::Timeout;
+            Ok(())
+        })
+    }
+
+    /// Makes sure, by its own state, that the map of `wwid`, which there must be, does what is wanted.
+    ///
+    /// # Errors
+    /// See [`RetryError`].
+    pub fn verify_retry(
+        &self,
+        host: &Host,
+        wwid: &Wwid,
+        wanted: NoPathRetry,
+        deadline: Deadline,
+    ) -> Result<(), RetryError> {
+        let until = deadline.at_most(host.now(), LOOK);
+        self.wait_until_taken(host, (wwid, wanted), until, || Ok(()))
+    }
+
+    fn wait_until_taken(
+        &self,
+        host: &Host,
+        (wwid, wanted): (&Wwid, NoPathRetry),
+        until: Deadline,
+        mut otherwise: impl FnMut() -> Result<(), DaemonError>,
+    ) -> Result<(), RetryError> {
+        let mut last = Ok(String::new());
+        let taken = host.wait_for(until, || {
+            last = match look(host, wwid, wanted) {
+                Ok(Taken::Yes) => return Ok(Some(())),
+                Ok(Taken::No(found)) => otherwise().map(|()| found),
+                Err(error) => Err(error),
+            };
+            Ok::<_, Infallible>(None)
+        });
+        let Ok(taken) = taken;
+        if taken.is_some() {
             return Ok(());
         }
-        // An `ok` means that it will.
-        told = daemon::reconfigure(host)? != Reply::Timeout;
-        Ok(())
-    })
-}
-
-/// Makes sure, by its own state, that the map of `wwid`, which there must be, does what is wanted.
-///
-/// # Errors
-/// See [`RetryError`].
-pub fn verify_retry(
-    host: &Host,
-    wwid: &Wwid,
-    wanted: NoPathRetry,
-    deadline: Deadline,
-) -> Result<(), RetryError> {
-    let until = deadline.at_most(host.now(), LOOK);
-    wait_until_taken(host, wwid, wanted, until, || Ok(()))
+        let daemon = |source| RetryError::Daemon {
+            wwid: wwid.clone(),
+            source,
+        };
+        let found = last.map_err(daemon)?;
+        let config = daemon::show_config(host).map_err(daemon)?;
+        let wwid = wwid.clone();
+        Err(match find_configured_retry(&config, &wwid) {
+            Some(word) if word != wanted.to_string() => RetryError::Overruled {
+                wwid,
+                wanted,
+                found: word.to_owned(),
+                file: self.shown.clone(),
+            },
+            _ => RetryError::NotTaken {
+                wwid,
+                wanted,
+                found,
+                file: self.shown.clone(),
+            },
+        })
+    }
 }
 
 /// What multipathd has for a WWID.
@@ -202,47 +284,6 @@ enum Taken {
     Yes,
     /// What it has in its place.
     No(String),
-}
-
-fn wait_until_taken(
-    host: &Host,
-    wwid: &Wwid,
-    wanted: NoPathRetry,
-    until: Deadline,
-    mut otherwise: impl FnMut() -> Result<(), DaemonError>,
-) -> Result<(), RetryError> {
-    let mut last = Ok(String::new());
-    let taken = host.wait_for(until, || {
-        last = match look(host, wwid, wanted) {
-            Ok(Taken::Yes) => return Ok(Some(())),
-            Ok(Taken::No(found)) => otherwise().map(|()| found),
-            Err(error) => Err(error),
-        };
-        Ok::<_, Infallible>(None)
-    });
-    let Ok(taken) = taken;
-    if taken.is_some() {
-        return Ok(());
-    }
-    let daemon = |source| RetryError::Daemon {
-        wwid: wwid.clone(),
-        source,
-    };
-    let found = last.map_err(daemon)?;
-    let config = daemon::show_config(host).map_err(daemon)?;
-    let wwid = wwid.clone();
-    Err(match find_configured_retry(&config, &wwid) {
-        Some(word) if word != wanted.to_string() => RetryError::Overruled {
-            wwid,
-            wanted,
-            found: word.to_owned(),
-        },
-        _ => RetryError::NotTaken {
-            wwid,
-            wanted,
-            found,
-        },
-    })
 }
 
 /// The map's own word counts. Before there is one, that of the configuration which it will be made by.
@@ -316,7 +357,7 @@ mod tests {
             (wwid(1), NoPathRetry::Fail),
             (wwid(2), NoPathRetry::Checks(12)),
         ];
-        let text = text_of(&entries.into());
+        let text = DropIn::of(Path::new("/"), None).text_of(&entries.into());
         let golden = "\
 # Written by the sanpath node plugin from its own records, and removed with the last volume that needs it: edits are lost.
 # One entry for each volume here whose StorageClass says noPathRetry.
@@ -403,7 +444,7 @@ multipaths {
                 checks => NoPathRetry::Checks(checks),
             };
             let entries: BTreeMap<_, _> = entries.into_iter().map(|(number, checks)| (wwid(number), retry(checks))).collect();
-            let text = text_of(&entries);
+            let text = DropIn::of(Path::new("/"), Some("archive")).text_of(&entries);
             for (wwid, retry) in &entries {
                 let word = retry.to_string();
                 prop_assert_eq!(find_configured_retry(&text, wwid), Some(word.as_str()));

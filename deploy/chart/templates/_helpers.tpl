@@ -52,7 +52,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $archivers := dict -}}
 {{- $nodes := dict -}}
 {{- range .Values.archivers -}}
-{{- with get $nodes .node }}{{ fail (printf "archivers: %q is the machine of two; there is one initiator, and room for one ledger" .) }}{{ end -}}
+{{- with get $nodes .node }}{{ fail (printf "archivers: %q is the machine of two; there is room for one ledger, and one name of an initiator beside the machine's" .) }}{{ end -}}
 {{- $nodes = set $nodes .node .node -}}
 {{- if hasKey $archivers .name }}{{ fail (printf "archivers: %q is there twice" .name) }}{{ end -}}
 {{- $settings := dict "address" (printf "%s-archiver-%s.%s.svc:7430" $.Values.name .name $.Release.Namespace) "tls" "/etc/sanpath-archivers-tls" -}}

@@ -180,7 +180,7 @@ impl Machine {
         let (trouble, place) = (Arc::clone(&self.trouble), self.archive.clone());
         let held = Arc::clone(&self.held);
         Works::new(Means {
-            engine: Engine::new(host.clone(), dirs),
+            engine: Engine::named(host.clone(), dirs, self.node.initiator.clone()),
             host,
             dir: state.join("work"),
             ways_of: Arc::new(|_| {

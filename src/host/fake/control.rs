@@ -395,6 +395,7 @@ impl FakeWorld {
             tpgt: 1,
             iface: record.to_owned(),
             netdev: netdev.map(str::to_owned),
+            initiator: None,
             recovery: Duration::from_secs(120),
             scan_all: false,
             chap: None,

@@ -172,6 +172,7 @@ impl Record {
             tpgt: self.tpgt,
             iface: setting("iface.iscsi_ifacename").unwrap_or_else(|| self.iface.clone()),
             netdev: setting("iface.net_ifacename"),
+            initiator: setting("iface.initiatorname"),
             recovery: Duration::from_secs(seconds),
             scan_all: setting("node.session.scan").is_none_or(|value| value != "manual"),
             chap: user("").filter(|_| chap).map(|initiator| Chap {

@@ -3,10 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::FakeWorld;
 use super::san::PortalState;
 use super::state::State;
 use super::tree::Node;
 use crate::fabric::{Chap, Iqn, Lun, Portal};
+
+/// The machine's own initiator.
+const MACHINE: &str = "iqn.1993-08.org.debian:01:fake";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SessionState {
@@ -23,6 +27,8 @@ pub(super) struct Session {
     pub(super) iface: String,
     /// What it is bound to.
     pub(super) netdev: Option<String>,
+    /// The initiator's name, where it is not the machine's.
+    pub(super) initiator: Option<String>,
     pub(super) state: SessionState,
     pub(super) recovery: Duration,
     /// What iscsid logs in with for as long as the session lives, whatever becomes of the record.
@@ -52,6 +58,11 @@ impl Session {
         format!("session {} to {} of {}", self.id, self.portal, self.iqn)
     }
 
+    fn initiator(&self) -> String {
+        let own = self.initiator.clone();
+        own.unwrap_or_else(|| MACHINE.to_owned())
+    }
+
     fn attributes(&self) -> PathBuf {
         let id = self.id;
         self.device().join(format!("iscsi_session/session{id}"))
@@ -66,9 +77,19 @@ pub(super) struct Login {
     pub(super) tpgt: u16,
     pub(super) iface: String,
     pub(super) netdev: Option<String>,
+    pub(super) initiator: Option<String>,
     pub(super) recovery: Duration,
     pub(super) scan_all: bool,
     pub(super) chap: Option<Chap>,
+}
+
+impl FakeWorld {
+    /// iscsid gives a session up, and its disks go with it.
+    pub fn end_session(&self, sid: u32) {
+        let mut state = self.state();
+        state.session_fails(sid);
+        state.close_session(sid);
+    }
 }
 
 impl State {
@@ -90,6 +111,7 @@ impl State {
             tpgt: login.tpgt,
             iface: login.iface.clone(),
             netdev: login.netdev.clone(),
+            initiator: login.initiator.clone(),
             state: SessionState::LoggedIn,
             recovery: login.recovery,
             chap: login.chap.clone(),
@@ -117,7 +139,7 @@ impl State {
             ("targetname", session.iqn.to_string()),
             ("tpgt", session.tpgt.to_string()),
             ("ifacename", session.iface.clone()),
-            ("initiatorname", "iqn.1993-08.org.debian:01:fake".into()),
+            ("initiatorname", session.initiator()),
             ("state", "LOGGED_IN".into()),
             ("recovery_tmo", session.recovery.as_secs().to_string()),
         ] {

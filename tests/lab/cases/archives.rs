@@ -19,7 +19,7 @@ const SIZE: i64 = 64 << 20;
 const FILE: usize = 5 << 20;
 
 /// Two partitions of one SAN, an archive in a directory, and who fills it.
-fn plan(lab: &Lab) -> Result<Plan> {
+pub(super) fn plan(lab: &Lab) -> Result<Plan> {
     let archive = lab.work_folder().join("archive");
     fs::create_dir_all(&archive)?;
     let archives = format!(

@@ -1,6 +1,7 @@
 //! The list of what is proven inside one guest.
 
 mod adoption;
+mod archive_beside;
 mod archive_increments;
 mod archive_refusals;
 mod archive_scpaths;
@@ -76,6 +77,7 @@ pub fn everyday() -> Vec<Case> {
         san_snapshots::CASES,
         snapshots::CASES,
         archives::CASES,
+        archive_beside::CASES,
         archive_store::CASES,
         archive_refusals::CASES,
         arrays::CASES,

@@ -10,6 +10,7 @@ use super::case::{Lab, SANPATH};
 use super::certificates;
 use super::csi::Orchestrator;
 use super::daemons::Daemon;
+use super::leftovers;
 use super::topology::{self, Link, SAN_NAMESPACE};
 
 const START: Duration = Duration::from_secs(90);
@@ -282,11 +283,21 @@ impl Stack {
         format!("127.0.0.1:{ARCHIVER_PORT}")
     }
 
-    /// Starts the archiver, with a certificate of the SAN's authority. It shares this machine's initiator with the node, and so its name.
+    /// Starts the archiver, with a certificate of the SAN's authority.
     pub fn start_archiver(&self, lab: &mut Lab) -> Result<()> {
+        self.start_archiver_with(lab, &[])
+    }
+
+    /// The same with this environment.
+    pub fn start_archiver_with(
+        &self,
+        lab: &mut Lab,
+        environment: &[(String, String)],
+    ) -> Result<()> {
         let tls = self.folder.join("archiver-tls");
         certificates::ensure_of_caller(lab, &self.san_state(), "archiver", &tls)?;
-        let name = nix::unistd::gethostname()?.to_string_lossy().into_owned();
+        let machine = nix::unistd::gethostname()?;
+        let name = format!("{}.archive", machine.to_string_lossy());
         let (tls, config) = (
             tls.display().to_string(),
             self.config().display().to_string(),
@@ -299,7 +310,12 @@ impl Stack {
         ]));
         argv.extend(words(&["--config", &config, "--state-dir", &state]));
         argv.extend(words(&["--session-idle", self.plan.session_idle]));
-        lab.daemons.start(Daemon::new("archiver", argv))?;
+        let daemon = environment
+            .iter()
+            .fold(Daemon::new("archiver", argv), |daemon, (key, value)| {
+                daemon.with_environment(key, value)
+            });
+        lab.daemons.start(daemon)?;
         lab.daemons.wait_for_port("archiver", &address, START)
     }
 
@@ -356,12 +372,20 @@ impl Stack {
         })
     }
 
-    /// Waits until who had sessions has ended them. A daemon that is stopped before leaves its own to the next one.
+    /// Waits until who had sessions has ended them, and taken away the interface records that they were made with. A daemon that is stopped before leaves its own to
+    /// the next one.
     pub fn wait_for_no_session(lab: &Lab) -> Result<()> {
         let patience = Duration::from_secs(60);
         lab.wait_for("idle sessions to be logged out", patience, || {
             let sessions = fs::read_dir("/sys/class/iscsi_session").map_or(0, Iterator::count);
             Ok((sessions == 0).then_some(()))
+        })?;
+        lab.wait_for("their interface records to go", patience, || {
+            let things = leftovers::count();
+            let is_ours = |thing: &String| {
+                thing.starts_with("interface record") && thing.contains("/sanpath")
+            };
+            Ok((!things.iter().any(is_ours)).then_some(()))
         })
     }
 
