@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::kit::array::{self, HostSetUp, PLAIN_CHECKER, Rig};
-use crate::kit::case::{Case, Lab};
+use crate::kit::case::{Case, Lab, SANPATH};
 use crate::kit::csi::{Access, Orchestrator, Origin, Volume, patiently};
 use crate::kit::paths;
 use crate::kit::topology::Link;
@@ -99,6 +99,7 @@ fn life<A: Array>(
     orchestrator.bring_up(&mut volume)?;
     both_ways(lab, &volume)?;
     are_the_makers(lab, &volume, disks)?;
+    doctor_knows_them(lab, rig, disks)?;
     let file = volume.target.join("written");
     let writer = Writer::start(&file, ROUND)?;
     writer.wait_for_more(4, SOON)?;
@@ -208,6 +209,26 @@ fn paths_of(map: &Value) -> Vec<Value> {
     groups
         .flat_map(|group| group["paths"].as_array().cloned().unwrap_or_default())
         .collect()
+}
+
+/// `sanpath doctor` finds a section for the maker's disks, and that their I/O waits as `sanpath host-setup` says.
+fn doctor_knows_them<A: Array>(lab: &Lab, rig: &Rig<A>, disks: &Disks) -> Result<()> {
+    let config = rig.stack.config().display().to_string();
+    let argv = [
+        SANPATH, "doctor", "node", "--config", &config, "--output", "json",
+    ];
+    let told: Value = serde_json::from_str(&lab.run(&argv)?.stdout)?;
+    for (check, said) in [
+        ("multipath-device", "it has a section"),
+        ("no-path-retry", "12 checks"),
+    ] {
+        let found = format!("{}: {said}", disks.vendor);
+        let mut findings = told["findings"].as_array().into_iter().flatten();
+        let is_it =
+            |it: &Value| it["check"] == check && it["grade"] == "good" && it["found"] == found;
+        ensure!(findings.any(is_it), "{check}: {told}");
+    }
+    Ok(())
 }
 
 /// What the node's kernel and multipathd see is what they would see of the maker's array, and they treat it so.
