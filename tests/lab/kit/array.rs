@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::case::{Lab, SANPATH};
+use super::leftovers;
 use super::lio_array::{Face, LioArray, Port};
 use super::multipath_conf::Configured;
 use super::stack::{Plan, Stack};
@@ -76,6 +78,12 @@ impl<A: Array> Rig<A> {
 
     /// Stops the daemons and takes the array away; nothing is left in it.
     pub fn stop(self, lab: &mut Lab) -> Result<()> {
+        // The session goes first, and a plugin that is stopped in between leaves the record to the next one.
+        lab.wait_for("records to go", Duration::from_secs(90), || {
+            let left = leftovers::records();
+            ensure!(left.is_empty(), "{left:?} are left");
+            Ok(Some(()))
+        })?;
         self.stack.stop(lab)?;
         self.disks.remove()
     }

@@ -22,7 +22,7 @@ pub fn count() -> Things {
         things.extend(names.into_iter().map(|name| format!("{kind} {name}")));
     };
     add("session", sessions());
-    add("node record", files_below(&node_records()));
+    add("node record", records());
     for home in ["/var/lib/iscsi", "/etc/iscsi"] {
         add(
             "interface record",
@@ -119,6 +119,11 @@ pub fn sessions() -> Vec<String> {
         .into_iter()
         .map(|name| format!("{} ({name})", read(class.join(&name).join("targetname"))))
         .collect()
+}
+
+/// open-iscsi's records of targets.
+pub fn records() -> Vec<String> {
+    files_below(&node_records())
 }
 
 /// open-iscsi moved its records between releases.
