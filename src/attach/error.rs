@@ -8,7 +8,9 @@ use super::{ChapRefused, LedgerError};
 use crate::fabric::{WantedPath, Wwid};
 use crate::fault::{Fault, Faulted, chain};
 use crate::iscsi::{RecordError, SessionError};
-use crate::multipath::{ClaimError, DaemonError, QueueingError, RemoveMapError, RetryError};
+use crate::multipath::{
+    ClaimError, DaemonError, QueueingError, RemoveMapError, RetryError, UnseenError,
+};
 use crate::scsi::{IdentityError, RemoveDiskError, ScanError};
 
 /// Why one path is not there.
@@ -29,6 +31,9 @@ pub enum PathError {
     /// The WWID is not registered with multipath.
     #[error("multipath was not prepared")]
     Claim(#[source] ClaimError),
+    /// udev is not told to leave the map alone.
+    #[error("the host would look into the volume")]
+    Unseen(#[source] UnseenError),
     /// The kernel could not be asked.
     #[error("no scan")]
     Scan(#[source] ScanError),
@@ -400,6 +405,9 @@ pub enum DetachError {
     /// The WWID is still registered with multipath.
     #[error("multipath still claims the WWID")]
     Claim(#[source] ClaimError),
+    /// Its mark for udev is still there.
+    #[error("the mark for udev stays")]
+    Unseen(#[source] UnseenError),
     /// Things of the volume keep appearing.
     #[error("devices of {wwid} keep appearing: {}", what.join(", "))]
     Reappears {

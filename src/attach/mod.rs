@@ -176,7 +176,7 @@ impl Engine {
         Self::of(host, dirs, None)
     }
 
-    /// One that is another initiator than the machine's own, and bears this name.
+    /// One that is another initiator than the machine's own, and bears this name. The host is not to look into its maps.
     #[must_use]
     pub fn named(host: Host, dirs: Dirs, name: Iqn) -> Self {
         Self::of(host, dirs, Some(name))
@@ -304,6 +304,11 @@ impl Engine {
             initiator: self.shared.initiator.name.clone(),
             ..path.nexus()
         }
+    }
+
+    /// Whether its volumes are nobody's on this host.
+    fn is_unseen(&self) -> bool {
+        self.shared.initiator.name.is_some()
     }
 
     fn ledger(&self) -> Ledger<'_> {

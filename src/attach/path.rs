@@ -168,11 +168,16 @@ impl PathWork {
         }
     }
 
-    /// The first path that gets this far registers the WWID; the others wait for it. Before that, no disk of the volume must appear.
+    /// The first path that gets this far registers the WWID, and marks it if the host is not to look into its map; the others wait for it. Before that, no disk of the
+    /// volume must appear.
     fn ensure_claimed(&self) -> Result<(), PathError> {
         let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
         if !*claimed {
             let root = &self.engine.shared.dirs.root;
+            if self.engine.is_unseen() {
+                multipath::ensure_unseen(&self.host, root, &self.export.wwid)
+                    .map_err(PathError::Unseen)?;
+            }
             multipath::claim(&self.host, root, &self.export.wwid).map_err(PathError::Claim)?;
             *claimed = true;
         }

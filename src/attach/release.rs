@@ -63,6 +63,10 @@ impl Engine {
                 self.wait_until_forgotten(wwid, deadline)?;
                 multipath::unclaim(&self.host, &self.shared.dirs.root, wwid)
                     .map_err(DetachError::Claim)?;
+                if self.is_unseen() {
+                    multipath::forget_unseen(&self.host, &self.shared.dirs.root, wwid)
+                        .map_err(DetachError::Unseen)?;
+                }
                 return Ok(round > 0);
             }
             seen = disks.iter().map(|life| life.disk.name.clone()).collect();

@@ -1,9 +1,11 @@
 //! `sanpath archiver`, put together.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::archiver_desk::ArchiverDesk;
@@ -18,10 +20,11 @@ use crate::attach::{ChapRefused, DesiredOf, Dirs, Engine};
 use crate::cli::ArchiverArguments;
 use crate::config::{Archive, ArchiveName, InterfaceSource, Live};
 use crate::fabric::{Iqn, select};
-use crate::fault::Faulted;
+use crate::fault::{Faulted, chain};
 use crate::host::Host;
 use crate::iscsi::find_initiator_name;
 use crate::metrics::Calls;
+use crate::multipath::ensure_unseen_rule;
 use crate::node::Surroundings;
 use crate::tls::Papers;
 use crate::volume::{NodeId, SanName};
@@ -56,6 +59,7 @@ pub(super) async fn run(
         &arguments.runtime_dir,
     );
     let chap_of = node::chap_of(host.clone(), Arc::clone(&live), known_partition_of);
+    have_maps_unseen(&host, &arguments.host_root).await?;
     let engine = Engine::named(host.clone(), dirs, node.initiator.clone())
         .with_chap(chap_of)
         .with_desired(desired_of(Arc::clone(&ways_of)));
@@ -71,7 +75,7 @@ pub(super) async fn run(
     });
     let resumed = works.clone();
     // It reads files.
-    tokio::task::spawn_blocking(move || resumed.resume()).await??;
+    spawn_blocking(move || resumed.resume()).await??;
     look_at_archives(works.clone(), Arc::clone(&live), stop.clone())?;
     let path = admin::archiver_socket(&arguments.runtime_dir);
     socket::answer_operators(&host, &path, ArchiverDesk(works.clone()), stop.clone())?;
@@ -95,6 +99,20 @@ pub(super) async fn run(
     Ok(())
 }
 
+/// Without it udev looks into what is carried, as it does with everything; and would activate a volume group in it.
+async fn have_maps_unseen(host: &Host, root: &Path) -> anyhow::Result<()> {
+    let (host, root) = (host.clone(), root.to_owned());
+    let ensured = spawn_blocking(move || ensure_unseen_rule(&host, &root)).await?;
+    if let Err(error) = ensured {
+        let error = chain(&error);
+        tracing::warn!(
+            error,
+            "udev has no rule to leave alone what is carried here: LVM may activate what is in it"
+        );
+    }
+    Ok(())
+}
+
 fn archives_of(live: &Live) -> Vec<String> {
     let config = live.current();
     config.archives.keys().map(ToString::to_string).collect()
@@ -103,7 +121,7 @@ fn archives_of(live: &Live) -> Vec<String> {
 /// For the numbers: nobody may ask for days.
 fn look_at_archives(works: Works, live: Arc<Live>, stop: CancellationToken) -> anyhow::Result<()> {
     let look = move || works.look_at(&archives_of(&live));
-    tokio::task::spawn_blocking(look.clone());
+    spawn_blocking(look.clone());
     node::repeat("archives", LOOK_EVERY, stop, look)
 }
 

@@ -11,6 +11,7 @@ mod openers;
 mod reach;
 mod removal;
 mod settings;
+mod unseen;
 mod unwritten;
 
 pub use claim::{ClaimError, claim, unclaim};
@@ -23,4 +24,5 @@ pub use openers::{Opener, find_mounts, openers_of, processes_on};
 pub use reach::{QueueingError, Reach, Reaches, disable_queueing, reach};
 pub use removal::{RemoveMapError, remove_map};
 pub use settings::{MAKERS, Maker, Settings, read_settings};
+pub use unseen::{UnseenError, ensure_unseen, ensure_unseen_rule, forget_unseen};
 pub use unwritten::{Unwritten, unwritten};

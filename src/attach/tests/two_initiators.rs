@@ -84,6 +84,13 @@ impl Two {
         assert_eq!(self.rig.fake.violations(), [""; 0]);
     }
 
+    /// The maps that the host is not to look into.
+    fn unseen(&self) -> Vec<String> {
+        let marks = self.node.host.list(Path::new("/run/sanpath/unseen"));
+        let marks = marks.unwrap_or_default().into_iter();
+        marks.map(|mark| mark.into_string().unwrap()).collect()
+    }
+
     fn drop_in(&self, name: &str) -> Option<String> {
         let path = Path::new("/etc/multipath/conf.d").join(name);
         self.node.host.read_attribute(&path).ok()
@@ -107,6 +114,8 @@ fn each_has_sessions_of_its_own_and_ends_only_those() {
             let mut all = [of_node, of_archiver].concat();
             all.sort_unstable();
             assert_eq!(two.records(), all, "{list}");
+            let carried = two.rig.fake.export(two.of_archiver).wwid;
+            assert_eq!(two.unseen(), [carried.dm_uuid()], "the archiver's alone");
             two.assert_steady();
             let hosts = |engine: &Engine| {
                 let tables = engine.path_tables().unwrap();
@@ -135,6 +144,7 @@ fn each_has_sessions_of_its_own_and_ends_only_those() {
                 two.rig.detach(engine, disk).unwrap();
                 engine.reap_idle(Duration::ZERO).unwrap();
             }
+            assert_eq!(two.unseen(), [""; 0]);
             two.rig.assert_clean();
             assert!(two.rig.fake.leftovers().is_empty());
         }

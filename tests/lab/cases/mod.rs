@@ -6,6 +6,7 @@ mod archive_increments;
 mod archive_refusals;
 mod archive_scpaths;
 mod archive_store;
+mod archive_unseen;
 mod archives;
 mod arrays;
 mod attach;
@@ -78,6 +79,7 @@ pub fn everyday() -> Vec<Case> {
         snapshots::CASES,
         archives::CASES,
         archive_beside::CASES,
+        archive_unseen::CASES,
         archive_store::CASES,
         archive_refusals::CASES,
         arrays::CASES,
