@@ -4,6 +4,7 @@
 mod beside;
 mod deaths;
 mod life;
+mod prunes;
 mod races;
 mod rig;
 mod ways;

@@ -1,6 +1,7 @@
 //! A snapshot's whole life, as sidecars ask for it: into the archive, back in another partition, deleted.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -235,38 +236,14 @@ impl Rig {
         }
     }
 
-    /// On a thread that no runtime has: the archive has one of its own.
-    fn with_archive<T: Send>(&self, work: impl FnOnce(&OpenArchive<'_>) -> T + Send) -> T {
-        let opened = || {
-            let bucket = Bucket::directory(self.folder.path()).unwrap();
-            let open = OpenArchive {
-                objects: &bucket,
-                chunk_bytes: CHUNK_BYTES,
-                transfers: 1,
-                pace: None,
-                notice: &|_| {},
-            };
-            work(&open)
-        };
-        std::thread::scope(|scope| scope.spawn(opened).join().unwrap())
-    }
-
     /// Whatever a manifest names is there, and is what it says.
     pub(super) fn assert_whole(&self) {
-        self.with_archive(|open| {
-            for entry in archive::snapshots(open.objects).unwrap() {
-                archive::verify(open, &entry.manifest.unwrap()).unwrap();
-            }
-        });
+        verify_all(self.folder.path());
     }
 
     /// One prune that waits for nothing.
     pub(super) fn prune_in_haste(&self) {
-        let haste = Patience {
-            grace: Duration::ZERO,
-            lease: Duration::from_secs(600),
-        };
-        self.with_archive(|open| archive::prune(open, haste).map(drop).unwrap());
+        prune_in_haste(self.folder.path());
     }
 
     /// Without a snapshot an archive has nothing, after some prunes.
@@ -285,4 +262,40 @@ impl Rig {
             assert_eq!(self.objects(root), [""; 0].map(std::path::PathBuf::from));
         }
     }
+}
+
+/// On a thread that no runtime has: the archive has one of its own.
+fn with_archive<T: Send>(folder: &Path, work: impl FnOnce(&OpenArchive<'_>) -> T + Send) -> T {
+    let opened = || {
+        let bucket = Bucket::directory(folder).unwrap();
+        let open = OpenArchive {
+            objects: &bucket,
+            chunk_bytes: CHUNK_BYTES,
+            transfers: 1,
+            pace: None,
+            notice: &|_| {},
+        };
+        work(&open)
+    };
+    std::thread::scope(|scope| scope.spawn(opened).join().unwrap())
+}
+
+/// Whatever a manifest of the archive in `folder` names is there, and is what it says.
+pub(super) fn verify_all(folder: &Path) {
+    with_archive(folder, |open| {
+        for entry in archive::snapshots(open.objects).unwrap() {
+            archive::verify(open, &entry.manifest.unwrap()).unwrap();
+        }
+    });
+}
+
+/// One prune that waits for nothing.
+pub(super) fn prune_in_haste(folder: &Path) {
+    let haste = Patience {
+        grace: Duration::ZERO,
+        lease: Duration::from_secs(600),
+    };
+    with_archive(folder, |open| {
+        archive::prune(open, haste).map(drop).unwrap()
+    });
 }

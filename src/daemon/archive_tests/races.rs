@@ -104,10 +104,14 @@ impl Toll for Ticket {
 }
 
 /// Numbers that look like chance and are the same for the same seed (xorshift).
-struct Dice(u64);
+pub(super) struct Dice(u64);
 
 impl Dice {
-    fn below(&mut self, end: usize) -> usize {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed.max(1)))
+    }
+
+    pub(super) fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -201,8 +205,7 @@ async fn play_all(scenes: impl Iterator<Item = Scene>) {
     let source = rig.volume("v", &content(7)).await;
     for (number, scene) in (1..).zip(scenes) {
         let mut life = Life::new(&rig, &source.id, number, number.is_multiple_of(2));
-        let dice = Dice(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(number));
-        play(&rig, &mut life, scene, dice).await;
+        play(&rig, &mut life, scene, Dice::new(number)).await;
     }
     rig.assert_empties();
 }
