@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -27,8 +27,10 @@ pub enum OnDeadline {
 /// A tool to start.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Command {
-    /// Its name; found on the host's tool path.
+    /// Its name; found on the host's tool path, unless `place` says more.
     pub program: &'static str,
+    /// Where the operator has put it, if that is no place of the tool path.
+    pub place: Option<PathBuf>,
     /// Its arguments. Never a secret: arguments are readable by everybody.
     pub arguments: Vec<String>,
     /// What it reads from its standard input. May be a secret.
@@ -47,6 +49,7 @@ impl Command {
     pub fn new(program: &'static str, arguments: &[&str], timeout: Duration) -> Self {
         Self {
             program,
+            place: None,
             arguments: arguments
                 .iter()
                 .map(|&argument| argument.to_owned())
@@ -56,6 +59,13 @@ impl Command {
             timeout,
             on_deadline: OnDeadline::Kill,
         }
+    }
+
+    /// The same, started as the file at `place`.
+    #[must_use]
+    pub fn at(mut self, place: &Path) -> Self {
+        self.place = Some(place.to_owned());
+        self
     }
 
     /// The same, left alone after its deadline.
@@ -187,7 +197,9 @@ pub(super) fn run(root: &Path, command: &Command) -> Result<Output, ExecError> {
     reason = "this is the one place that starts processes"
 )]
 fn start(root: &Path, command: &Command) -> io::Result<Child> {
-    let mut process = std::process::Command::new(command.program);
+    let program = command.place.as_deref();
+    let mut process =
+        std::process::Command::new(program.unwrap_or_else(|| Path::new(command.program)));
     process
         .args(&command.arguments)
         .env_clear()
@@ -280,6 +292,13 @@ mod tests {
         let pid = Pid::from_raw(pid.cast_signed());
         kill(pid, None).expect("it lives");
         kill(pid, Signal::SIGKILL).unwrap();
+    }
+
+    #[test]
+    fn a_tool_is_started_where_the_operator_has_put_it() {
+        let echo = Command::new("no-such-tool", &["here"], Duration::from_secs(5));
+        let output = run_here(&echo.at(Path::new("/bin/echo"))).unwrap();
+        assert_eq!((output.success(), output.stdout.as_str()), (true, "here\n"));
     }
 
     #[test]
