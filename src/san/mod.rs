@@ -4,6 +4,8 @@
 //! invariant: a call may be repeated at any time and by several controllers at once, for the SAN is the only database. `controller/` calls
 //! in here; nothing here knows a CSI word but the nouns of `volume/`.
 
+mod calendar;
+mod derived;
 #[cfg(test)]
 mod double;
 mod ensure;
@@ -18,6 +20,7 @@ mod policies;
 mod rules;
 mod sanhost;
 mod snapshots;
+mod turns;
 mod unity;
 
 #[cfg(test)]

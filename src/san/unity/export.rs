@@ -5,13 +5,9 @@
 //! written, and a volume that is to be with one node is given back if another is there as well. The array has no access for reading alone: who is only to read
 //! is noted with the volume, in the same change, and kept to by the nodes.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
-use tokio::time::timeout_at;
 
 use super::ask::{Answer, Question, refused};
 use super::notes::Notes;
@@ -32,22 +28,6 @@ const PAUSE: Duration = Duration::from_millis(200);
 const THE_LUN: u32 = 1;
 const LUN_BIT: u32 = 1;
 const LUN_OF_HOST_FIELDS: &str = "hlu,type,lun,host";
-
-/// Whose turn it is to change a thing, by its key.
-#[derive(Default)]
-pub(super) struct Turns(Mutex<BTreeMap<String, Arc<Turn<()>>>>);
-
-impl Turns {
-    /// Waits for the turn; `None` when the time is over, which whatever comes next will say.
-    pub(super) async fn of(&self, key: &str, until: Until) -> Option<OwnedMutexGuard<()>> {
-        let turn = {
-            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-            Arc::clone(turns.entry(key.to_owned()).or_default())
-        };
-        timeout_at(until, turn.lock_owned()).await.ok()
-    }
-}
 
 /// The list as it is to be, and what is to be noted with it.
 struct Wanted {

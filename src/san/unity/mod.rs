@@ -21,7 +21,6 @@ mod wire;
 use serde_json::json;
 
 use self::ask::{Answer, Question, Sessions, refused};
-use self::export::Turns;
 use self::notes::Notes;
 use self::read::Hosts;
 use super::Until;
@@ -31,6 +30,7 @@ use super::fleet::ArraySettings;
 use super::http::{LoginFolder, Web, encoded};
 use super::nouns::{Access, Capacity, Checked, CheckedPage, NewVolume, Page, SanVolume, Source};
 use super::sanhost::{Attempt, AttemptError, Sanhost};
+use super::turns::Turns;
 use crate::fabric::{Export, Iqn, Portal};
 use crate::fault::Fault;
 use crate::volume::NodeId;

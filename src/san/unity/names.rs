@@ -3,19 +3,15 @@
 //! A Unity takes at most 63 characters: a letter, then letters, digits, `:`, `_` and `-`. A name that fits is taken as it is. Any other gets one that fits and
 //! follows from it, so that it can be looked for; the whole name is kept in the description.
 
-use ring::digest::{SHA256, digest};
+use crate::san::derived::{hashed, shown};
 
 /// The longest name, in characters.
 const LONGEST: usize = 63;
 /// How the names begin that follow from another. None that is taken as it is does.
 const OURS: &str = "sanpath-";
 const PASSING_CUT: &str = "sanpath-cut-";
-/// So much of what does not fit is shown.
-const SHOWN: usize = 24;
 /// Whose turn it is that deals with hosts; no LUN has such a key.
 pub(super) const HOSTS: &str = "hosts";
-/// RFC 4648 §6, in lower case.
-const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 /// The name on the array of the volume or snapshot `name`.
 pub(super) fn on_array(name: &str) -> String {
@@ -55,33 +51,6 @@ fn fits(name: &str) -> bool {
     name.len() <= LONGEST
         && name.starts_with(|first: char| first.is_ascii_alphabetic())
         && name.bytes().all(may_stand)
-}
-
-/// What people may recognise it by, with a dash behind it if it is anything.
-fn shown(name: &str) -> String {
-    let is_plain = |letter: &char| letter.is_ascii_alphanumeric() || *letter == '-';
-    let plain: String = name.chars().filter(is_plain).take(SHOWN).collect();
-    if plain.is_empty() {
-        plain
-    } else {
-        format!("{plain}-")
-    }
-}
-
-/// 130 bits of their hash.
-fn hashed(parts: &[&str]) -> String {
-    let whole = digest(&SHA256, parts.join("\0").as_bytes());
-    let mut letters = String::new();
-    let (mut bits, mut held) = (0_u32, 0_u32);
-    for byte in &whole.as_ref()[..17] {
-        held = (held << 8) | u32::from(*byte);
-        bits += 8;
-        while bits >= 5 && letters.len() < 26 {
-            bits -= 5;
-            letters.push(char::from(BASE32[(held >> bits & 31) as usize]));
-        }
-    }
-    letters
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::super::nouns::{Checked, Exported, Grade, SanSnapshot, SanVolume, Trou
 use super::notes::{self, Notes};
 use super::wire;
 use crate::fabric::{Export, Iqn, Lun, MAX_OFFERS, Offer, Portal, Wwid};
+use crate::san::calendar;
 
 /// Whether a host reaches the LUN itself.
 const THE_LUN: u32 = 1;
@@ -164,26 +165,12 @@ fn moment(text: &str) -> Option<SystemTime> {
     let [year, month, day] = numbers(date, '-')?;
     let (clock, part) = time.split_once('.').unwrap_or((time, "0"));
     let [hour, minute, second] = numbers(clock, ':')?;
-    let in_range = (1970..=9999).contains(&year)
-        && (1..=12).contains(&month)
-        && (1..=31).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second <= 60;
-    if !in_range || part.is_empty() || !part.bytes().all(|digit| digit.is_ascii_digit()) {
+    if part.is_empty() || !part.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
     let millis: u64 = format!("{part:0<3}").get(..3)?.parse().ok()?;
-    // Days since 1970 in a calendar that begins in March, so that the leap day comes last.
-    let (years, months) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
-    let of_years = years * 365 + years / 4 - years / 100 + years / 400;
-    let days = (of_years + (months * 153 + 2) / 5 + day - 1).checked_sub(719_468)?;
-    let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(seconds * 1000 + millis))
+    let whole = calendar::moment([year, month, day], [hour, minute, second])?;
+    whole.checked_add(Duration::from_millis(millis))
 }
 
 fn numbers(text: &str, between: char) -> Option<[u64; 3]> {
