@@ -63,6 +63,8 @@ pub struct Partition {
     pub san_uuid: Option<Uuid>,
     /// `sanCredentials`: the directory with the login of its management; arrays alone.
     pub san_credentials: Option<PathBuf>,
+    /// `clipath`: where the program of its management is; VNX alone.
+    pub clipath: Option<PathBuf>,
     /// `svm`: the storage virtual machine; ONTAP alone.
     pub svm: Option<String>,
     /// `pools`: where on the array volumes are made; arrays alone.
@@ -99,6 +101,7 @@ impl Partition {
             tls: None,
             san_uuid: None,
             san_credentials: None,
+            clipath: None,
             svm: None,
             pools: Vec::new(),
             ncpaths: PathList::SanPortals,

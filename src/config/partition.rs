@@ -15,7 +15,7 @@ use crate::volume::{Family, SanName};
 
 /// Where `sanpath san` listens unless told otherwise.
 const LINUX_SAN_PORT: u16 = 7420;
-/// Where arrays with a REST management do.
+/// Where the management of arrays does.
 const HTTPS_PORT: u16 = 443;
 /// Together: a SAN keeps names of 256 bytes, and the orchestrator's own may have 128 of them.
 const MOST_DECORATION: usize = 128;
@@ -36,6 +36,8 @@ pub(super) struct PartitionForm {
     san_uuid: Option<String>,
     #[serde(default)]
     san_credentials: Option<PathBuf>,
+    #[serde(default)]
+    clipath: Option<PathBuf>,
     #[serde(default)]
     svm: Option<String>,
     #[serde(default)]
@@ -95,7 +97,7 @@ pub(super) fn partition(
     check_of_family(name, family, form)?;
     let port = match family {
         Family::Linux | Family::Static => LINUX_SAN_PORT,
-        Family::Ontap | Family::Unity => HTTPS_PORT,
+        Family::Ontap | Family::Unity | Family::Vnx => HTTPS_PORT,
     };
     let mut reader = Reader { name, remarks };
     let ncpaths = reader.paths("ncpaths", form.ncpaths.as_ref())?;
@@ -104,6 +106,7 @@ pub(super) fn partition(
         tls: reader.tls(form.tls.as_ref())?,
         san_uuid: reader.san_uuid(form.san_uuid.as_deref())?,
         san_credentials: form.san_credentials.clone(),
+        clipath: form.clipath.clone(),
         svm: form.svm.clone(),
         pools: reader.pools(form.pools.as_ref(), family)?,
         min_paths: reader.min_paths(form.min_paths, &ncpaths)?,
@@ -311,9 +314,13 @@ fn check_of_family(
     let (login, svm, pools) = match family {
         Family::Linux | Family::Static => ((false, false), (false, false), (false, false)),
         Family::Ontap => ((true, true), (true, true), (true, true)),
-        Family::Unity => ((true, true), (false, false), (true, false)),
+        Family::Unity | Family::Vnx => ((true, true), (false, false), (true, false)),
     };
+    // Its way is a program, and that knows its certificates by itself.
+    let is_by_program = family == Family::Vnx;
     let fields = [
+        ("tls", form.tls.is_some(), (!is_by_program, false)),
+        ("clipath", form.clipath.is_some(), (is_by_program, false)),
         ("sanCredentials", form.san_credentials.is_some(), login),
         ("svm", form.svm.is_some(), svm),
         ("pools", form.pools.is_some(), pools),
@@ -340,14 +347,22 @@ fn check_of_family(
             );
         }
     }
-    match &form.san_credentials {
-        Some(relative) if !relative.is_absolute() => {
-            let relative = relative.display();
-            let mend =
-                "is not an absolute path; write the directory that holds username and password";
-            bound("sanCredentials", format!("{relative} {mend}"))
-        }
-        _ => Ok(()),
+    let is_relative = |path: &&PathBuf| !path.is_absolute();
+    if let Some(relative) = form.san_credentials.as_ref().filter(is_relative) {
+        let holds = if is_by_program {
+            "the security file"
+        } else {
+            "username and password"
+        };
+        let mend = format!("is not an absolute path; write the directory that holds {holds}");
+        return bound("sanCredentials", format!("{} {mend}", relative.display()));
+    }
+    match form.clipath.as_ref().filter(is_relative) {
+        Some(relative) => bound(
+            "clipath",
+            format!("{} is not an absolute path", relative.display()),
+        ),
+        None => Ok(()),
     }
 }
 

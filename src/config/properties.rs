@@ -25,6 +25,8 @@ pub enum Property {
     SanUuid,
     /// `sanCredentials`.
     SanCredentials,
+    /// `clipath`.
+    CliPath,
     /// `svm`.
     Svm,
     /// `pools`.
@@ -53,12 +55,13 @@ pub enum Property {
 
 impl Property {
     /// All of them, in the order in which they are listed.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::BlockStorageManager,
         Self::SanHost,
         Self::Tls,
         Self::SanUuid,
         Self::SanCredentials,
+        Self::CliPath,
         Self::Svm,
         Self::Pools,
         Self::NcPaths,
@@ -82,6 +85,7 @@ impl Property {
             Self::Tls => "tls",
             Self::SanUuid => "sanUuid",
             Self::SanCredentials => "sanCredentials",
+            Self::CliPath => "clipath",
             Self::Svm => "svm",
             Self::Pools => "pools",
             Self::NcPaths => "ncpaths",
@@ -101,7 +105,7 @@ impl Property {
     #[must_use]
     pub fn description(self) -> &'static str {
         match self {
-            Self::BlockStorageManager => "Kind of the SAN: linux, ontap, unity.",
+            Self::BlockStorageManager => "Kind of the SAN: linux, ontap, unity, vnx.",
             Self::SanHost => {
                 "Management addresses of the SAN, in the order in which they are tried."
             }
@@ -110,7 +114,10 @@ impl Property {
             }
             Self::SanUuid => "The one SAN that may answer. Default the first that does.",
             Self::SanCredentials => {
-                "Directory with the login of an array's management: username, password. Arrays alone."
+                "Directory with the login of an array's management: username, password; for a VNX the security file. Arrays alone."
+            }
+            Self::CliPath => {
+                "The naviseccli program. VNX alone. Default /opt/Navisphere/bin/naviseccli."
             }
             Self::Svm => "Storage virtual machine of the array. ONTAP alone.",
             Self::Pools => "Where on the array volumes are made, comma-separated. Arrays alone.",
@@ -179,6 +186,10 @@ impl Property {
                 let place = partition.san_credentials.as_ref();
                 place.map(|place| place.display().to_string())
             }
+            Self::CliPath => partition
+                .clipath
+                .as_ref()
+                .map(|it| it.display().to_string()),
             Self::Svm => partition.svm.clone(),
             Self::Pools => text(&partition.pools.join(",")),
             Self::NcPaths => Some(partition.ncpaths.to_string()),
@@ -283,6 +294,7 @@ mod tests {
 
     const ALL: &str = include_str!("../../tests/binary/fixtures/config-v1-all.yaml");
     const ONTAP: &str = include_str!("../../tests/binary/fixtures/config-v1-ontap.yaml");
+    const VNX: &str = include_str!("../../tests/binary/fixtures/config-v1-vnx.yaml");
 
     #[test]
     fn every_field_of_the_file_is_a_property_and_the_other_way_round() {
@@ -299,6 +311,8 @@ mod tests {
             .lines()
             .filter_map(|line| line.trim().split(':').next());
         fields.extend(of_array.filter(|field| ["sanCredentials", "svm", "pools"].contains(field)));
+        assert!(VNX.contains("    clipath: "));
+        fields.push("clipath");
         let mut names = Property::ALL.map(Property::field).to_vec();
         fields.sort_unstable();
         names.sort_unstable();
@@ -335,7 +349,7 @@ mod tests {
             ("ncpaths", "is not a property; write PARTITION.storage.NAME"),
             (
                 "a.storage.ncpath",
-                "the properties are blockstoragemanager, sanhost, tls, sanUuid, sanCredentials, svm, pools, ncpaths",
+                "the properties are blockstoragemanager, sanhost, tls, sanUuid, sanCredentials, clipath, svm, pools, ncpaths",
             ),
             ("a b.storage.ncpaths", "\"a b\" is not a name"),
         ] {

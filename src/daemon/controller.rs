@@ -117,6 +117,7 @@ fn array(partition: &crate::config::Partition, host: &Host) -> Option<ArraySetti
     Some(ArraySettings {
         trust: trust.map(|folder| ArrayTrust::new(host, folder)),
         login: LoginFolder::new(host, login),
+        program: partition.clipath.clone(),
         svm: partition.svm.clone(),
         pools: partition.pools.clone(),
     })

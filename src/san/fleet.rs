@@ -1,6 +1,7 @@
 //! The SANs of the config file by name: each serves the partition of its name.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use uuid::Uuid;
@@ -15,13 +16,15 @@ use super::unity::UnitySan;
 use crate::tls::{ArrayTrust, Papers};
 use crate::volume::{Family, SanName};
 
-/// What it takes to reach an array that is managed over HTTP.
+/// What it takes to reach an array.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArraySettings {
     /// What it proves itself by; without it is asked in clear, and on this machine only.
     pub trust: Option<ArrayTrust>,
     /// Who we are to it.
     pub login: LoginFolder,
+    /// The program of its management, where the family has such and it is not in its usual place.
+    pub program: Option<PathBuf>,
     /// The storage virtual machine, where the family has such.
     pub svm: Option<String>,
     /// Where on it volumes are made.
@@ -173,7 +176,8 @@ fn open(settings: &Settings) -> Option<San> {
             let family = UnitySan::new(&settings.sanhost, array);
             Some(San::new(settings.family, family))
         }
-        Family::Static => None,
+        // The file can name it; its family comes with the next change.
+        Family::Vnx | Family::Static => None,
     }
 }
 

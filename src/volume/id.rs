@@ -23,13 +23,15 @@ pub enum Family {
     Ontap,
     /// Dell EMC Unity.
     Unity,
+    /// EMC VNX.
+    Vnx,
     /// None of ours: the volume was written down by hand, see [`super::export_by_hand`].
     Static,
 }
 
 impl Family {
     /// Those that a partition can be of.
-    pub const SANS: [Self; 3] = [Self::Linux, Self::Ontap, Self::Unity];
+    pub const SANS: [Self; 4] = [Self::Linux, Self::Ontap, Self::Unity, Self::Vnx];
 
     /// The word for it in ids and in the config file.
     #[must_use]
@@ -38,6 +40,7 @@ impl Family {
             Self::Linux => "linux",
             Self::Ontap => "ontap",
             Self::Unity => "unity",
+            Self::Vnx => "vnx",
             Self::Static => STATIC,
         }
     }

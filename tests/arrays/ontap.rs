@@ -51,6 +51,7 @@ impl Rig {
                     .is_some()
                     .then(|| ArrayTrust::new(&host, folder.path())),
                 login: LoginFolder::new(&host, folder.path()),
+                program: None,
                 svm: Some(SVM.to_owned()),
                 pools: FLEXVOLS.map(str::to_owned).to_vec(),
             }),

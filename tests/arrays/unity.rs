@@ -77,6 +77,7 @@ fn settings(addresses: Vec<String>, folder: &Path, is_sealed: bool) -> Settings 
         array: Some(ArraySettings {
             trust: is_sealed.then(|| ArrayTrust::new(&host, folder)),
             login: LoginFolder::new(&host, folder),
+            program: None,
             svm: None,
             pools: Vec::new(),
         }),

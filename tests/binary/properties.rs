@@ -105,6 +105,7 @@ PROPERTY\tPARTI00.storage.sanhost\t10.100.1.1:7420,10.100.2.1:7420
 PROPERTY\tPARTI00.storage.tls\t<unset>
 PROPERTY\tPARTI00.storage.sanUuid\t<unset>
 PROPERTY\tPARTI00.storage.sanCredentials\t<unset>
+PROPERTY\tPARTI00.storage.clipath\t<unset>
 PROPERTY\tPARTI00.storage.svm\t<unset>
 PROPERTY\tPARTI00.storage.pools\t<unset>
 PROPERTY\tPARTI00.storage.ncpaths\tiface0:192.168.1.100,iface1:192.168.1.101

@@ -75,6 +75,49 @@ fn version_1_with_a_unity_is_read_for_ever() {
 }
 
 #[test]
+fn version_1_with_a_vnx_is_read_for_ever() {
+    let text = include_str!("../../../tests/binary/fixtures/config-v1-vnx.yaml");
+    let read_a = |text: &str| {
+        let read = read(text).map_err(|error| chain(&error))?;
+        Ok::<_, String>(read.config.partitions[&"cluster-a".parse().unwrap()].clone())
+    };
+    let a = read_a(text).unwrap();
+    assert_eq!(a.family, Family::Vnx);
+    assert_eq!(a.sanhost, ["10.100.1.1:443", "10.100.2.1:443"]);
+    assert_eq!(a.pools, ["Pool 0"]);
+    let place = PathBuf::from("/etc/sanpath-credentials/cluster-a-array");
+    assert_eq!(a.san_credentials, Some(place));
+    let program = PathBuf::from("/opt/emc/naviseccli");
+    assert_eq!(a.clipath, Some(program));
+    for (from, to, expected) in [
+        (
+            "    pools",
+            "    tls: /etc/tls\n    pools",
+            "cluster-a.tls: a SAN of the kind vnx has none",
+        ),
+        (
+            "    sanCredentials: /etc/sanpath-credentials/cluster-a-array\n",
+            "",
+            "cluster-a.sanCredentials: is missing",
+        ),
+        (
+            "sanCredentials: /",
+            "sanCredentials: ",
+            "write the directory that holds the security file",
+        ),
+        ("clipath: /", "clipath: ", "cluster-a.clipath: opt/"),
+        (
+            "vnx",
+            "unity",
+            "cluster-a.clipath: a SAN of the kind unity has none",
+        ),
+    ] {
+        let refused = read_a(&text.replacen(from, to, 1)).unwrap_err();
+        assert!(refused.contains(expected), "{refused}");
+    }
+}
+
+#[test]
 fn version_1_with_an_ontap_array_is_read_for_ever() {
     let text = include_str!("../../../tests/binary/fixtures/config-v1-ontap.yaml");
     let read_a = |text: &str| {
