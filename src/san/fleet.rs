@@ -13,6 +13,7 @@ use super::ontap::Ontap;
 use super::rules::Rules;
 use super::sanhost::SanhostState;
 use super::unity::UnitySan;
+use super::vnx::Vnx;
 use crate::tls::{ArrayTrust, Papers};
 use crate::volume::{Family, SanName};
 
@@ -176,8 +177,12 @@ fn open(settings: &Settings) -> Option<San> {
             let family = UnitySan::new(&settings.sanhost, array);
             Some(San::new(settings.family, family))
         }
-        // The file can name it; its family comes with the next change.
-        Family::Vnx | Family::Static => None,
+        Family::Vnx => {
+            let array = settings.array.as_ref()?;
+            let family = Vnx::new(&settings.sanhost, array);
+            Some(San::new(settings.family, family))
+        }
+        Family::Static => None,
     }
 }
 

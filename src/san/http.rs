@@ -90,6 +90,14 @@ impl LoginFolder {
         }
     }
 
+    pub(super) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// What they hold now, both of one state of the folder.
     pub(super) fn read(&self) -> Result<Login, LoginError> {
         let generation = || self.host.read_link(&self.folder.join(GENERATION)).ok();

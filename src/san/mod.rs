@@ -22,6 +22,7 @@ mod sanhost;
 mod snapshots;
 mod turns;
 mod unity;
+mod vnx;
 
 #[cfg(test)]
 pub(crate) use double::{Double, Line, Mishap, Onlooker, PORTALS, Seen, TARGET};
