@@ -22,3 +22,4 @@ mod server;
 mod storops;
 mod story;
 mod unity;
+mod vnx;

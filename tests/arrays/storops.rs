@@ -1,4 +1,4 @@
-//! The simulated Unity under Dell's own client.
+//! The simulated Unity and VNX under Dell's own client.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 use crate::foreign::run;
 use crate::simulators::http::Server;
 use crate::simulators::unity::{PASSWORD, USER, Unity};
+use crate::simulators::vnx::{Navi, PROCESSORS};
 use crate::story::GIB;
 use crate::unity::SERIAL;
+use crate::vnx;
 
 /// What storops saw, by operation. Each counts in the table of `tests/README.md`.
 fn foreign() -> BTreeMap<String, Value> {
@@ -125,5 +127,78 @@ fn storops_drives_the_simulator_through_every_operation() {
         json!({"state": "COMPLETED", "existed": false}),
     );
     was("delete host", json!({"left": 0}));
+    assert!(told.is_empty(), "not looked at: {told:?}");
+}
+
+/// What storops saw of a VNX, by operation.
+fn foreign_vnx() -> BTreeMap<String, Value> {
+    let navi = Navi::new(vnx::SERIAL);
+    let (program, security) = (navi.program(), navi.security());
+    let [a, b] = PROCESSORS;
+    let words = [program.to_str().unwrap(), security.to_str().unwrap(), a, b];
+    let lines = run("SANPATH_STOROPS", "vnx.py", &words).into_iter();
+    lines
+        .map(|line| (line["operation"].as_str().unwrap().to_owned(), line))
+        .collect()
+}
+
+/// What the client is to see of each operation.
+const VNX: &str = r#"{
+    "identity": {"serial": "APM00153042305", "model": "VNX5800", "revision": "05.33.008.3.297"},
+    "wrong login": {"refused": "VNXCredentialError"},
+    "software": {"thin": true, "snaps": true},
+    "capacity": {"id": 0, "free": 8192.0, "total": 8192.0, "names": ["Archive", "Pool 0"]},
+    "pool that is not there": {"refused": "VNXPoolNotFoundError"},
+    "limits": {"luns": 2100, "most": 262144.0},
+    "portals": {"addresses": ["10.101.1.1", "10.102.1.2", "10.101.1.3", "10.102.1.4"], "targets": ["iqn.1992-04.com.emc:cx.apm00153042305.a4", "iqn.1992-04.com.emc:cx.apm00153042305.a5", "iqn.1992-04.com.emc:cx.apm00153042305.b4", "iqn.1992-04.com.emc:cx.apm00153042305.b5"]},
+    "create": {"id": 0, "size": 2.0, "thin": true, "pool": "Pool 0"},
+    "create again": {"refused": "VNXLunNameInUseError"},
+    "preparing": {"first": "Preparing", "then": "None", "state": "Ready"},
+    "get by name": {"id": 0, "of": 0},
+    "get what is not there": {"existed": false},
+    "list": {"names": ["lun-1", "lun-2"]},
+    "expand": {"size": 3.0},
+    "expand to the same": {"refused": "VNXLunExpandSizeError"},
+    "rename": {"existed": true, "taken": "VNXNameInUseError"},
+    "group": {"names": ["group-1"], "again": "VNXStorageGroupNameInUseError"},
+    "initiator": {"initiators": ["iqn.1993-08.org.debian:01:node-1"], "ports": ["A-4-0", "A-5-0", "B-4-0", "B-5-0"], "hosts": ["node-1"]},
+    "initiator again": {"refused": "VNXInitiatorExistedError"},
+    "unknown host": {"refused": "VNXStorageGroupError"},
+    "host": {"left": ["iqn.1993-08.org.debian:01:node-2"], "initiators": ["iqn.1993-08.org.debian:01:node-2"]},
+    "map": {"hlus": [1, 7], "seen": {"0": 1, "1": 7}},
+    "map again": {"refused": "VNXAluAlreadyAttachedError"},
+    "number that is taken": {"refused": "VNXHluNumberInUseError"},
+    "LUN that is not there": {"refused": "VNXAluNotFoundError"},
+    "delete while mapped": {"refused": "VNXLunInStorageGroupError"},
+    "snapshot": {"name": "snap-1", "of": [0], "lun": 0, "auto": false, "writable": false},
+    "snapshot again": {"refused": "VNXSnapNameInUseError"},
+    "describe snapshot": {"description": "a description", "writable": true},
+    "list snapshots": {"names": ["snap-1"], "of_lun": ["snap-1"]},
+    "copy snapshot": {"existed": true, "again": "VNXSnapNameInUseError"},
+    "mount point": {"is_one": true, "primary": "lun-1", "of_lun": "VNXAttachSnapLunTypeError"},
+    "attach": {"shows": "snap-copy", "in_use": "VNXDeleteAttachedSnapError"},
+    "delete under a mount point": {"refused": "VNXLunHasSnapMountPointError"},
+    "migrate to what is too small": {"refused": "VNXTargetNotReadyError"},
+    "migrate": {"going": true, "in_use": "VNXLunUsedByFeatureError"},
+    "migrated": {"mount_point": false, "same": true, "target": false, "size": 3.0, "cancel": "VNXLunNotMigratingError"},
+    "one processor down": {"names": true, "alive": "10.9.0.2"},
+    "unmap": {"left": 0, "again": "VNXDetachAluNotFoundError"},
+    "delete under snapshots": {"refused": "VNXLunHasSnapError"},
+    "delete snapshot": {"left": 0, "again": "VNXSnapNotExistsError"},
+    "delete": {"left": [], "again": "VNXLunNotFoundError"},
+    "delete group": {"kept": true, "left": []}
+}"#;
+
+#[test]
+fn storops_drives_the_vnx_through_every_operation() {
+    let mut told = foreign_vnx();
+    let expected: Value = serde_json::from_str(VNX).unwrap();
+    for (operation, expected) in expected.as_object().unwrap() {
+        let found = told.remove(operation);
+        let found = found.unwrap_or_else(|| panic!("no {operation}"));
+        for (key, value) in expected.as_object().unwrap() {
+            assert_eq!(&found[key], value, "{found}");
+        }
+    }
     assert!(told.is_empty(), "not looked at: {told:?}");
 }

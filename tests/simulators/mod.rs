@@ -6,3 +6,4 @@ pub mod backing;
 pub mod http;
 pub mod ontap;
 pub mod unity;
+pub mod vnx;

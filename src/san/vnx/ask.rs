@@ -251,20 +251,37 @@ impl Vnx {
             .map_err(|mixed| AttemptError::NotReached(mixed.into()))
     }
 
-    /// A look is put off while the processor may not show what another was told.
-    async fn settle(&self, attempt: &Attempt) -> Result<(), AttemptError> {
-        let Some((address, end)) = self.navi.unsettled() else {
-            return Ok(());
+    /// A look at a processor that may not show what another was told. That one is asked itself if it lives, for a lost reply says little of it; else the look waits.
+    async fn settle(
+        &self,
+        attempt: &Attempt,
+        words: &[String],
+    ) -> Result<Option<String>, AttemptError> {
+        let unsettled = self.navi.unsettled();
+        let Some((address, end)) = unsettled.filter(|(it, _)| *it != attempt.address) else {
+            return Ok(None);
         };
-        if address == attempt.address {
-            return Ok(());
+        let told = Attempt {
+            address: address.clone(),
+            answered_by: attempt.reached_by,
+            ..attempt.clone()
+        };
+        if self.enter(&told).await.is_ok()
+            && let Ok(text) = self
+                .navi
+                .run(&address, told.answered_by, (words, false))
+                .await
+            && !refusal::means(&text).is_some_and(Means::is_no_answer)
+        {
+            return Ok(Some(text));
         }
+        self.navi.heard(&address, false);
         if end >= attempt.answered_by {
             let reason = format!("it may not show yet what {address} was told");
             return Err(AttemptError::Refused(Fault::Busy, reason));
         }
         tokio::time::sleep_until(end).await;
-        Ok(())
+        Ok(None)
     }
 
     async fn attempt(
@@ -273,8 +290,10 @@ impl Vnx {
         question: &Question,
     ) -> Result<String, AttemptError> {
         self.enter(attempt).await?;
-        if !question.changes {
-            self.settle(attempt).await?;
+        if !question.changes
+            && let Some(text) = self.settle(attempt, &question.words).await?
+        {
+            return Ok(text);
         }
         let asked = (question.words.as_slice(), question.changes);
         let said = self

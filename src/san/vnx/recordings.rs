@@ -113,12 +113,11 @@ fn class<T>(told: Result<Result<T, Refusal>, AttemptError>) -> String {
     }
 }
 
-/// Looks, by what they are for us. The two that are unusable were shortened by hand, and lack the size.
+/// Looks, by what they are for us. The two that are unusable were shortened by hand to a name and a UID.
 const SEEN: &[(&str, usize)] = &[
-    ("done", 61),
+    ("done", 62),
     ("NotFound", 8),
-    ("unusable User Capacity (Blocks): it is not there", 2),
-    ("unusable Current State: it is not there", 1),
+    ("unusable Current State: it is not there", 2),
 ];
 
 /// What is not done, by the name of its recording.
@@ -403,6 +402,7 @@ fn a_damaged_answer_never_tells_more_than_it_did() {
         let as_it_is = read(whole).ok();
         let lines = whole.replace("\r\n", "\n").replace('\n', "\r\n");
         assert_eq!(read(&lines).ok(), as_it_is, "{name}");
+        let was_refusal = as_it_is.is_none();
         let as_it_is = as_it_is.unwrap_or_default();
         let (cut, wrapped, shuffled) = damaged(whole);
         for text in cut {
@@ -424,10 +424,7 @@ fn a_damaged_answer_never_tells_more_than_it_did() {
         for text in shuffled {
             // A refusal never becomes an answer; else there is nothing that could be told.
             let told = seen(&text, read);
-            assert!(
-                !as_it_is.is_empty() || class(told) != "done",
-                "{name} shuffled"
-            );
+            assert!(!was_refusal || class(told) != "done", "{name} shuffled");
         }
     }
 }

@@ -13,6 +13,13 @@ pub(super) enum Means {
     Refused(Fault),
 }
 
+impl Means {
+    /// Whether the processor said nothing.
+    pub(super) fn is_no_answer(self) -> bool {
+        matches!(self, Self::NotReached | Self::NoAnswer)
+    }
+}
+
 use Means::{NoAnswer, NotReached, Refused};
 
 /// The expansion is to the size that the LUN has, or less.

@@ -117,7 +117,7 @@ fn records<'t>(
 /// The rest of a line that was broken in two is none.
 fn is_field(name: &str) -> bool {
     let may_begin = |letter: char| letter.is_ascii_uppercase() || matches!(letter, '-' | 'i');
-    let may_stand = |letter: char| letter.is_ascii_alphanumeric() || " ()./%-".contains(letter);
+    let may_stand = |letter: char| letter.is_ascii_alphanumeric() || " ()./%'-".contains(letter);
     name.starts_with(may_begin) && name.chars().all(may_stand)
 }
 
@@ -266,7 +266,8 @@ pub(super) fn pools(text: &str) -> Result<Vec<Pool>, Unusable> {
     // The disks and tiers of a pool are told in tables of their own.
     let records = records(text, "Pool Name", |line| !line.contains(':'))?;
     let pool = |record: &Record<'_>| {
-        record.need("Available Capacity (GBs)")?;
+        // Behind the number.
+        record.need("Percent Full")?;
         Ok(Pool {
             name: record.need("Pool Name")?.to_owned(),
             available: record.bytes("Available Capacity (Blocks)")?,
