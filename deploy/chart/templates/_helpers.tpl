@@ -23,7 +23,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- range .Values.partitions -}}
 {{- if has (lower .name) $seen }}{{ fail (printf "partitions: %q is there twice; names that differ in case alone are the same" .name) }}{{ end -}}
 {{- $seen = append $seen (lower .name) -}}
-{{- $settings := set (deepCopy .settings) "tls" (printf "/etc/sanpath-tls/%s" .name) -}}
+{{- $settings := deepCopy .settings -}}
+{{- if ne .settings.blockstoragemanager "vnx" -}}
+{{- $settings = set $settings "tls" (printf "/etc/sanpath-tls/%s" .name) -}}
+{{- end -}}
 {{- if ne .settings.blockstoragemanager "linux" -}}
 {{- $settings = set $settings "sanCredentials" (printf "/etc/sanpath-array/%s" .name) -}}
 {{- end -}}
