@@ -17,6 +17,8 @@ use crate::volume::{Family, SanName};
 const LINUX_SAN_PORT: u16 = 7420;
 /// Where the management of arrays does.
 const HTTPS_PORT: u16 = 443;
+/// Where arrays with a command line of their own do.
+const SSH_PORT: u16 = 22;
 /// Together: a SAN keeps names of 256 bytes, and the orchestrator's own may have 128 of them.
 const MOST_DECORATION: usize = 128;
 /// In seconds. A login takes a few; and the kubelet, which waits for two minutes, is to hear our reason.
@@ -98,6 +100,7 @@ pub(super) fn partition(
     let port = match family {
         Family::Linux | Family::Static => LINUX_SAN_PORT,
         Family::Ontap | Family::Unity | Family::Vnx => HTTPS_PORT,
+        Family::Equallogic => SSH_PORT,
     };
     let mut reader = Reader { name, remarks };
     let ncpaths = reader.paths("ncpaths", form.ncpaths.as_ref())?;
@@ -228,6 +231,12 @@ impl Reader<'_> {
                 let reason = format!("{pool:?} is no FlexVol's name: letters, digits and _");
                 return Err(self.bound("pools", reason));
             }
+            // It becomes a word of a command line.
+            let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
+            if family == Family::Equallogic && !pool.bytes().all(is_word) {
+                let reason = format!("{pool:?} is no pool's name: letters, digits and . _ : -");
+                return Err(self.bound("pools", reason));
+            }
             if found.iter().any(|known| known == pool) {
                 self.repeated("pools", pool.to_owned());
             } else {
@@ -314,12 +323,16 @@ fn check_of_family(
     let (login, svm, pools) = match family {
         Family::Linux | Family::Static => ((false, false), (false, false), (false, false)),
         Family::Ontap => ((true, true), (true, true), (true, true)),
-        Family::Unity | Family::Vnx => ((true, true), (false, false), (true, false)),
+        Family::Unity | Family::Vnx | Family::Equallogic => {
+            ((true, true), (false, false), (true, false))
+        }
     };
     // Its way is a program, and that knows its certificates by itself.
     let is_by_program = family == Family::Vnx;
+    // A group is known by the key of its host, which lies beside the login.
+    let has_tls = !is_by_program && family != Family::Equallogic;
     let fields = [
-        ("tls", form.tls.is_some(), (!is_by_program, false)),
+        ("tls", form.tls.is_some(), (has_tls, false)),
         ("clipath", form.clipath.is_some(), (is_by_program, false)),
         ("sanCredentials", form.san_credentials.is_some(), login),
         ("svm", form.svm.is_some(), svm),
@@ -352,7 +365,7 @@ fn check_of_family(
         let holds = if is_by_program {
             "the security file"
         } else {
-            "username and password"
+            "the login"
         };
         let mend = format!("is not an absolute path; write the directory that holds {holds}");
         return bound("sanCredentials", format!("{} {mend}", relative.display()));

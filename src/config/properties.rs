@@ -105,7 +105,7 @@ impl Property {
     #[must_use]
     pub fn description(self) -> &'static str {
         match self {
-            Self::BlockStorageManager => "Kind of the SAN: linux, ontap, unity, vnx.",
+            Self::BlockStorageManager => "Kind of the SAN: linux, ontap, unity, vnx, equallogic.",
             Self::SanHost => {
                 "Management addresses of the SAN, in the order in which they are tried."
             }
@@ -114,7 +114,7 @@ impl Property {
             }
             Self::SanUuid => "The one SAN that may answer. Default the first that does.",
             Self::SanCredentials => {
-                "Directory with the login of an array's management: username, password; for a VNX the security file. Arrays alone."
+                "Directory with the login of an array's management: username, password; for a VNX the security file; for an EqualLogic username, ssh-privatekey, known_hosts. Arrays alone."
             }
             Self::CliPath => {
                 "The naviseccli program. VNX alone. Default /opt/Navisphere/bin/naviseccli."

@@ -182,7 +182,8 @@ fn open(settings: &Settings) -> Option<San> {
             let family = Vnx::new(&settings.sanhost, array);
             Some(San::new(settings.family, family))
         }
-        Family::Static => None,
+        // Its back-end is not built yet, so a partition of it has no SAN.
+        Family::Equallogic | Family::Static => None,
     }
 }
 

@@ -25,13 +25,21 @@ pub enum Family {
     Unity,
     /// EMC VNX.
     Vnx,
+    /// Dell EqualLogic PS.
+    Equallogic,
     /// None of ours: the volume was written down by hand, see [`super::export_by_hand`].
     Static,
 }
 
 impl Family {
     /// Those that a partition can be of.
-    pub const SANS: [Self; 4] = [Self::Linux, Self::Ontap, Self::Unity, Self::Vnx];
+    pub const SANS: [Self; 5] = [
+        Self::Linux,
+        Self::Ontap,
+        Self::Unity,
+        Self::Vnx,
+        Self::Equallogic,
+    ];
 
     /// The word for it in ids and in the config file.
     #[must_use]
@@ -41,6 +49,7 @@ impl Family {
             Self::Ontap => "ontap",
             Self::Unity => "unity",
             Self::Vnx => "vnx",
+            Self::Equallogic => "equallogic",
             Self::Static => STATIC,
         }
     }

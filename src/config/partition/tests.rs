@@ -118,6 +118,40 @@ fn version_1_with_a_vnx_is_read_for_ever() {
 }
 
 #[test]
+fn version_1_with_an_equallogic_group_is_read_for_ever() {
+    let text = include_str!("../../../tests/binary/fixtures/config-v1-equallogic.yaml");
+    let read_a = |text: &str| {
+        let read = read(text).map_err(|error| chain(&error))?;
+        Ok::<_, String>(read.config.partitions[&"cluster-a".parse().unwrap()].clone())
+    };
+    let a = read_a(text).unwrap();
+    assert_eq!(a.family, Family::Equallogic);
+    assert_eq!(a.sanhost, ["group-1.example.com:22", "10.20.0.5:22"]);
+    assert_eq!(a.pools, ["default", "fast-1"]);
+    assert_eq!(a.min_paths, 2, "one portal through two interfaces");
+    for (from, to, expected) in [
+        (
+            "    pools",
+            "    tls: /etc/x\n    pools",
+            "cluster-a.tls: a SAN of the kind equallogic has none",
+        ),
+        (
+            "pools: default",
+            "pools: default delete",
+            "is no pool's name",
+        ),
+        (
+            "    sanCredentials: /etc/sanpath-credentials/cluster-a-group\n",
+            "",
+            "cluster-a.sanCredentials: is missing",
+        ),
+    ] {
+        let refused = read_a(&text.replacen(from, to, 1)).unwrap_err();
+        assert!(refused.contains(expected), "{refused}");
+    }
+}
+
+#[test]
 fn version_1_with_an_ontap_array_is_read_for_ever() {
     let text = include_str!("../../../tests/binary/fixtures/config-v1-ontap.yaml");
     let read_a = |text: &str| {
