@@ -19,6 +19,12 @@ NETAPP = target/tools/netapp-ontap-$(NETAPP_VERSION)/bin/python
 STOROPS_VERSION = 1.2.12
 STOROPS = target/tools/storops-$(STOROPS_VERSION)/bin/python
 
+# The last public driver of EqualLogic groups, alone, and what its imports ask for; and the sshd in front of the simulator.
+CINDER_VERSION = 15.6.0
+CINDER_NEEDS = eventlet==0.41.3 oslo.concurrency==7.6.1 oslo.config==10.7.0 oslo.log==8.3.2 oslo.utils==10.2.0 paramiko==5.1.0 six==1.17.0
+CINDER = target/tools/cinder-$(CINDER_VERSION)/ready
+SSHD = /usr/sbin/sshd
+
 FUZZ_VERSION = 0.13.2
 FUZZ = target/tools/cargo-fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
 FUZZ_TARGETS = $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
@@ -137,10 +143,23 @@ $(S3S_FS):
 	    --target $$(rustc --print host-tuple) --root $(dir $@)..
 
 # The clients that prove the simulators are found by these names.
-arrays: $(NETAPP) $(STOROPS) ## simulated arrays: driven by their makers' own clients, then by our families
-	SANPATH_NETAPP_ONTAP=$(abspath $(NETAPP)) SANPATH_STOROPS=$(abspath $(STOROPS)) cargo test --test arrays
+arrays: $(NETAPP) $(STOROPS) $(CINDER) $(SSHD) ## simulated arrays: driven by their makers' own clients, then by our families
+	SANPATH_NETAPP_ONTAP=$(abspath $(NETAPP)) SANPATH_STOROPS=$(abspath $(STOROPS)) \
+	    SANPATH_CINDER=$(abspath $(dir $(CINDER)))/bin/python cargo test --test arrays
 	SANPATH_STOROPS_DATA=$$(echo $(abspath $(dir $(STOROPS))..)/lib/python*/site-packages/storops_test) \
 	    cargo test --lib -- --ignored recordings
+
+$(CINDER):
+	tests/lab/python-tool.sh $(abspath $(dir $@)) six==1.17.0
+	$(dir $@)bin/pip --disable-pip-version-check install --quiet $(CINDER_NEEDS)
+	$(dir $@)bin/pip --disable-pip-version-check install --quiet --no-deps cinder==$(CINDER_VERSION)
+	touch $@
+
+$(SSHD):
+	@[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	    || { echo "$@ is missing; on Debian, install openssh-server and openssh-client" >&2; exit 1; }
+	DEBIAN_FRONTEND=noninteractive apt-get -qq update >/dev/null
+	DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends openssh-server openssh-client >/dev/null
 
 $(STOROPS):
 	tests/lab/python-tool.sh $(abspath $(dir $@)..) storops==$(STOROPS_VERSION)

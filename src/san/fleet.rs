@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use uuid::Uuid;
 
 use super::ensure::San;
+use super::equallogic::EqualLogic;
 use super::http::LoginFolder;
 use super::linux::{LinuxSan, Way};
 use super::ontap::Ontap;
@@ -182,8 +183,12 @@ fn open(settings: &Settings) -> Option<San> {
             let family = Vnx::new(&settings.sanhost, array);
             Some(San::new(settings.family, family))
         }
-        // Its back-end is not built yet, so a partition of it has no SAN.
-        Family::Equallogic | Family::Static => None,
+        Family::Equallogic => {
+            let array = settings.array.as_ref()?;
+            let family = EqualLogic::new(&settings.sanhost, array);
+            Some(San::new(settings.family, family))
+        }
+        Family::Static => None,
     }
 }
 

@@ -111,20 +111,31 @@ impl LoginFolder {
         }
     }
 
+    /// The name alone, where a key in the same folder proves it.
+    pub(super) fn user(&self) -> Result<String, LoginError> {
+        self.line(self.folder.join(USER))
+    }
+
+    /// Where a file of that name is, and on which host.
+    pub(super) fn file(&self, name: &str) -> (&Host, PathBuf) {
+        (&self.host, self.folder.join(name))
+    }
+
+    fn line(&self, path: PathBuf) -> Result<String, LoginError> {
+        let bytes = self.host.read(&path).map_err(|source| LoginError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let text = String::from_utf8(bytes).unwrap_or_default();
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        if line.is_empty() || line.contains(char::is_control) {
+            return Err(LoginError::Content { path });
+        }
+        Ok(line.to_owned())
+    }
+
     fn read_in(&self, folder: &Path) -> Result<Login, LoginError> {
-        let line = |name: &str| {
-            let path = folder.join(name);
-            let bytes = self.host.read(&path).map_err(|source| LoginError::Read {
-                path: path.clone(),
-                source,
-            })?;
-            let text = String::from_utf8(bytes).unwrap_or_default();
-            let line = text.strip_suffix('\n').unwrap_or(&text);
-            if line.is_empty() || line.contains(char::is_control) {
-                return Err(LoginError::Content { path });
-            }
-            Ok(line.to_owned())
-        };
+        let line = |name: &str| self.line(folder.join(name));
         Ok(Login {
             user: line(USER)?,
             password: line(PASSWORD)?.into(),

@@ -9,6 +9,7 @@ mod derived;
 #[cfg(test)]
 mod double;
 mod ensure;
+mod equallogic;
 mod error;
 mod family;
 mod fleet;

@@ -15,6 +15,7 @@ mod conformance;
 #[path = "../simulators/mod.rs"]
 mod simulators;
 
+mod equallogic;
 mod foreign;
 mod ontap;
 mod policies;

@@ -3,6 +3,7 @@
 //! What a simulator does counts only after a client that we did not write has exercised it (`tests/arrays/foreign/`); our own driver comes after.
 
 pub mod backing;
+pub mod equallogic;
 pub mod http;
 pub mod ontap;
 pub mod unity;

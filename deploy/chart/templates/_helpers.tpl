@@ -24,7 +24,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if has (lower .name) $seen }}{{ fail (printf "partitions: %q is there twice; names that differ in case alone are the same" .name) }}{{ end -}}
 {{- $seen = append $seen (lower .name) -}}
 {{- $settings := deepCopy .settings -}}
-{{- if ne .settings.blockstoragemanager "vnx" -}}
+{{- if not (has .settings.blockstoragemanager (list "vnx" "equallogic")) -}}
 {{- $settings = set $settings "tls" (printf "/etc/sanpath-tls/%s" .name) -}}
 {{- end -}}
 {{- if ne .settings.blockstoragemanager "linux" -}}
