@@ -137,14 +137,14 @@ DESCRIPTION\tPARTI00.storage.minPaths\tFewest verified paths with which a volume
     );
     let json = desk.does(&["list", "--output", "json", "--verbose"]).out;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json.as_array().unwrap().len(), 17);
-    assert_eq!(json[7]["name"], "PARTI00.storage.ncpaths");
+    assert_eq!(json.as_array().unwrap().len(), 18);
+    assert_eq!(json[8]["name"], "PARTI00.storage.ncpaths");
     assert_eq!(
-        json[7]["value"],
+        json[8]["value"],
         "iface0:192.168.1.100,iface1:192.168.1.101"
     );
     assert!(
-        json[7]["description"]
+        json[8]["description"]
             .as_str()
             .unwrap()
             .starts_with("Data paths")
