@@ -69,6 +69,8 @@ pub struct Partition {
     pub svm: Option<String>,
     /// `pools`: where on the array volumes are made; arrays alone.
     pub pools: Vec<String>,
+    /// `flexvols`: each volume has a `FlexVol` of its own, and `pools` are aggregates; ONTAP alone.
+    pub own_flexvols: bool,
     /// `ncpaths`: the portals that nodes use for data.
     pub ncpaths: PathList,
     /// `scpaths`: the portals over which snapshots are carried away.
@@ -104,6 +106,7 @@ impl Partition {
             clipath: None,
             svm: None,
             pools: Vec::new(),
+            own_flexvols: false,
             ncpaths: PathList::SanPortals,
             scpaths: PathList::SanPortals,
             min_paths: 1,

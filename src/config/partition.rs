@@ -45,6 +45,8 @@ pub(super) struct PartitionForm {
     #[serde(default)]
     pools: Option<ListForm>,
     #[serde(default)]
+    flexvols: Option<String>,
+    #[serde(default)]
     ncpaths: Option<ListForm>,
     #[serde(default)]
     scpaths: Option<ListForm>,
@@ -112,6 +114,7 @@ pub(super) fn partition(
         clipath: form.clipath.clone(),
         svm: form.svm.clone(),
         pools: reader.pools(form.pools.as_ref(), family)?,
+        own_flexvols: reader.own_flexvols(form.flexvols.as_deref())?,
         min_paths: reader.min_paths(form.min_paths, &ncpaths)?,
         scpaths: reader.paths("scpaths", form.scpaths.as_ref())?,
         login_timeout: reader.login_timeout(form.login_timeout_seconds)?,
@@ -228,7 +231,8 @@ impl Reader<'_> {
             // ONTAP's names of a FlexVol; more could be read as a query.
             let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
             if family == Family::Ontap && !pool.bytes().all(is_name) {
-                let reason = format!("{pool:?} is no FlexVol's name: letters, digits and _");
+                let reason =
+                    format!("{pool:?} is no FlexVol's or aggregate's name: letters, digits and _");
                 return Err(self.bound("pools", reason));
             }
             // It becomes a word of a command line.
@@ -247,6 +251,17 @@ impl Reader<'_> {
             return Err(self.bound("pools", "names none; name at least one".to_owned()));
         }
         Ok(found)
+    }
+
+    fn own_flexvols(&self, form: Option<&str>) -> Result<bool, ConfigError> {
+        match form {
+            None | Some("shared") => Ok(false),
+            Some("own") => Ok(true),
+            Some(other) => {
+                let reason = format!("{other:?} is neither shared nor own");
+                Err(self.bound("flexvols", reason))
+            }
+        }
     }
 
     fn min_paths(&self, wanted: Option<u64>, list: &PathList) -> Result<usize, ConfigError> {
@@ -336,6 +351,7 @@ fn check_of_family(
         ("clipath", form.clipath.is_some(), (is_by_program, false)),
         ("sanCredentials", form.san_credentials.is_some(), login),
         ("svm", form.svm.is_some(), svm),
+        ("flexvols", form.flexvols.is_some(), (svm.0, false)),
         ("pools", form.pools.is_some(), pools),
     ];
     let bound = |field, reason| {

@@ -31,6 +31,8 @@ pub enum Property {
     Svm,
     /// `pools`.
     Pools,
+    /// `flexvols`.
+    FlexVols,
     /// `ncpaths`.
     NcPaths,
     /// `scpaths`.
@@ -55,7 +57,7 @@ pub enum Property {
 
 impl Property {
     /// All of them, in the order in which they are listed.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::BlockStorageManager,
         Self::SanHost,
         Self::Tls,
@@ -64,6 +66,7 @@ impl Property {
         Self::CliPath,
         Self::Svm,
         Self::Pools,
+        Self::FlexVols,
         Self::NcPaths,
         Self::ScPaths,
         Self::MinPaths,
@@ -88,6 +91,7 @@ impl Property {
             Self::CliPath => "clipath",
             Self::Svm => "svm",
             Self::Pools => "pools",
+            Self::FlexVols => "flexvols",
             Self::NcPaths => "ncpaths",
             Self::ScPaths => "scpaths",
             Self::MinPaths => "minPaths",
@@ -121,6 +125,9 @@ impl Property {
             }
             Self::Svm => "Storage virtual machine of the array. ONTAP alone.",
             Self::Pools => "Where on the array volumes are made, comma-separated. Arrays alone.",
+            Self::FlexVols => {
+                "In which FlexVols volumes are: shared, which are those in pools, or own, one for each volume on the aggregates in pools. ONTAP alone. Default shared."
+            }
             Self::NcPaths => {
                 "Data paths of the nodes: [IFACE:]ADDRESS[:PORT], comma-separated; nopath for all portals of the SAN."
             }
@@ -192,6 +199,7 @@ impl Property {
                 .map(|it| it.display().to_string()),
             Self::Svm => partition.svm.clone(),
             Self::Pools => text(&partition.pools.join(",")),
+            Self::FlexVols => partition.own_flexvols.then(|| "own".to_owned()),
             Self::NcPaths => Some(partition.ncpaths.to_string()),
             Self::ScPaths => Some(partition.scpaths.to_string()),
             Self::MinPaths => Some(partition.min_paths.to_string()),
@@ -312,7 +320,7 @@ mod tests {
             .filter_map(|line| line.trim().split(':').next());
         fields.extend(of_array.filter(|field| ["sanCredentials", "svm", "pools"].contains(field)));
         assert!(VNX.contains("    clipath: "));
-        fields.push("clipath");
+        fields.extend(["clipath", "flexvols"]);
         let mut names = Property::ALL.map(Property::field).to_vec();
         fields.sort_unstable();
         names.sort_unstable();
@@ -349,7 +357,7 @@ mod tests {
             ("ncpaths", "is not a property; write PARTITION.storage.NAME"),
             (
                 "a.storage.ncpath",
-                "the properties are blockstoragemanager, sanhost, tls, sanUuid, sanCredentials, clipath, svm, pools, ncpaths",
+                "the properties are blockstoragemanager, sanhost, tls, sanUuid, sanCredentials, clipath, svm, pools, flexvols, ncpaths",
             ),
             ("a b.storage.ncpaths", "\"a b\" is not a name"),
         ] {

@@ -119,6 +119,7 @@ fn array(partition: &crate::config::Partition, host: &Host) -> Option<ArraySetti
         login: LoginFolder::new(host, login),
         program: partition.clipath.clone(),
         svm: partition.svm.clone(),
+        own_flexvols: partition.own_flexvols,
         pools: partition.pools.clone(),
     })
 }

@@ -31,6 +31,8 @@ pub struct ArraySettings {
     pub svm: Option<String>,
     /// Where on it volumes are made.
     pub pools: Vec<String>,
+    /// Each volume has a container of its own there (ONTAP's `FlexVol`), where the family knows both ways.
+    pub own_flexvols: bool,
 }
 
 /// What it takes to reach one SAN.

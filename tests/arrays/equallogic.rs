@@ -63,6 +63,7 @@ fn settings(addresses: Vec<String>, folder: &Path) -> Settings {
             login: LoginFolder::new(&host, folder),
             program: None,
             svm: None,
+            own_flexvols: false,
             pools: Vec::new(),
         }),
         rules: Rules::default(),

@@ -17,7 +17,9 @@ mod simulators;
 
 mod equallogic;
 mod foreign;
+mod netapp;
 mod ontap;
+mod ontap_flexvols;
 mod policies;
 mod server;
 mod storops;

@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::conformance::{self, ALONE, Capabilities, MIB, Subject, node, until};
-use crate::foreign::{run, told};
 use crate::simulators::http::{Fault, Server, Trap};
-use crate::simulators::ontap::{ACCOUNTS, FLEXVOLS, Manner, Ontap, SVM, SVM_UUID, TARGET};
+use crate::simulators::ontap::{
+    ACCOUNTS, AGGREGATES, FLEXVOLS, Manner, Ontap, SVM, SVM_UUID, TARGET,
+};
 
 /// A SAN of ours on the simulator.
 pub struct Rig {
@@ -31,6 +32,16 @@ impl Rig {
     }
 
     fn of(server: Server<Ontap>, account: (&str, &str)) -> Self {
+        Self::with(server, account, false)
+    }
+
+    /// With a FlexVol for each volume, and the account that sees aggregates.
+    pub fn own() -> Self {
+        Self::with(Server::sealed(Ontap::default(), 2), ACCOUNTS[0], true)
+    }
+
+    fn with(server: Server<Ontap>, account: (&str, &str), own_flexvols: bool) -> Self {
+        let pools = if own_flexvols { AGGREGATES } else { FLEXVOLS };
         let folder = tempfile::tempdir().unwrap();
         let write =
             |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
@@ -53,7 +64,8 @@ impl Rig {
                 login: LoginFolder::new(&host, folder.path()),
                 program: None,
                 svm: Some(SVM.to_owned()),
-                pools: FLEXVOLS.map(str::to_owned).to_vec(),
+                pools: pools.map(str::to_owned).to_vec(),
+                own_flexvols,
             }),
             rules: Rules::default(),
         };
@@ -65,82 +77,12 @@ impl Rig {
         }
     }
 
-    fn subject(&self) -> Subject {
+    pub fn subject(&self) -> Subject {
         Subject {
             san: self.fleet.find(&"a".parse().unwrap()).unwrap(),
             has: Capabilities::default(),
             prefix: "t-".to_owned(),
         }
-    }
-}
-
-fn foreign(server: &Server<Ontap>, account: (&str, &str)) -> Vec<Value> {
-    let address = server.addresses().remove(0);
-    let (host, port) = address.split_once(':').unwrap();
-    run(
-        "SANPATH_NETAPP_ONTAP",
-        "ontap.py",
-        &[host, port, account.0, account.1],
-    )
-}
-
-/// What the simulator says to NetApp's client is what that expects, whoever asks and whether or not it says so by jobs.
-#[test]
-fn netapps_own_client_finds_an_ontap() {
-    for (account, by_jobs) in [(ACCOUNTS[0], false), (ACCOUNTS[1], true)] {
-        let server = Server::clear(Ontap::default(), 1);
-        server.array.set(Manner {
-            by_jobs,
-            page: by_jobs.then_some(1),
-            ..Manner::default()
-        });
-        let all = foreign(&server, account);
-        let of = |did| told(&all, did);
-        let code = |did: &'static str| of(did)["code"].as_str().unwrap().to_owned();
-        assert_eq!(of("find an SVM")["uuid"], SVM_UUID);
-        assert_eq!(of("create")["size"], 64 << 20);
-        assert_eq!(of("list")["names"], json!(["/vol/pool_1/foreign"]));
-        assert_eq!(of("find")["attributes"], json!([["colour", "red"]]));
-        assert_eq!(of("find")["thin"], true);
-        assert_eq!(of("expand")["size"], 128 << 20);
-        assert_eq!(of("clone")["serial_differs"], true);
-        assert_eq!(
-            (&of("clone")["size"], &of("clone")["thin"]),
-            (&json!(128 << 20), &json!(false))
-        );
-        assert_eq!(of("clone")["attributes"], json!(["colour"]));
-        assert_eq!(of("change an attribute")["value"], "blue");
-        assert_eq!(of("rename")["name"], "/vol/pool_1/renamed");
-        let limit = of("limit");
-        assert_eq!(
-            (&limit["names"], &limit["under"]),
-            (&json!(["gold"]), &json!("gold"))
-        );
-        assert_eq!(
-            (&limit["copy_has"], &limit["freed"]),
-            (&json!(false), &json!(true))
-        );
-        assert_eq!(
-            (&of("map")["number"], &of("map")["nodes"]),
-            (&json!(0), &json!(["node1", "node2"]))
-        );
-        assert_eq!(of("find the iSCSI service")["target"], TARGET);
-        assert_eq!(of("list portals")["portals"].as_array().unwrap().len(), 8);
-        assert_eq!(of("set a login")["users"], json!(["in"]));
-        for left in ["remove a login", "unmap", "delete an igroup", "delete"] {
-            assert_eq!(of(left)["left"], 0, "{left}");
-        }
-        if !by_jobs {
-            assert_eq!(code("create again"), "5374242");
-            assert_eq!(code("expand to the same"), "1254226");
-            assert_eq!(code("shrink"), "5374892");
-            assert_eq!(code("add an initiator twice"), "5374035");
-            assert_eq!(code("map again"), "1254207");
-            assert_eq!(code("delete while mapped"), "1254197");
-            assert_eq!(code("delete an igroup while mapped"), "1254213");
-            assert_eq!(code("delete again"), "5374875");
-        }
-        assert_eq!(server.array.luns(), ["nothing"; 0]);
     }
 }
 
@@ -177,7 +119,7 @@ async fn ontap_is_a_san_by_jobs_and_late_lists() {
 }
 
 /// One life of a volume and its copies, which changes the array at every kind of place.
-async fn life(subject: &Subject) -> Result<(), SanError> {
+pub async fn life(subject: &Subject) -> Result<(), SanError> {
     let san = &subject.san;
     let made = san
         .ensure_volume(&subject.wanted("v", 8 * MIB, None), until())

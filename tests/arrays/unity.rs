@@ -80,6 +80,7 @@ fn settings(addresses: Vec<String>, folder: &Path, is_sealed: bool) -> Settings 
             program: None,
             svm: None,
             pools: Vec::new(),
+            own_flexvols: false,
         }),
         rules: Rules::default(),
     }

@@ -70,6 +70,7 @@ fn settings(navi: &Navi, addresses: &[&str]) -> Settings {
             login: LoginFolder::new(&host, &navi.security()),
             program: Some(navi.program()),
             svm: None,
+            own_flexvols: false,
             pools: vec!["Pool 0".to_owned()],
         }),
         rules: Rules::default(),

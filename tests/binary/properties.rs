@@ -108,6 +108,7 @@ PROPERTY\tPARTI00.storage.sanCredentials\t<unset>
 PROPERTY\tPARTI00.storage.clipath\t<unset>
 PROPERTY\tPARTI00.storage.svm\t<unset>
 PROPERTY\tPARTI00.storage.pools\t<unset>
+PROPERTY\tPARTI00.storage.flexvols\t<unset>
 PROPERTY\tPARTI00.storage.ncpaths\tiface0:192.168.1.100,iface1:192.168.1.101
 PROPERTY\tPARTI00.storage.scpaths\tnopath
 PROPERTY\tPARTI00.storage.minPaths\t1
@@ -137,14 +138,14 @@ DESCRIPTION\tPARTI00.storage.minPaths\tFewest verified paths with which a volume
     );
     let json = desk.does(&["list", "--output", "json", "--verbose"]).out;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json.as_array().unwrap().len(), 18);
-    assert_eq!(json[8]["name"], "PARTI00.storage.ncpaths");
+    assert_eq!(json.as_array().unwrap().len(), 19);
+    assert_eq!(json[9]["name"], "PARTI00.storage.ncpaths");
     assert_eq!(
-        json[8]["value"],
+        json[9]["value"],
         "iface0:192.168.1.100,iface1:192.168.1.101"
     );
     assert!(
-        json[8]["description"]
+        json[9]["description"]
             .as_str()
             .unwrap()
             .starts_with("Data paths")

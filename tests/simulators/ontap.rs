@@ -5,6 +5,7 @@
 
 mod backed;
 mod engine;
+mod flexvols;
 mod luns;
 mod qos;
 mod san;
@@ -24,6 +25,8 @@ pub const OTHER_SVM: &str = "svm2";
 const OTHER_SVM_UUID: &str = "25f617cf-94d7-41e8-8370-005056b48fd2";
 pub const TARGET: &str = "iqn.1992-08.com.netapp:sn.02b0dfffaa2841e8a653005056bb7072:vs.3";
 pub const FLEXVOLS: [&str; 2] = ["pool_1", "pool_2"];
+/// Two of those that there are.
+pub const AGGREGATES: [&str; 2] = ["aggr_node1", "aggr_node3"];
 /// Of the cluster and of the SVM.
 pub const ACCOUNTS: [(&str, &str); 2] =
     [("admin", "hunter2-admin"), ("vsadmin", "hunter2-vsadmin")];
@@ -43,6 +46,8 @@ pub struct Manner {
     pub page: Option<usize>,
     /// The next LUN is made without its attributes (5374863).
     pub half_done: bool,
+    /// A clone of a FlexVol that is to be split stays one until a test ends it.
+    pub slow_splits: bool,
 }
 
 /// The array.
@@ -137,6 +142,7 @@ impl State {
             json!({"svm": svm_of(SVM), "enabled": true, "target": {"name": TARGET, "alias": SVM}});
         state.put("services", SVM_UUID, service);
         state.put_interfaces();
+        state.put_aggregates();
         state
     }
 
@@ -332,7 +338,8 @@ impl State {
             )),
             ["cluster", "jobs", uuid] => self.job(uuid),
             ["svm", "svms", rest @ ..] => self.read("svms", call, rest),
-            ["storage", "volumes", rest @ ..] => self.read("volumes", call, rest),
+            ["storage", "aggregates", rest @ ..] => self.read("aggregates", call, rest),
+            ["storage", "volumes", rest @ ..] => self.volumes(call, rest),
             ["storage", "qos", "policies", rest @ ..] => self.qos_policies(call, rest),
             ["network", "ip", "interfaces", rest @ ..] => self.read("interfaces", call, rest),
             ["storage", "luns", rest @ ..] => self.luns(call, rest),

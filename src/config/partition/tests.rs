@@ -164,6 +164,9 @@ fn version_1_with_an_ontap_array_is_read_for_ever() {
     assert_eq!(a.svm.as_deref(), Some("svm1"));
     assert_eq!((a.tls.is_some(), a.papers()), (true, None));
     assert_eq!(a.pools, ["sanpath_1", "sanpath_2"]);
+    assert!(!a.own_flexvols);
+    let own = read_a(&text.replacen("    pools", "    flexvols: own\n    pools", 1)).unwrap();
+    assert!(own.own_flexvols);
     let place = PathBuf::from("/etc/sanpath-credentials/cluster-a-array");
     assert_eq!(a.san_credentials, Some(place));
     for (from, to, expected) in [
@@ -176,7 +179,12 @@ fn version_1_with_an_ontap_array_is_read_for_ever() {
         (
             "sanpath_2",
             "a-b",
-            "cluster-a.pools: \"a-b\" is no FlexVol's name",
+            "cluster-a.pools: \"a-b\" is no FlexVol's or",
+        ),
+        (
+            "    pools",
+            "    flexvols: each\n    pools",
+            "cluster-a.flexvols: \"each\" is neither shared nor own",
         ),
         (
             "sanCredentials: /",

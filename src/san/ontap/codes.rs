@@ -21,6 +21,10 @@ pub(super) const NO_IGROUP: [u64; 2] = [5_374_852, 5_374_878];
 pub(super) const NO_MAP: u64 = 5_374_922;
 /// The LUN is not there (by uuid, by path, for a map).
 pub(super) const NO_LUN: [u64; 4] = [4, 5_374_875, 5_374_876, 1_254_201];
+/// A `FlexVol` with that name is there, or is being made.
+pub(super) const FLEXVOL_EXISTS: [u64; 2] = [917_526, 13_107_405];
+/// The `FlexVol`, or what was looked for below it, is not there.
+pub(super) const NO_FLEXVOL: [u64; 2] = [4, 917_927];
 /// The igroup is mapped.
 pub(super) const IGROUP_IN_USE: u64 = 1_254_213;
 /// The attribute is not there.

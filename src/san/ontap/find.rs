@@ -7,6 +7,7 @@ use super::Ontap;
 use super::codes;
 use super::lun_target;
 use super::names::{self, Kind};
+use super::notes::Notes;
 use super::wire::{Igroup, LUN_FIELDS, Lun, odd, read};
 
 impl Ontap {
@@ -37,6 +38,14 @@ impl Ontap {
         Ok(found)
     }
 
+    /// The notes of a LUN of ours that is complete. Where each volume has a `FlexVol`, it is in its own.
+    pub(super) fn notes_of(&self, lun: &Lun, kind: Kind) -> Option<Notes> {
+        let notes = lun.notes(kind)?;
+        let (flexvol, _) = names::parts(&lun.name)?;
+        let is_home = !self.own_flexvols || flexvol == names::home(&notes.name);
+        is_home.then_some(notes)
+    }
+
     /// The one of them that is ours and complete.
     pub(super) async fn first_named(
         &self,
@@ -46,7 +55,8 @@ impl Ontap {
     ) -> Result<Option<Lun>, SanError> {
         let found = self.luns_named(&names::lun(kind, name), until).await?;
         let mut found = found.into_iter();
-        Ok(found.find(|lun| lun.notes(kind).is_some_and(|notes| notes.name == name)))
+        let is_it = |lun: &Lun| self.notes_of(lun, kind).is_some_and(|it| it.name == name);
+        Ok(found.find(is_it))
     }
 
     /// Those of this kind, in the order of their keys, after `after`; and whether there are more. ONTAP's own pages have another order.
@@ -61,7 +71,7 @@ impl Ontap {
         let pairs = [("name", every.as_str()), ("fields", LUN_FIELDS)];
         let target = self.target("storage/luns", &pairs);
         let mut found: Vec<Lun> = self.records("list LUNs", until, &target).await?;
-        found.retain(|lun| lun.uuid.as_str() > after && lun.notes(kind).is_some());
+        found.retain(|lun| lun.uuid.as_str() > after && self.notes_of(lun, kind).is_some());
         found.sort_by(|one, other| one.uuid.cmp(&other.uuid));
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let more = found.len() > most;
@@ -95,9 +105,10 @@ impl Ontap {
         } else {
             Vec::new()
         };
-        let volumes = luns
-            .iter()
-            .filter_map(|lun| volume(lun, &igroups).transpose());
+        let volumes = luns.iter().filter_map(|lun| {
+            let notes = self.notes_of(lun, Kind::Volume)?;
+            Some(volume(lun, notes, &igroups))
+        });
         volumes.collect()
     }
 
@@ -112,17 +123,21 @@ impl Ontap {
         let all = luns.iter().filter_map(|lun| snapshot(lun).transpose());
         let mut snapshots: Vec<SanSnapshot> = all.collect::<Result<_, _>>()?;
         snapshots.retain(|it| of.is_none_or(|of| it.volume == of));
-        let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let more = snapshots.len() > most;
-        snapshots.truncate(most);
-        Ok(SnapshotPage { snapshots, more })
+        Ok(page(snapshots, after, most))
     }
 }
 
-fn volume(lun: &Lun, igroups: &[Igroup]) -> Result<Option<SanVolume>, SanError> {
-    let Some(notes) = lun.notes(Kind::Volume) else {
-        return Ok(None);
-    };
+/// At most `most` of them, in the order of their keys, after `after`.
+pub(super) fn page(mut snapshots: Vec<SanSnapshot>, after: &str, most: u32) -> SnapshotPage {
+    snapshots.retain(|it| it.key.as_str() > after);
+    snapshots.sort_by(|one, other| one.key.cmp(&other.key));
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let more = snapshots.len() > most;
+    snapshots.truncate(most);
+    SnapshotPage { snapshots, more }
+}
+
+fn volume(lun: &Lun, notes: Notes, igroups: &[Igroup]) -> Result<SanVolume, SanError> {
     let mut exported_to = Vec::new();
     for map in &lun.lun_maps {
         let known = igroups.iter().find(|igroup| igroup.uuid == map.igroup.uuid);
@@ -131,7 +146,7 @@ fn volume(lun: &Lun, igroups: &[Igroup]) -> Result<Option<SanVolume>, SanError> 
             known.ok_or_else(|| odd("find a LUN", "lun_maps")("an igroup is not listed"))?;
         exported_to.extend(nodes_of(known)?);
     }
-    Ok(Some(SanVolume {
+    Ok(SanVolume {
         wwid: lun.wwid()?,
         key: lun.uuid.clone(),
         size: lun.space.size,
@@ -139,7 +154,7 @@ fn volume(lun: &Lun, igroups: &[Igroup]) -> Result<Option<SanVolume>, SanError> 
         name: notes.name,
         metadata: notes.metadata,
         exported_to,
-    }))
+    })
 }
 
 /// Who is in an igroup. One that somebody else made counts as well: its hosts reach the volume.

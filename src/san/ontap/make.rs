@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::super::Until;
 use super::super::error::{Attempts, SanError};
-use super::super::http::{Method, Request};
+use super::super::http::{Method, Request, encoded};
 use super::super::nouns::{NewSnapshot, NewVolume, SanSnapshot, SanVolume, Source};
 use super::names::{self, Kind};
 use super::notes::{ATTRIBUTE, Notes};
@@ -19,8 +19,8 @@ use super::{Ontap, codes, find, lun_target};
 use crate::fault::Fault;
 
 /// What was made may be missing from answers for so long (Trident waits as long).
-const SETTLING: Duration = Duration::from_secs(30);
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+pub(super) const SETTLING: Duration = Duration::from_secs(30);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// ONTAP's bound on a LUN's comment, in bytes.
 const COMMENT: usize = 254;
 
@@ -56,10 +56,22 @@ impl Ontap {
     }
 
     async fn blank(&self, wanted: &NewVolume, text: &str, until: Until) -> Result<Lun, SanError> {
-        const CALL: &str = "create a LUN";
         let flexvol = self.choose(wanted, until).await?;
         let lun = names::lun(Kind::Volume, &wanted.name);
         let path = names::path(&flexvol, &lun);
+        let made = self.put_lun(&path, wanted, text, until).await?;
+        self.yield_to_an_older(&lun, &made, until).await?;
+        Ok(made)
+    }
+
+    /// A new LUN at `path`.
+    pub(super) async fn put_lun(
+        &self,
+        path: &str,
+        wanted: &NewVolume,
+        text: &str,
+        until: Until,
+    ) -> Result<Lun, SanError> {
         let request = || {
             Request::new(Method::POST, "/api/storage/luns").with_body(json!({
                 "svm": {"name": self.svm},
@@ -74,14 +86,12 @@ impl Ontap {
                 "attributes": [{"name": ATTRIBUTE, "value": text}],
             }))
         };
-        let made = self.change(CALL, until, request).await?;
+        let made = self.change("create a LUN", until, request).await?;
         if made.but(&[codes::HALF_DONE])?.is_none() {
-            let half = self.wait_for(&path, until).await?;
+            let half = self.wait_for(path, until).await?;
             self.note(&half.uuid, text, until).await?;
         }
-        let made = self.wait_for(&path, until).await?;
-        self.yield_to_an_older(&lun, &made, until).await?;
-        Ok(made)
+        self.wait_for(path, until).await
     }
 
     /// Another controller may have chosen another `FlexVol` at the same moment. The older LUN stays; of the same second, neither.
@@ -156,7 +166,7 @@ impl Ontap {
         self.wait_for(path, until).await
     }
 
-    async fn set(
+    pub(super) async fn set(
         &self,
         call: &'static str,
         key: &str,
@@ -169,9 +179,19 @@ impl Ontap {
     }
 
     /// Writes our notes in place of what a copy has from its source.
-    async fn note(&self, key: &str, text: &str, until: Until) -> Result<(), SanError> {
+    pub(super) async fn note(&self, key: &str, text: &str, until: Until) -> Result<(), SanError> {
+        self.note_as((key, ATTRIBUTE), text, until).await
+    }
+
+    /// Writes one attribute of a LUN.
+    pub(super) async fn note_as(
+        &self,
+        (key, name): (&str, &str),
+        text: &str,
+        until: Until,
+    ) -> Result<(), SanError> {
         let all = format!("{}/attributes", lun_target(key));
-        let one = format!("{all}/{ATTRIBUTE}");
+        let one = format!("{all}/{}", encoded(name));
         let request =
             || Request::new(Method::PATCH, one.as_str()).with_body(json!({"value": text}));
         let noted = self.change("note", until, request).await?;
@@ -179,7 +199,7 @@ impl Ontap {
             return Ok(());
         }
         let request = || {
-            let body = json!({"name": ATTRIBUTE, "value": text});
+            let body = json!({"name": name, "value": text});
             Request::new(Method::POST, all.as_str()).with_body(body)
         };
         self.change("note", until, request).await?.done().map(drop)
@@ -201,7 +221,7 @@ impl Ontap {
     }
 
     /// The LUN that was just made there.
-    async fn wait_for(&self, path: &str, until: Until) -> Result<Lun, SanError> {
+    pub(super) async fn wait_for(&self, path: &str, until: Until) -> Result<Lun, SanError> {
         let patience = until.min(Until::now() + SETTLING);
         loop {
             if let Some(found) = self.find_at(path, until).await? {
@@ -257,7 +277,7 @@ impl Ontap {
 }
 
 /// For people who look at the array.
-fn comment(name: &str) -> &str {
+pub(super) fn comment(name: &str) -> &str {
     let mut end = name.len().min(COMMENT);
     while !name.is_char_boundary(end) {
         end -= 1;

@@ -11,6 +11,7 @@
 //! | `make` | new LUNs, blank or copies |
 //! | `access` | igroups, maps, portals, logins |
 //! | `policies` | QoS policies |
+//! | `own`, `flexvols`, `cuts` | the other layout: a `FlexVol` for each volume, its copies and its snapshots |
 //!
 //! The invariants: a LUN under a final name is complete (a copy gets that name last); one object for a name, whoever else is at it; every
 //! request names the SVM, so that a cluster's account needs no tunnel; a mapped LUN is never deleted.
@@ -18,10 +19,13 @@
 mod access;
 mod ask;
 mod codes;
+mod cuts;
 mod find;
+mod flexvols;
 mod make;
 mod names;
 mod notes;
+mod own;
 mod policies;
 mod wire;
 
@@ -55,6 +59,8 @@ pub(super) struct Ontap {
     login: LoginFolder,
     svm: String,
     pools: Vec<String>,
+    /// Each volume has a `FlexVol` of its own, on the aggregates `pools`; else the LUNs of all stand in the `FlexVol`s `pools`.
+    own_flexvols: bool,
     expected: Option<Uuid>,
 }
 
@@ -68,6 +74,7 @@ impl Ontap {
             login: array.login.clone(),
             svm: array.svm.clone().unwrap_or_default(),
             pools: array.pools.clone(),
+            own_flexvols: array.own_flexvols,
             expected,
         }
     }
@@ -95,6 +102,9 @@ impl Family for Ontap {
     }
 
     async fn create_volume(&self, wanted: &NewVolume, until: Until) -> Result<SanVolume, SanError> {
+        if self.own_flexvols {
+            return self.make_own(wanted, until).await;
+        }
         self.make_volume(wanted, until).await
     }
 
@@ -153,6 +163,9 @@ impl Family for Ontap {
         if volume.size >= size {
             return Ok(volume.clone());
         }
+        if self.own_flexvols {
+            self.make_room(&volume.key, size, until).await?;
+        }
         let request = || {
             let body = json!({"space": {"size": size}});
             Request::new(Method::PATCH, lun_target(&volume.key)).with_body(body)
@@ -164,6 +177,9 @@ impl Family for Ontap {
     }
 
     async fn delete_volume(&self, volume: &SanVolume, until: Until) -> Result<(), SanError> {
+        if self.own_flexvols {
+            return self.delete_with_home(&volume.key, until).await;
+        }
         self.delete(&volume.key, until).await
     }
 
@@ -187,6 +203,9 @@ impl Family for Ontap {
     }
 
     async fn capacity(&self, until: Until) -> Result<Capacity, SanError> {
+        if self.own_flexvols {
+            return self.room_of_aggregates(until).await;
+        }
         let flexvols = self.flexvols(until).await?;
         Ok(Capacity {
             available: flexvols.iter().map(|it| it.space.available).sum(),
@@ -213,6 +232,7 @@ impl SnapshotFamily for Ontap {
         until: Until,
     ) -> Result<Vec<SanSnapshot>, SanError> {
         match wanted {
+            [one] if self.own_flexvols => Ok(vec![self.make_cut(one, until).await?]),
             [one] => Ok(vec![self.make_snapshot(one, until).await?]),
             _ => Err(SanError::NotOffered(
                 "snapshots of several volumes at one moment",
@@ -225,6 +245,9 @@ impl SnapshotFamily for Ontap {
         name: &str,
         until: Until,
     ) -> Result<Option<SanSnapshot>, SanError> {
+        if self.own_flexvols {
+            return self.find_cut(name, until).await;
+        }
         let found = self.first_named(Kind::Snapshot, name, until).await?;
         found.as_ref().map_or(Ok(None), find::snapshot)
     }
@@ -234,6 +257,9 @@ impl SnapshotFamily for Ontap {
         key: &str,
         until: Until,
     ) -> Result<Option<SanSnapshot>, SanError> {
+        if self.own_flexvols {
+            return self.find_cut_by_key(key, until).await;
+        }
         let found = self.lun(key, until).await?;
         found.as_ref().map_or(Ok(None), find::snapshot)
     }
@@ -245,10 +271,16 @@ impl SnapshotFamily for Ontap {
         volume: Option<&str>,
         until: Until,
     ) -> Result<SnapshotPage, SanError> {
+        if self.own_flexvols {
+            return self.list_cuts(after, most, volume, until).await;
+        }
         self.snapshots(after, most, volume, until).await
     }
 
     async fn delete_snapshot(&self, key: &str, until: Until) -> Result<(), SanError> {
+        if self.own_flexvols {
+            return self.delete_cut(key, until).await;
+        }
         self.delete(key, until).await
     }
 

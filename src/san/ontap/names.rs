@@ -10,6 +10,8 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x3f0b_6a51_7e0c_4c7d_9a35_64f1_0c2b_88d
 const LONGEST: usize = 160;
 /// Before all of ours.
 const OURS: &str = "sanpath-";
+const HOME: &str = "sanpath_v_";
+const CUT: &str = "sanpath-s-";
 
 /// What a LUN of ours is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,31 @@ pub(super) fn every(kind: Kind) -> String {
 pub(super) fn unfinished(kind: Kind, name: &str, source: &str) -> String {
     let kind = kind.letter().to_string();
     format!("{OURS}t-{}", hash(&[&kind, name, source]))
+}
+
+/// The `FlexVol` of a volume, where each has one: ONTAP takes letters, digits and underscores.
+pub(super) fn home(name: &str) -> String {
+    format!("{HOME}{}", hash(&["home", name]))
+}
+
+/// What matches every such `FlexVol`, in a query.
+pub(super) fn every_home() -> String {
+    format!("{HOME}*")
+}
+
+/// What a snapshot of such a `FlexVol` is called, and the attribute with what is kept with it.
+pub(super) fn cut(name: &str) -> String {
+    format!("{CUT}{}", hash(&["cut", name]))
+}
+
+/// What matches every such snapshot, in a query.
+pub(super) fn every_cut() -> String {
+    format!("{CUT}*")
+}
+
+/// Whether an attribute bears the name of a snapshot.
+pub(super) fn is_cut(name: &str) -> bool {
+    name.starts_with(CUT)
 }
 
 /// The path of a LUN.
@@ -99,6 +126,8 @@ mod tests {
             lun(Kind::Volume, "a b"),
             "sanpath-vx-034692f126fb5a72a427d254f8c5cbfb"
         );
+        assert_eq!(home("a b"), "sanpath_v_99781c4c959e5305a656d863f4481256");
+        assert_eq!(cut("a b"), "sanpath-s-7abccfd1b7ae5be880d99ba2d8956a04");
         for odd in ["", "a..b", "a*", "a|b", "x".repeat(161).as_str()] {
             let name = lun(Kind::Volume, odd);
             assert!(name.starts_with("sanpath-vx-") && name.len() == 43, "{odd}");

@@ -23,6 +23,9 @@ pub(super) struct Notes {
     /// What it is a copy of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     source: Option<NotedSource>,
+    /// Of a snapshot of a `FlexVol`: how large its LUN was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) size: Option<u64>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) metadata: BTreeMap<String, String>,
 }
@@ -59,6 +62,7 @@ impl Notes {
                 Source::Volume(key) => NotedSource::Volume(key.clone()),
                 Source::Snapshot(key) => NotedSource::Snapshot(key.clone()),
             }),
+            size: None,
             metadata: wanted.metadata.clone(),
         }
     }
@@ -69,6 +73,7 @@ impl Notes {
             kind: NotedKind::Snapshot,
             name: wanted.name.clone(),
             source: Some(NotedSource::Volume(wanted.volume.clone())),
+            size: None,
             metadata: wanted.metadata.clone(),
         }
     }
@@ -89,6 +94,12 @@ impl Notes {
     pub(super) fn find(text: &str, lun: &str) -> Option<Self> {
         let notes: Self = serde_json::from_str(text).ok()?;
         (notes.version == VERSION && names::lun(notes.kind(), &notes.name) == lun).then_some(notes)
+    }
+
+    /// The notes of a snapshot of a `FlexVol`.
+    pub(super) fn find_cut(text: &str) -> Option<Self> {
+        let notes: Self = serde_json::from_str(text).ok()?;
+        (notes.version == VERSION && notes.kind() == Kind::Snapshot).then_some(notes)
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -132,6 +143,11 @@ mod tests {
         for (text, lun) in [(plain, "sanpath-v-w"), ("{}", "sanpath-v-v")] {
             assert_eq!(Notes::find(text, lun), None);
         }
+        let of_flexvol = golden.replace(r#","metadata""#, r#","size":8,"metadata""#);
+        let notes = Notes::find_cut(&of_flexvol).unwrap();
+        assert_eq!(notes.write().unwrap(), of_flexvol);
+        assert_eq!(notes.size, Some(8));
+        assert_eq!(Notes::find_cut(plain), None);
         let later = plain.replace(":1", ":2");
         assert_eq!(Notes::find(&later, "sanpath-v-v"), None);
     }
@@ -143,6 +159,7 @@ mod tests {
             kind: NotedKind::Volume,
             name: "v".to_owned(),
             source: None,
+            size: None,
             metadata: [("a".to_owned(), "x".repeat(MOST))].into(),
         };
         assert!(

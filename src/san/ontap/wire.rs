@@ -94,6 +94,44 @@ pub(super) struct FlexVol {
     pub(super) space: FlexVolSpace,
 }
 
+/// The `FlexVol` of one volume.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Home {
+    pub(super) uuid: String,
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) comment: Option<String>,
+    #[serde(default)]
+    pub(super) size: u64,
+}
+
+/// A snapshot of such a `FlexVol`.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Cut {
+    pub(super) uuid: String,
+    pub(super) name: String,
+    pub(super) create_time: String,
+    pub(super) volume: Named,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Aggregate {
+    pub(super) name: String,
+    space: AggregateSpace,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct AggregateSpace {
+    block_storage: FlexVolSpace,
+}
+
+impl Aggregate {
+    /// The bytes that are left.
+    pub(super) fn available(&self) -> u64 {
+        self.space.block_storage.available
+    }
+}
+
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct FlexVolSpace {
     pub(super) available: u64,
@@ -198,9 +236,13 @@ impl Lun {
     }
 
     pub(super) fn created_at(&self) -> Result<SystemTime, SanError> {
-        let text = &self.create_time;
-        moment(text).ok_or_else(|| odd("a LUN", "create_time")(Odd::Time(text.clone())))
+        created_at("a LUN", &self.create_time)
     }
+}
+
+/// The `create_time` of `what`.
+pub(super) fn created_at(what: &'static str, text: &str) -> Result<SystemTime, SanError> {
+    moment(text).ok_or_else(|| odd(what, "create_time")(Odd::Time(text.to_owned())))
 }
 
 /// A time as ISO 8601 writes it, in UTC or with an offset; parts of a second are left out.

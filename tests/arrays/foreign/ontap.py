@@ -9,6 +9,7 @@ import sys
 
 from netapp_ontap import HostConnection, NetAppRestError, config
 from netapp_ontap.resources import (
+    Aggregate,
     Igroup,
     IgroupInitiator,
     IpInterface,
@@ -18,6 +19,7 @@ from netapp_ontap.resources import (
     LunAttribute,
     LunMap,
     QosPolicy,
+    Snapshot,
     Svm,
     Volume,
 )
@@ -43,7 +45,7 @@ def refusal(work) -> str:
 def main(host: str, port: str, user: str, password: str) -> None:
     config.STRICT_FIELD_ACCEPTANCE = True
     config.CONNECTION = HostConnection(
-        host, username=user, password=password, port=int(port), scheme="http", poll_interval=1, poll_timeout=30
+        host, username=user, password=password, port=int(port), scheme="http", poll_interval=0.1, poll_timeout=30
     )
     svm = next(iter(Svm.get_collection(name="svm1", fields="uuid,name")))
     told("find an SVM", uuid=svm.uuid)
@@ -135,6 +137,55 @@ def main(host: str, port: str, user: str, password: str) -> None:
     Lun.delete_collection(name="/vol/pool_1/renamed")
     told("delete", left=len(list(Lun.get_collection(**{"svm.name": "svm1"}))))
     told("delete again", code=refusal(lambda: Lun(uuid=lun.uuid).delete()))
+    flexvols(user)
+
+
+def flexvols(user: str) -> None:
+    """A FlexVol with one LUN, its snapshot, and a clone of it."""
+    if user == "admin":
+        rooms = Aggregate.get_collection(name="aggr_node1|aggr_node3", fields="name,space.block_storage.available")
+        told("list aggregates", rooms={it.name: it.space.block_storage.available for it in rooms})
+    volume = Volume.from_dict({
+        "svm": {"name": "svm1"}, "name": "foreign", "aggregates": [{"name": "aggr_node1"}], "size": 64 * MIB, "guarantee": {"type": "none"},
+        "snapshot_policy": {"name": "none"}, "space": {"snapshot": {"reserve_percent": 0}}, "comment": "made by another client"})
+    volume.post(hydrate=True)
+    told("make a FlexVol", size=volume.size, comment=volume.comment)
+    told("make a FlexVol again", code=refusal(lambda: Volume.from_dict({
+        "svm": {"name": "svm1"}, "name": "foreign", "aggregates": [{"name": "aggr_node1"}], "size": 64 * MIB}).post()))
+    resized = Volume(uuid=volume.uuid)
+    resized.size = 128 * MIB
+    resized.comment = "larger"
+    resized.patch()
+    resized.get(fields="size,comment")
+    told("expand a FlexVol", size=resized.size, comment=resized.comment)
+    lun = Lun.from_dict({"svm": {"name": "svm1"}, "name": "/vol/foreign/one", "os_type": "linux", "space": {"size": 32 * MIB},
+                         "attributes": [{"name": "colour", "value": "red"}]})
+    lun.post(hydrate=True)
+    snapshot = Snapshot(volume.uuid, name="first", comment="of another client")
+    snapshot.post(hydrate=True)
+    told("cut a FlexVol", of=snapshot.volume.name)
+    told("cut it again", code=refusal(lambda: Snapshot(volume.uuid, name="first").post()))
+    everywhere = [it.name for it in Snapshot.get_collection("*", name="fir*", fields="name,create_time,volume")]
+    told("list snapshots", names=everywhere, here=[it.name for it in Snapshot.get_collection(volume.uuid)])
+    clone = Volume.from_dict({"svm": {"name": "svm1"}, "name": "cloned", "clone": {
+        "is_flexclone": True, "parent_volume": {"name": "foreign"}, "parent_snapshot": {"name": "first"}}})
+    clone.post(hydrate=True)
+    copied = next(iter(Lun.get_collection(**{"svm.name": "svm1", "name": "/vol/cloned/*"}, fields="name,serial_number,attributes")))
+    children = [it.name for it in Volume.get_collection(**{"clone.parent_volume.name": "foreign"})]
+    told("clone a FlexVol", lun=copied.name, serial_differs=copied.serial_number != lun.serial_number,
+         attributes=[it.value for it in copied.attributes], children=children)
+    told("delete what has a clone", snapshot=refusal(snapshot.delete), flexvol=refusal(lambda: Volume(uuid=volume.uuid).delete()))
+    LunAttribute(copied.uuid, name="colour").delete()
+    copied.get(fields="attributes")
+    told("remove an attribute", left=len(getattr(copied, "attributes", [])))
+    split = Volume(uuid=clone.uuid)
+    split.clone = {"split_initiated": True}
+    split.patch()
+    told("split a clone", children=[it.name for it in Volume.get_collection(**{"clone.parent_volume.name": "foreign"})])
+    snapshot.delete()
+    for one in (clone, volume):
+        Volume(uuid=one.uuid).delete()
+    told("delete FlexVols", left=[it.name for it in Volume.get_collection(name="foreign|cloned")], luns=len(list(Lun.get_collection(**{"svm.name": "svm1"}))))
 
 
 def patched(uuid: str, size: int) -> None:

@@ -145,7 +145,7 @@ impl State {
     }
 
     /// What each LUN has for itself; its uuid.
-    fn name_lun(&mut self, lun: &mut Value, volume: &Value, path: &str) -> String {
+    pub fn name_lun(&mut self, lun: &mut Value, volume: &Value, path: &str) -> String {
         let uuid = self.uuid();
         lun["uuid"] = json!(uuid);
         lun["serial_number"] = json!(self.serial());
