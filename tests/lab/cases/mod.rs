@@ -2,6 +2,7 @@
 
 mod adoption;
 mod archive_beside;
+mod archive_crashes;
 mod archive_increments;
 mod archive_refusals;
 mod archive_scpaths;
@@ -118,6 +119,7 @@ pub fn everyday() -> Vec<Case> {
 pub fn long() -> Vec<Case> {
     [
         archive_scpaths::LONG,
+        archive_crashes::LONG,
         archive_refusals::LONG,
         archive_increments::LONG,
         csi_sanity::LONG,
