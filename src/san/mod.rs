@@ -20,6 +20,7 @@ mod ontap;
 mod policies;
 mod rules;
 mod sanhost;
+mod shorthand;
 mod snapshots;
 mod turns;
 mod unity;

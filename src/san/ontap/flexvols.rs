@@ -4,13 +4,12 @@
 //! in between leaves something that the next deletion finds, and that nobody puts a LUN into again.
 
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use super::super::Until;
-use super::super::error::{Attempts, SanError};
+use super::super::error::SanError;
 use super::super::http::{Method, Request, encoded, query};
 use super::super::nouns::Capacity;
-use super::make::{LOOK_AGAIN, SETTLING};
+use super::make::SETTLING;
 use super::wire::{Aggregate, Home, Lun, Odd, odd, read};
 use super::{LARGEST, Ontap, SMALLEST, codes, names};
 use crate::fault::{Fault, Faulted};
@@ -89,7 +88,13 @@ impl Ontap {
         let request = || Request::new(Method::POST, "/api/storage/volumes").with_body(body.clone());
         let made = self.change("make a FlexVol", until, request).await?;
         made.but(&codes::FLEXVOL_EXISTS)?;
-        self.wait_for_home(flexvol, until).await
+        let patience = until.min(Until::now() + SETTLING);
+        loop {
+            match self.home(flexvol, until).await? {
+                Some(found) => return Ok(found),
+                None => self.look_again(patience).await?,
+            }
+        }
     }
 
     /// The `FlexVol` with this name.
@@ -97,22 +102,6 @@ impl Ontap {
         let target = self.target("storage/volumes", &[("name", flexvol), ("fields", FIELDS)]);
         let found: Vec<Home> = self.records("find a FlexVol", until, &target).await?;
         Ok(found.into_iter().find(|home| home.name == flexvol))
-    }
-
-    async fn wait_for_home(&self, flexvol: &str, until: Until) -> Result<Home, SanError> {
-        let patience = until.min(Until::now() + SETTLING);
-        loop {
-            if let Some(found) = self.home(flexvol, until).await? {
-                return Ok(found);
-            }
-            if Until::now() + LOOK_AGAIN >= patience {
-                return Err(SanError::NoAnswer {
-                    call: "find what was made",
-                    attempts: Attempts(vec![(self.svm.clone(), Odd::Absent.into())]),
-                });
-            }
-            sleep(LOOK_AGAIN).await;
-        }
     }
 
     /// Room for a LUN of this size in a `FlexVol` that is there.

@@ -20,7 +20,7 @@ use crate::fault::Fault;
 
 /// What was made may be missing from answers for so long (Trident waits as long).
 pub(super) const SETTLING: Duration = Duration::from_secs(30);
-pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// ONTAP's bound on a LUN's comment, in bytes.
 const COMMENT: usize = 254;
 
@@ -224,17 +224,23 @@ impl Ontap {
     pub(super) async fn wait_for(&self, path: &str, until: Until) -> Result<Lun, SanError> {
         let patience = until.min(Until::now() + SETTLING);
         loop {
-            if let Some(found) = self.find_at(path, until).await? {
-                return Ok(found);
+            match self.find_at(path, until).await? {
+                Some(found) => return Ok(found),
+                None => self.look_again(patience).await?,
             }
-            if Until::now() + LOOK_AGAIN >= patience {
-                return Err(SanError::NoAnswer {
-                    call: "find what was made",
-                    attempts: Attempts(vec![(self.svm.clone(), Odd::Absent.into())]),
-                });
-            }
-            sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// A pause before the next look for what was just made, unless there is no time for one.
+    pub(super) async fn look_again(&self, patience: Until) -> Result<(), SanError> {
+        if Until::now() + LOOK_AGAIN >= patience {
+            return Err(SanError::NoAnswer {
+                call: "find what was made",
+                attempts: Attempts(vec![(self.svm.clone(), Odd::Absent.into())]),
+            });
+        }
+        sleep(LOOK_AGAIN).await;
+        Ok(())
     }
 
     pub(super) async fn flexvols(&self, until: Until) -> Result<Vec<FlexVol>, SanError> {

@@ -7,12 +7,13 @@
 use serde_json::json;
 
 use super::ask::Question;
-use super::{UnitySan, names, notes, notes_of, rounded, wire};
+use super::{UnitySan, names, notes_of, rounded, wire};
 use crate::fault::{Fault, Faulted};
 use crate::san::Until;
 use crate::san::error::SanError;
 use crate::san::http::encoded;
 use crate::san::nouns::NewVolume;
+use crate::san::shorthand;
 
 impl UnitySan {
     /// Makes the volume of the snapshot `key`; the key of the new one.
@@ -82,7 +83,7 @@ impl UnitySan {
         let origin = wanted
             .source
             .as_ref()
-            .map(notes::origin)
+            .map(shorthand::origin)
             .unwrap_or_default();
         let unfinished = names::unfinished(&wanted.name, &origin);
         let key = match self.find_lun_named(&unfinished, until).await? {

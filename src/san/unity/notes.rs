@@ -6,22 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::nouns::{Metadata, Source};
+use super::super::shorthand::{KEYS, origin, source};
 
 const MARK: &str = "sanpath1 ";
 
-/// Notes that come often. A key here is for ever.
-const SHORT: &[(&str, &str)] = &[
-    ("a", "csi/parameters"),
-    ("e", "sanpath/encryption-header"),
-    ("g", "csi/group"),
-    ("m", "csi/group-members"),
-    ("n", "csi/name"),
-    ("p", "sanpath/partition"),
-    ("r", "sanpath/retain-on-san"),
-    ("s", "csi/source"),
-    ("v", "sanpath/version"),
-    ("x", "sanpath/archive"),
-];
 /// The whole name, where the array's is another.
 const NAME: &str = "N";
 /// What it was made of.
@@ -54,7 +42,7 @@ impl Notes {
         let source = kept.remove(ORIGIN).as_deref().and_then(source);
         let readers = kept.remove(READERS).unwrap_or_default();
         let metadata = kept.into_iter().map(|(key, value)| {
-            let long = SHORT.iter().find(|(short, _)| *short == key);
+            let long = KEYS.iter().find(|(short, _)| *short == key);
             let key = match long {
                 Some((_, long)) => (*long).to_owned(),
                 None => key.strip_prefix(AS_IT_IS).unwrap_or(&key).to_owned(),
@@ -77,7 +65,7 @@ impl Notes {
     /// As a description of the thing that the array calls `name`.
     pub(super) fn write(&self, name: &str) -> String {
         let metadata = self.metadata.iter().map(|(key, value)| {
-            let short = SHORT.iter().find(|(_, long)| long == key);
+            let short = KEYS.iter().find(|(_, long)| long == key);
             let key = match short {
                 Some((short, _)) => (*short).to_owned(),
                 None if key.chars().count() == 1 || key.starts_with(AS_IT_IS) => {
@@ -125,22 +113,6 @@ fn written(kept: &BTreeMap<String, String>) -> String {
 
 fn object(description: &str) -> Option<BTreeMap<String, String>> {
     serde_json::from_str(description.strip_prefix(MARK)?).ok()
-}
-
-/// What something was made of, in few letters.
-pub(super) fn origin(source: &Source) -> String {
-    match source {
-        Source::Volume(key) => format!("v:{key}"),
-        Source::Snapshot(key) => format!("s:{key}"),
-    }
-}
-
-fn source(text: &str) -> Option<Source> {
-    match text.split_once(':')? {
-        ("v", key) => Some(Source::Volume(key.to_owned())),
-        ("s", key) => Some(Source::Snapshot(key.to_owned())),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

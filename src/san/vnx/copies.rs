@@ -8,11 +8,12 @@
 use super::ask::Question;
 use super::names::Passing;
 use super::text::{self, Lun, Migration, Snap, Told};
-use super::{PAUSE, Vnx, names, notes, notes_of};
+use super::{PAUSE, Vnx, names, notes_of};
 use crate::fault::{Fault, Faulted};
 use crate::san::Until;
 use crate::san::error::SanError;
 use crate::san::nouns::{NewVolume, Source};
+use crate::san::shorthand;
 
 const CALL: &str = "copy LUN";
 
@@ -24,7 +25,7 @@ impl Vnx {
         wanted: &NewVolume,
         until: Until,
     ) -> Result<Lun, SanError> {
-        let passing = names::passing(&wanted.name, &notes::origin(source));
+        let passing = names::passing(&wanted.name, &shorthand::origin(source));
         let mut pause = PAUSE;
         loop {
             let Some(begun) = self.find_lun_named(&passing.new, until).await? else {

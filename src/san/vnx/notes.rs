@@ -8,23 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::super::nouns::{Metadata, Source};
+use super::super::shorthand::{KEYS, origin, source};
 
 const MARK: &str = "sanpath1";
 const END: &str = ";.";
 
-/// Notes that come often. A key here is for ever.
-const SHORT: &[(&str, &str)] = &[
-    ("a", "csi/parameters"),
-    ("e", "sanpath/encryption-header"),
-    ("g", "csi/group"),
-    ("m", "csi/group-members"),
-    ("n", "csi/name"),
-    ("p", "sanpath/partition"),
-    ("r", "sanpath/retain-on-san"),
-    ("s", "csi/source"),
-    ("v", "sanpath/version"),
-    ("x", "sanpath/archive"),
-];
 /// The whole name, where the array's is another.
 const NAME: &str = "N";
 /// What it was made of.
@@ -80,7 +68,7 @@ impl Notes {
         let readers = readers.split('.').filter(|it| !it.is_empty());
         notes.readers = readers.map(str::to_owned).collect();
         for (key, value) in raw {
-            let long = SHORT.iter().find(|(short, _)| *short == key);
+            let long = KEYS.iter().find(|(short, _)| *short == key);
             let key = match long {
                 Some((_, long)) => (*long).to_owned(),
                 None => decoded(key)?,
@@ -120,7 +108,7 @@ impl Notes {
             put(READERS, &readers.join("."));
         }
         for (key, value) in &self.metadata {
-            let short = SHORT.iter().find(|(_, long)| long == key);
+            let short = KEYS.iter().find(|(_, long)| long == key);
             let key = match short {
                 Some((short, _)) => (*short).to_owned(),
                 None if key.len() == 1 => key.bytes().map(|byte| format!("%{byte:02X}")).collect(),
@@ -156,22 +144,6 @@ fn decoded(text: &str) -> Option<String> {
         bytes.extend_from_slice(part.get(2..)?.as_bytes());
     }
     String::from_utf8(bytes).ok()
-}
-
-/// What something was made of, in few letters.
-pub(super) fn origin(source: &Source) -> String {
-    match source {
-        Source::Volume(key) => format!("v:{key}"),
-        Source::Snapshot(key) => format!("s:{key}"),
-    }
-}
-
-fn source(text: &str) -> Option<Source> {
-    match text.split_once(':')? {
-        ("v", key) => Some(Source::Volume(key.to_owned())),
-        ("s", key) => Some(Source::Snapshot(key.to_owned())),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
