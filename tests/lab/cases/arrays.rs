@@ -16,7 +16,6 @@ use crate::kit::csi::{Access, Orchestrator, Origin, Volume, patiently};
 use crate::kit::paths;
 use crate::kit::topology::Link;
 use crate::kit::writer::{self, Writer};
-use crate::simulators::http::Array;
 
 pub const CASES: &[Case] = &[
     Case {
@@ -30,6 +29,12 @@ pub const CASES: &[Case] = &[
         run: unity,
     },
 ];
+
+pub const LONG: &[Case] = &[Case {
+    name: "array_vnx",
+    deadline: Duration::from_secs(600),
+    run: vnx,
+}];
 
 const SIZE: i64 = 128 << 20;
 const LARGER: i64 = 192 << 20;
@@ -85,10 +90,27 @@ fn unity(lab: &mut Lab) -> Result<()> {
     set_up.undo()
 }
 
+/// As for Unity, whose disks are those of its elder.
+fn vnx(lab: &mut Lab) -> Result<()> {
+    let set_up = HostSetUp::apply(lab, PLAIN_CHECKER)?;
+    let rig = array::vnx(lab)?;
+    let disks = Disks {
+        vendor: "DGC",
+        product: "VRAID",
+        wwid: "36006016",
+        features: "queue_if_no_path",
+    };
+    let first = &rig.disks.ports()[0];
+    life(lab, &rig, &disks, |lost| first.set_enabled(!lost))?;
+    array::is_empty_vnx(&rig.server)?;
+    rig.stop(lab)?;
+    set_up.undo()
+}
+
 /// Created, written, one path lost and back, grown, cut, restored, and gone without a trace.
-fn life<A: Array>(
+fn life<S>(
     lab: &Lab,
-    rig: &Rig<A>,
+    rig: &Rig<S>,
     disks: &Disks,
     lose: impl Fn(bool) -> Result<()>,
 ) -> Result<()> {
@@ -212,7 +234,7 @@ fn paths_of(map: &Value) -> Vec<Value> {
 }
 
 /// `sanpath doctor` finds a section for the maker's disks, and that their I/O waits as `sanpath host-setup` says.
-fn doctor_knows_them<A: Array>(lab: &Lab, rig: &Rig<A>, disks: &Disks) -> Result<()> {
+fn doctor_knows_them<S>(lab: &Lab, rig: &Rig<S>, disks: &Disks) -> Result<()> {
     let config = rig.stack.config().display().to_string();
     let argv = [
         SANPATH, "doctor", "node", "--config", &config, "--output", "json",

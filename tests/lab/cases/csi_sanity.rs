@@ -43,6 +43,11 @@ pub const LONG: &[Case] = &[
         run: |lab| ontap(lab, Part::Whole),
     },
     Case {
+        name: "csi_sanity_vnx_whole",
+        deadline: DEADLINE,
+        run: |lab| vnx(lab, Part::Whole),
+    },
+    Case {
         name: "csi_sanity_unity_whole",
         deadline: DEADLINE,
         run: |lab| unity(lab, Part::Whole),
@@ -144,6 +149,20 @@ fn unity(lab: &mut Lab, part: Part) -> Result<()> {
     let rig = array::unity(lab)?;
     judge(lab, &on_array(&rig.stack, part))?;
     array::is_empty_unity(&rig.server.array)?;
+    rig.stop(lab)?;
+    set_up.undo()
+}
+
+fn vnx(lab: &mut Lab, part: Part) -> Result<()> {
+    let set_up = array::HostSetUp::apply(lab, array::PLAIN_CHECKER)?;
+    let rig = array::vnx(lab)?;
+    let trial = Trial {
+        skips: SKIPS,
+        mutable: None,
+        ..on_array(&rig.stack, part)
+    };
+    judge(lab, &trial)?;
+    array::is_empty_vnx(&rig.server)?;
     rig.stop(lab)?;
     set_up.undo()
 }

@@ -16,10 +16,12 @@ use super::topology;
 use crate::simulators::http::{Array, Server};
 use crate::simulators::ontap::{self, Ontap};
 use crate::simulators::unity::{self, Unity, state};
+use crate::simulators::vnx::{self, Navi};
 
 /// Of performance, as the array's administrator has made it.
 pub const POLICY: &str = "gold";
 const UNITY_SERIAL: &str = "FNM00150600267";
+const VNX_SERIAL: &str = "APM00153042305";
 
 const DROP_IN: &str = "/etc/multipath/conf.d/sanpath-host.conf";
 /// The kernel target has not the vendor page that multipath's checker for these arrays reads, so the plain one is forced.
@@ -33,14 +35,14 @@ devices {
 }
 ";
 
-/// All of it.
-pub struct Rig<A> {
-    pub server: Server<A>,
+/// All of it; `server` is the array's management.
+pub struct Rig<S> {
+    pub server: S,
     pub disks: Arc<LioArray>,
     pub stack: Stack,
 }
 
-impl<A: Array> Rig<A> {
+impl<A: Array> Rig<Server<A>> {
     /// The array behind TLS on this machine's loopback, with `settings` of its partition beside those that every array has.
     fn start(
         lab: &mut Lab,
@@ -64,6 +66,17 @@ impl<A: Array> Rig<A> {
         for name in ["tls", "sanCredentials"] {
             lines.push(format!("{name}: {}", folder.display()));
         }
+        Rig::over(lab, (server, disks), lines)
+    }
+}
+
+impl<S> Rig<S> {
+    /// Controller and node of ours, with a partition of these settings.
+    fn over(
+        lab: &mut Lab,
+        (server, disks): (S, Arc<LioArray>),
+        lines: Vec<String>,
+    ) -> Result<Self> {
         let plan = Plan {
             array: Some(lines),
             ..Plan::default()
@@ -95,7 +108,7 @@ fn addresses() -> Vec<String> {
 }
 
 /// An SVM of two nodes: one target, a LIF on each, of which the first node's is the better way.
-pub fn ontap(lab: &mut Lab) -> Result<Rig<Ontap>> {
+pub fn ontap(lab: &mut Lab) -> Result<Rig<Server<Ontap>>> {
     let addresses = addresses();
     let port = |(tag, address): (u16, &String)| Port {
         iqn: ontap::TARGET.to_owned(),
@@ -129,7 +142,7 @@ pub fn is_empty_ontap(array: &Ontap) -> Result<()> {
 }
 
 /// A port on each of two processors, each a target of its own; the first processor's is the better way.
-pub fn unity(lab: &mut Lab) -> Result<Rig<Unity>> {
+pub fn unity(lab: &mut Lab) -> Result<Rig<Server<Unity>>> {
     let names = [("spa_eth2", "a0"), ("spb_eth2", "b0")];
     let addresses = addresses();
     let ports = names.iter().zip(&addresses);
@@ -165,6 +178,54 @@ pub fn is_empty_unity(array: &Unity) -> Result<()> {
     let state = array.state();
     let names: Vec<&String> = state.luns.keys().chain(state.snaps.keys()).collect();
     ensure!(names.is_empty(), "they are left: {names:?}");
+    Ok(())
+}
+
+/// A port on each of two processors, whose own program leads to them; the first processor's is the better way.
+pub fn vnx(lab: &mut Lab) -> Result<Rig<Navi>> {
+    let addresses = addresses();
+    let ports = ['A', 'B'].into_iter().zip(&addresses);
+    let ports = ports.map(|(sp, address)| vnx::state::Port::new(sp, 4, &[address]));
+    let ports: Vec<vnx::state::Port> = ports.collect();
+    let port = |port: &vnx::state::Port| Port {
+        iqn: Navi::target(VNX_SERIAL, port),
+        tag: 1,
+        address: port.addresses[0].clone(),
+        is_best: port.sp == 'A',
+    };
+    let face = Face {
+        vendor: "DGC",
+        product: "VRAID",
+        revision: "0533",
+        ports: ports.iter().map(port).collect(),
+    };
+    let disks = Arc::new(LioArray::serve(lab, face)?);
+    let navi = Navi::backed(VNX_SERIAL, disks.clone(), ports);
+    let hosts = vnx::PROCESSORS.map(|it| format!("{it}:443")).join(",");
+    let settings = vec![
+        "blockstoragemanager: vnx".to_owned(),
+        format!("sanhost: {hosts}"),
+        format!("clipath: {}", navi.program().display()),
+        format!("sanCredentials: {}", navi.security().display()),
+        "pools: Pool 0".to_owned(),
+    ];
+    Rig::over(lab, (navi, disks), settings)
+}
+
+/// No LUN is on it but those that hold notes, which go then. Storage groups stay, and show nothing.
+pub fn is_empty_vnx(array: &Navi) -> Result<()> {
+    has_notes_alone(&array.state())?;
+    array.clear().map_err(anyhow::Error::msg)
+}
+
+fn has_notes_alone(state: &vnx::State) -> Result<()> {
+    let luns = state.luns.values().map(|lun| lun.name.clone());
+    let luns: Vec<String> = luns
+        .filter(|name| !name.starts_with("sanpath-notes-"))
+        .collect();
+    ensure!(luns.is_empty(), "they are left: {luns:?}");
+    let shown = state.groups.values().any(|group| !group.luns.is_empty());
+    ensure!(!shown, "something is shown: {:?}", state.groups);
     Ok(())
 }
 

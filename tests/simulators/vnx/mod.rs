@@ -4,11 +4,12 @@
 //! Words and tables are those that `storops` recorded at real arrays. The program is a script of a few lines, which a test starts as anybody would; it hands its
 //! arguments to this process and prints what it is told.
 
+mod backed;
 mod hosts;
 mod luns;
 mod show;
 mod snaps;
-mod state;
+pub mod state;
 mod words;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -105,10 +106,14 @@ pub struct Navi {
 impl Navi {
     /// Two pools, four ports with addresses on two processors.
     pub fn new(serial: &str) -> Self {
+        Self::of(State::new(serial))
+    }
+
+    fn of(state: State) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let inner = Arc::new(Mutex::new(Inner {
-            state: State::new(serial),
+            state,
             behind: None,
             lag: Duration::ZERO,
             down: [false; 2],
@@ -285,7 +290,10 @@ fn answer(words: &[String], inner: &mut Inner) -> Option<(u8, String)> {
         }
         _ => {}
     }
+    inner.state.note_used();
     let done = carry_out(inner, &asked, processor);
+    // A look may be what a migration ends with.
+    let done = inner.state.followed().and(done);
     match (fault, done) {
         (Some(Fault::CutsReply), _) => cut(),
         (Some(Fault::Dies), _) => Some((137, String::new())),

@@ -308,12 +308,12 @@ fn feature() -> String {
 
 fn ports(state: &State) -> String {
     let mut shown = Vec::new();
-    let serial = state.serial.to_ascii_lowercase();
     for port in &state.ports {
+        let iqn = super::Navi::target(&state.serial, port);
         let letter = port.sp.to_ascii_lowercase();
         let mut out = format!(
-            "SP:  {}\nPort ID:  {}\nPort WWN:  iqn.1992-04.com.emc:cx.{serial}.{letter}{}\niSCSI Alias:  0.{letter}{}\nEnode MAC Address:  00-60-16-36-82-8C\nPort Speed:  10000 Mb\nAuto-Negotiate:  Yes\nAvailable Speeds:  10000 Mb\n-               :  Auto\nCurrent MTU:  1500\nFlow Control:  Auto\nHost Window:  256K\nReplication Window:  256K\nAvailable Window Sizes:  64K,128K,256K,512K,1MB\n",
-            port.sp, port.port, port.port, port.port
+            "SP:  {}\nPort ID:  {}\nPort WWN:  {iqn}\niSCSI Alias:  0.{letter}{}\nEnode MAC Address:  00-60-16-36-82-8C\nPort Speed:  10000 Mb\nAuto-Negotiate:  Yes\nAvailable Speeds:  10000 Mb\n-               :  Auto\nCurrent MTU:  1500\nFlow Control:  Auto\nHost Window:  256K\nReplication Window:  256K\nAvailable Window Sizes:  64K,128K,256K,512K,1MB\n",
+            port.sp, port.port, port.port
         );
         for (vport, address) in port.addresses.iter().enumerate() {
             let _ = write!(

@@ -1,7 +1,9 @@
 //! What the array holds.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use super::super::backing::{Backing, Unbacked};
 use super::words::{Asked, invalid};
 use super::{Done, hosts, luns, snaps};
 
@@ -68,7 +70,17 @@ pub struct Port {
     pub sp: char,
     pub port: u32,
     /// The addresses of its virtual ports.
-    pub addresses: Vec<&'static str>,
+    pub addresses: Vec<String>,
+}
+
+impl Port {
+    pub fn new(sp: char, port: u32, addresses: &[&str]) -> Self {
+        Self {
+            sp,
+            port,
+            addresses: addresses.iter().map(|&it| it.to_owned()).collect(),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -95,15 +107,12 @@ pub struct State {
     pub rivals: usize,
     pub next_uid: u64,
     pub clock: u64,
+    pub(super) backing: Arc<dyn Backing>,
 }
 
 impl State {
     pub fn new(serial: &str) -> Self {
-        let port = |sp, port, addresses: &[&'static str]| Port {
-            sp,
-            port,
-            addresses: addresses.to_vec(),
-        };
+        let port = |sp, port, addresses: &[&str]| Port::new(sp, port, addresses);
         Self {
             serial: serial.to_owned(),
             other_serial: None,
@@ -127,6 +136,7 @@ impl State {
             rivals: 0,
             next_uid: 1,
             clock: 0,
+            backing: Arc::new(Unbacked),
         }
     }
 
