@@ -488,6 +488,42 @@ async fn two_controllers_do_not_give_one_volume_to_two_nodes() {
     }
 }
 
+/// Another controller's node is let in after ours has looked and before it has its record: ours gives it back, and does not take its own record for leave.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_let_in_meanwhile_keeps_the_volume() {
+    let rig = Rig::new();
+    let san = rig.san();
+    let volume = subject(&san).make(&wanted("meanwhile", GIB, None)).await;
+    rig.server.set(Trap {
+        of: |command| command.contains("access create"),
+        after: 0,
+        mishap: Mishap::Takes(Duration::from_secs(2)),
+    });
+    let other = node("node-1");
+    let giving = {
+        let (san, volume) = (Arc::clone(&san), volume.clone());
+        tokio::spawn(async move {
+            let ours = node("node-2");
+            san.ensure_export(&volume, &ours, ALONE, until()).await
+        })
+    };
+    // The step before it.
+    while !rig.server.group().volumes["meanwhile"].is_shared {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let let_in = format!(
+        "volume select meanwhile access create initiator {}",
+        other.initiator
+    );
+    rig.server.group().run(&let_in);
+    let refused = giving.await.unwrap().unwrap_err();
+    assert_eq!(refused.fault(), Fault::Precondition, "{refused}");
+    let group = rig.server.group();
+    let left = group.volumes["meanwhile"].access.values();
+    let left: Vec<&str> = left.map(|it| it.initiator.as_str()).collect();
+    assert_eq!(left, [other.initiator.as_str()]);
+}
+
 /// A long command is waited for; who is there is asked beside it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_group_is_waited_for_and_a_dead_call_ends() {

@@ -56,7 +56,7 @@ impl EqualLogic {
         let mut refused = None;
         for _ in 0..ROUNDS {
             let known = self.same(volume, until).await?;
-            refused = self.refuse_others(&known, node, access).err();
+            refused = self.refuse_others(&known, (node, is_ours), access).err();
             if refused.is_some() {
                 break;
             }
@@ -122,11 +122,12 @@ impl EqualLogic {
         })
     }
 
-    /// Records that let in by an address are no nodes of ours, and use the volume all the same.
+    /// Records that let in by an address are no nodes of ours, and use the volume all the same. Once this call has written the node's own record (`is_ours`), that
+    /// one is no reason to have the volume: another controller may have written another node's at the same moment.
     fn refuse_others(
         &self,
         volume: &Volume,
-        node: &NodeId,
+        (node, is_ours): (&NodeId, bool),
         access: Access,
     ) -> Result<(), SanError> {
         let mut known = volume.as_volume();
@@ -134,7 +135,7 @@ impl EqualLogic {
         let is_wordless = |to: &Exported| to.node_name == to.initiator.as_str();
         known
             .exported_to
-            .retain(|to| to.initiator != node.initiator || !is_wordless(to));
+            .retain(|to| to.initiator != node.initiator || !(is_ours || is_wordless(to)));
         refuse_other_use(&known, node, access)?;
         let foreign = volume.records.iter().find(|it| it.initiator.is_none());
         match foreign.filter(|_| access.others != Others::Anybody) {
