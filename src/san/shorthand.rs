@@ -3,7 +3,7 @@
 use super::nouns::Source;
 
 /// Keys of a controller's notes, and the letter that stands for each.
-pub(super) const KEYS: &[(&str, &str)] = &[
+const KEYS: &[(&str, &str)] = &[
     ("a", "csi/parameters"),
     ("e", "sanpath/encryption-header"),
     ("g", "csi/group"),
@@ -15,6 +15,18 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("v", "sanpath/version"),
     ("x", "sanpath/archive"),
 ];
+
+/// The letter that stands for a key.
+pub(super) fn letter(key: &str) -> Option<&'static str> {
+    let known = KEYS.iter().find(|(_, long)| *long == key);
+    known.map(|(letter, _)| *letter)
+}
+
+/// The key that a letter stands for.
+pub(super) fn key(letter: &str) -> Option<&'static str> {
+    let known = KEYS.iter().find(|(short, _)| *short == letter);
+    known.map(|(_, key)| *key)
+}
 
 /// What something was made of.
 pub(super) fn origin(source: &Source) -> String {

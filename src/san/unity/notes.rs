@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::nouns::{Metadata, Source};
-use super::super::shorthand::{KEYS, origin, source};
+use super::super::shorthand::{self, origin, source};
 
 const MARK: &str = "sanpath1 ";
 
@@ -42,9 +42,8 @@ impl Notes {
         let source = kept.remove(ORIGIN).as_deref().and_then(source);
         let readers = kept.remove(READERS).unwrap_or_default();
         let metadata = kept.into_iter().map(|(key, value)| {
-            let long = KEYS.iter().find(|(short, _)| *short == key);
-            let key = match long {
-                Some((_, long)) => (*long).to_owned(),
+            let key = match shorthand::key(&key) {
+                Some(long) => long.to_owned(),
                 None => key.strip_prefix(AS_IT_IS).unwrap_or(&key).to_owned(),
             };
             let value = match value.strip_prefix(AS_IT_IS) {
@@ -65,9 +64,8 @@ impl Notes {
     /// As a description of the thing that the array calls `name`.
     pub(super) fn write(&self, name: &str) -> String {
         let metadata = self.metadata.iter().map(|(key, value)| {
-            let short = KEYS.iter().find(|(_, long)| long == key);
-            let key = match short {
-                Some((short, _)) => (*short).to_owned(),
+            let key = match shorthand::letter(key) {
+                Some(short) => short.to_owned(),
                 None if key.chars().count() == 1 || key.starts_with(AS_IT_IS) => {
                     format!("{AS_IT_IS}{key}")
                 }

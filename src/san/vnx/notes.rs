@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::super::nouns::{Metadata, Source};
-use super::super::shorthand::{KEYS, origin, source};
+use super::super::shorthand::{self, origin, source};
 
 const MARK: &str = "sanpath1";
 const END: &str = ";.";
@@ -68,9 +68,8 @@ impl Notes {
         let readers = readers.split('.').filter(|it| !it.is_empty());
         notes.readers = readers.map(str::to_owned).collect();
         for (key, value) in raw {
-            let long = KEYS.iter().find(|(short, _)| *short == key);
-            let key = match long {
-                Some((_, long)) => (*long).to_owned(),
+            let key = match shorthand::key(key) {
+                Some(long) => long.to_owned(),
                 None => decoded(key)?,
             };
             let value = match value {
@@ -108,9 +107,8 @@ impl Notes {
             put(READERS, &readers.join("."));
         }
         for (key, value) in &self.metadata {
-            let short = KEYS.iter().find(|(_, long)| long == key);
-            let key = match short {
-                Some((short, _)) => (*short).to_owned(),
+            let key = match shorthand::letter(key) {
+                Some(short) => short.to_owned(),
                 None if key.len() == 1 => key.bytes().map(|byte| format!("%{byte:02X}")).collect(),
                 None => encoded(key),
             };
