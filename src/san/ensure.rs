@@ -6,12 +6,11 @@ use std::sync::Arc;
 use super::Until;
 use super::error::SanError;
 use super::family::Family;
-use super::nouns::{Access, Capacity, Checked, CheckedPage, NewVolume, Page, SanVolume};
+use super::nouns::{Capacity, Checked, CheckedPage, NewVolume, Page, SanVolume};
 use super::sanhost::SanhostState;
 use super::sanhost::probe::Prober;
-use crate::fabric::{Export, Iqn, Portal, Wwid};
+use crate::fabric::{Portal, Wwid};
 use crate::fault::{Fault, Faulted};
-use crate::volume::NodeId;
 
 /// How often something is looked at and tried: the first time, and after a lost reply or a race with another controller.
 pub(super) const ROUNDS: usize = 3;
@@ -207,65 +206,6 @@ impl San {
         }
     }
 
-    /// Lets `node` reach the volume on every portal; the same answer when repeated. `volume` is as just found; a SAN that can compare
-    /// and export at once does so again.
-    ///
-    /// # Errors
-    /// [`SanError::Elsewhere`], [`SanError::OtherAccess`] or [`SanError::OtherName`] when this use does not go with the ones there are; else as the SAN or the way to it failed.
-    pub async fn ensure_export(
-        &self,
-        volume: &SanVolume,
-        node: &NodeId,
-        access: Access,
-        until: Until,
-    ) -> Result<Export, SanError> {
-        let mut known = volume.clone();
-        let mut round = 1;
-        let export = loop {
-            refuse_other_use(&known, node, access)?;
-            match self.family.export(&known, node, access, until).await {
-                Err(lost) if round < ROUNDS && is_lost(&lost) => {
-                    known = self.look_again(volume, lost, until).await?;
-                    round += 1;
-                }
-                outcome => break outcome?,
-            }
-        };
-        if export.wwid == volume.wwid {
-            Ok(export)
-        } else {
-            Err(SanError::WrongVolume {
-                wanted: volume.wwid.clone(),
-                got: export.wwid,
-            })
-        }
-    }
-
-    /// Takes the volume back from one node, or from all; not exported, or not there at all, is fine. When this answers OK no write
-    /// of that node can land any more.
-    ///
-    /// # Errors
-    /// As the SAN or the way to it failed.
-    pub async fn remove_export(
-        &self,
-        key: &str,
-        wwid: &Wwid,
-        initiator: Option<&Iqn>,
-        until: Until,
-    ) -> Result<(), SanError> {
-        let mut round = 1;
-        loop {
-            // Asked even when no export shows: the SAN may still be draining one.
-            let Some(volume) = self.find_volume(key, wwid, until).await? else {
-                return Ok(());
-            };
-            match self.family.unexport(&volume, initiator, until).await {
-                Err(lost) if round < ROUNDS && is_lost(&lost) => round += 1,
-                outcome => return absent_is_fine(outcome),
-            }
-        }
-    }
-
     /// The room that is left.
     ///
     /// # Errors
@@ -275,7 +215,7 @@ impl San {
     }
 
     /// The volume as it is after a reply was lost; that `lost` when it is not there any more.
-    async fn look_again(
+    pub(super) async fn look_again(
         &self,
         volume: &SanVolume,
         lost: SanError,
@@ -309,38 +249,6 @@ fn adopt(wanted: &NewVolume, found: SanVolume) -> Result<SanVolume, SanError> {
             name: found.name,
             difference,
         }),
-    }
-}
-
-pub(super) fn refuse_other_use(
-    volume: &SanVolume,
-    node: &NodeId,
-    access: Access,
-) -> Result<(), SanError> {
-    let (here, others): (Vec<_>, Vec<_>) = volume
-        .exported_to
-        .iter()
-        .partition(|to| to.initiator == node.initiator);
-    match here.first() {
-        Some(clone) if clone.node_name != node.name => Err(SanError::OtherName {
-            initiator: node.initiator.clone(),
-            known: clone.node_name.clone(),
-            asked: node.name.clone(),
-        }),
-        Some(same) if same.read_only == access.read_only => Ok(()),
-        Some(other) => Err(SanError::OtherAccess {
-            node: other.node_name.clone(),
-            read_only: other.read_only,
-        }),
-        None => {
-            let unwelcome = others.iter().filter(|to| !access.others.allow(to));
-            let nodes: Vec<String> = unwelcome.map(|to| to.node_name.clone()).collect();
-            if nodes.is_empty() {
-                Ok(())
-            } else {
-                Err(SanError::Elsewhere { nodes })
-            }
-        }
     }
 }
 

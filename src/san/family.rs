@@ -13,6 +13,13 @@ use super::sanhost::{Attempt, AttemptError, Sanhost};
 use crate::fabric::{Export, Iqn, Portal};
 use crate::volume::NodeId;
 
+/// A node was let in.
+pub(super) struct Given {
+    pub(super) export: Export,
+    /// The volume as it was seen when the node was already in, so that whoever came at the same moment shows. `None` from a SAN that compares and exports at once.
+    pub(super) after: Option<SanVolume>,
+}
+
 /// The primitives of one SAN.
 #[tonic::async_trait]
 pub(super) trait Family: SnapshotFamily + Send + Sync {
@@ -44,13 +51,14 @@ pub(super) trait Family: SnapshotFamily + Send + Sync {
     ) -> Result<SanVolume, SanError>;
     /// Absent is fine.
     async fn delete_volume(&self, volume: &SanVolume, until: Until) -> Result<(), SanError>;
+    /// Refuses what does not go with who is there, as far as this SAN can tell before it changes something.
     async fn export(
         &self,
         volume: &SanVolume,
         node: &NodeId,
         access: Access,
         until: Until,
-    ) -> Result<Export, SanError>;
+    ) -> Result<Given, SanError>;
     /// From one node, or from all. Not exported is fine.
     async fn unexport(
         &self,

@@ -11,6 +11,7 @@ mod double;
 mod ensure;
 mod equallogic;
 mod error;
+mod exports;
 mod family;
 mod fleet;
 mod http;

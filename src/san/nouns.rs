@@ -170,6 +170,12 @@ pub struct Exported {
 }
 
 impl Exported {
+    /// Whether the SAN knows whose initiator it is; if not, it stands for the name too.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.node_name != self.initiator.as_str()
+    }
+
     /// The node's id, if an orchestrator can have issued it.
     #[must_use]
     pub fn node_id(&self) -> Option<NodeId> {

@@ -338,6 +338,18 @@ async fn sharing(subject: &Subject) {
         matches!(refused, Err(SanError::OtherAccess { .. })),
         "{refused:?}"
     );
+    // That it has the volume is no leave to have it alone, and nobody loses it by the question.
+    let alone = Access {
+        others: Others::Nobody,
+        ..reading
+    };
+    let refused = san.ensure_export(&known, &node(1), alone, until()).await;
+    assert!(
+        matches!(refused, Err(SanError::Elsewhere { .. })),
+        "{refused:?}"
+    );
+    let still = subject.find(&made).await.unwrap();
+    assert_eq!(still.exported_to, known.exported_to);
     let from_all = san.remove_export(&made.key, &made.wwid, None, until());
     from_all.await.unwrap();
     assert_eq!(subject.find(&made).await.unwrap().exported_to, []);

@@ -1,8 +1,7 @@
 //! Who reaches a volume: one access record for each node, and a word of it in the volume's notes, for a record has an initiator and no name.
 //!
 //! Records are the group's and are made and removed one by one. The notes are one description, which is read, changed and written by one caller at a time; between
-//! two controllers a look afterwards tells whose word was lost. A volume that is to be with one node is given back if another is there as well. The group has no
-//! access for reading alone: who is only to read is noted, and kept to by the nodes.
+//! two controllers a look afterwards tells whose word was lost. The group has no access for reading alone: who is only to read is noted, and kept to by the nodes.
 
 use super::notes::{Known, NotedNode, Notes};
 use super::read::{Record, Volume};
@@ -10,9 +9,11 @@ use super::{EqualLogic, names};
 use crate::fabric::{Export, Iqn, Lun, Offer};
 use crate::fault::Fault;
 use crate::san::Until;
-use crate::san::ensure::{ROUNDS, is_lost, refuse_other_use};
+use crate::san::ensure::{ROUNDS, is_lost};
 use crate::san::error::SanError;
-use crate::san::nouns::{Access, Exported, Others, SanVolume};
+use crate::san::exports::refuse_other_use;
+use crate::san::family::Given;
+use crate::san::nouns::{Access, Others, SanVolume};
 use crate::volume::NodeId;
 
 const EXPORT: &str = "export volume";
@@ -26,7 +27,7 @@ impl EqualLogic {
         node: &NodeId,
         access: Access,
         until: Until,
-    ) -> Result<Export, SanError> {
+    ) -> Result<Given, SanError> {
         let _turn = self.access.lock().await;
         let given = self.given(volume, node, access, until).await?;
         let offer = Offer {
@@ -34,13 +35,17 @@ impl EqualLogic {
             iqn: given.target.clone(),
             lun: Lun(0),
         };
-        Ok(Export {
+        let export = Export {
             wwid: given.wwid.clone(),
             size: given.size,
             offers: vec![offer],
             blank: given.is_blank(),
             read_only: access.read_only,
             own_target: true,
+        };
+        Ok(Given {
+            export,
+            after: Some(given.as_volume()),
         })
     }
 
@@ -52,18 +57,18 @@ impl EqualLogic {
         access: Access,
         until: Until,
     ) -> Result<Volume, SanError> {
-        let mut is_ours = false;
+        let mut is_written = false;
         let mut refused = None;
         for _ in 0..ROUNDS {
             let known = self.same(volume, until).await?;
-            refused = self.refuse_others(&known, (node, is_ours), access).err();
+            refused = self.refuse_others(&known, node, access).err();
             if refused.is_some() {
                 break;
             }
             if is_given(&known, node) && known.is_online() {
                 return Ok(known);
             }
-            is_ours = true;
+            is_written = true;
             if let Err(error) = self.write(&known, node, access, until).await {
                 if is_lost(&error) {
                     return Err(error);
@@ -72,7 +77,7 @@ impl EqualLogic {
                 break;
             }
         }
-        if is_ours {
+        if is_written {
             let known = self.same(volume, until).await?;
             self.withdraw(&known, Some(&node.initiator), until).await?;
         }
@@ -122,21 +127,14 @@ impl EqualLogic {
         })
     }
 
-    /// Records that let in by an address are no nodes of ours, and use the volume all the same. Once this call has written the node's own record (`is_ours`), that
-    /// one is no reason to have the volume: another controller may have written another node's at the same moment.
+    /// Records that let in by an address are no nodes of ours, and use the volume all the same.
     fn refuse_others(
         &self,
         volume: &Volume,
-        (node, is_ours): (&NodeId, bool),
+        node: &NodeId,
         access: Access,
     ) -> Result<(), SanError> {
-        let mut known = volume.as_volume();
-        // A record whose word was written over is the node's all the same.
-        let is_wordless = |to: &Exported| to.node_name == to.initiator.as_str();
-        known
-            .exported_to
-            .retain(|to| to.initiator != node.initiator || !(is_ours || is_wordless(to)));
-        refuse_other_use(&known, node, access)?;
+        refuse_other_use(&volume.as_volume(), node, access)?;
         let foreign = volume.records.iter().find(|it| it.initiator.is_none());
         match foreign.filter(|_| access.others != Others::Anybody) {
             Some(record) => {

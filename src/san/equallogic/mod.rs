@@ -21,12 +21,12 @@ use self::read::{GIB, Shown, Unusable, Volume};
 use self::shell::Said;
 use super::Until;
 use super::error::SanError;
-use super::family::Family;
+use super::family::{Family, Given};
 use super::fleet::ArraySettings;
 use super::http::LoginFolder;
 use super::nouns::{Access, Capacity, Checked, CheckedPage, NewVolume, Page, SanVolume};
 use super::sanhost::{Attempt, AttemptError, Repeat, Sanhost};
-use crate::fabric::{Export, Iqn, Portal};
+use crate::fabric::{Iqn, Portal};
 use crate::fault::Fault;
 use crate::volume::NodeId;
 
@@ -357,7 +357,7 @@ impl Family for EqualLogic {
         node: &NodeId,
         access: Access,
         until: Until,
-    ) -> Result<Export, SanError> {
+    ) -> Result<Given, SanError> {
         self.give(volume, node, access, until).await
     }
 

@@ -26,10 +26,10 @@ use self::pool::Pool;
 pub(crate) use self::simulation::{Dice, Net, Trouble, fleet_over};
 use super::Until;
 use super::error::SanError;
-use super::family::Family;
+use super::family::{Family, Given};
 use super::nouns::{Access, Capacity, Checked, CheckedPage, NewVolume, Others, Page, SanVolume};
 use super::sanhost::{Attempt, AttemptError, Errand, Repeat, Sanhost};
-use crate::fabric::{Export, Iqn, Portal};
+use crate::fabric::{Iqn, Portal};
 use crate::fault::{Fault, Faulted};
 use crate::linux_san_wire as wire;
 use crate::linux_san_wire::check_volumes_request::Which;
@@ -228,7 +228,7 @@ impl Family for LinuxSan {
         node: &NodeId,
         access: Access,
         until: Until,
-    ) -> Result<Export, SanError> {
+    ) -> Result<Given, SanError> {
         let request = wire::ExportVolumeRequest {
             key: volume.key.clone(),
             wwid: volume.wwid.to_string(),
@@ -243,7 +243,12 @@ impl Family for LinuxSan {
             async move { client.export_volume(request).await }
         };
         let call = ("ExportVolume", Repeat::Never);
-        self.ask(call, until, send, read::export).await
+        let export = self.ask(call, until, send, read::export).await?;
+        // Its rule is kept under one lock with the change.
+        Ok(Given {
+            export,
+            after: None,
+        })
     }
 
     async fn unexport(

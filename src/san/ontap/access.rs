@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::super::Until;
 use super::super::error::SanError;
-use super::super::family::Family;
+use super::super::family::{Family, Given};
 use super::super::http::{Method, Request, encoded};
-use super::super::nouns::{Access, Exported, SanVolume};
+use super::super::nouns::{Access, SanVolume};
 use super::wire::{Igroup, Interface, LunMap, Odd, Service, odd};
 use super::{Ontap, codes, find, names};
 use crate::fabric::{Export, Iqn, Lun, MAX_OFFERS, Offer, Portal};
@@ -28,24 +28,26 @@ impl Ontap {
         node: &NodeId,
         access: Access,
         until: Until,
-    ) -> Result<Export, SanError> {
+    ) -> Result<Given, SanError> {
         let igroup = self.mapped(volume, node, access, until).await?;
         let maps = self.maps(&volume.key, until).await?;
         let ours = maps.iter().find(|map| map.igroup.uuid == igroup.uuid);
         let ours = ours.ok_or_else(|| odd("export", "lun_maps")(Odd::Absent))?;
-        self.refuse_others(volume, (&igroup, node), access, until)
-            .await?;
+        // ONTAP does not compare and map at once.
+        let after = self.find_by_key(&volume.key, until).await?;
         let offers = self.offers(ours, until).await?;
         let lun = self.lun(&volume.key, until).await?;
         let lun = lun.ok_or_else(|| self.absent("export"))?;
-        Ok(Export {
+        let export = Export {
             wwid: lun.wwid()?,
             size: lun.space.size,
             offers,
             blank: volume.source.is_none() && lun.space.used == Some(0),
             read_only: access.read_only,
             own_target: false,
-        })
+        };
+        let after = Some(after.ok_or_else(|| self.absent("export"))?);
+        Ok(Given { export, after })
     }
 
     /// The igroup of the node, to which the volume is mapped.
@@ -78,30 +80,6 @@ impl Ontap {
             mapped.but(&[codes::MAPPED])?;
             return Ok(igroup);
         }
-    }
-
-    /// Two controllers may have let two nodes in at one moment, for ONTAP does not compare and map at once. Whoever sees another that is not welcome goes.
-    async fn refuse_others(
-        &self,
-        volume: &SanVolume,
-        (igroup, node): (&Igroup, &NodeId),
-        access: Access,
-        until: Until,
-    ) -> Result<(), SanError> {
-        let found = self.find_by_key(&volume.key, until).await?;
-        let found = found.ok_or_else(|| self.absent("export"))?;
-        let is_unwelcome =
-            |to: &&Exported| to.initiator != node.initiator && !access.others.allow(to);
-        let unwelcome = found.exported_to.iter().filter(is_unwelcome);
-        let nodes: Vec<String> = unwelcome.map(|to| to.node_name.clone()).collect();
-        if nodes.is_empty() {
-            return Ok(());
-        }
-        let was_there = |to: &Exported| to.initiator == node.initiator;
-        if !volume.exported_to.iter().any(was_there) {
-            self.unmap(&volume.key, &igroup.uuid, until).await?;
-        }
-        Err(SanError::Elsewhere { nodes })
     }
 
     async fn ensure_igroup(

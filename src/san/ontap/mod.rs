@@ -33,7 +33,7 @@ use serde_json::json;
 
 use super::Until;
 use super::error::{Cause, SanError};
-use super::family::{Family, PolicyFamily, SnapshotFamily};
+use super::family::{Family, Given, PolicyFamily, SnapshotFamily};
 use super::fleet::ArraySettings;
 use super::http::{Login, LoginFolder, Met, Method, Request, Web, encoded, query};
 use super::nouns::{
@@ -41,7 +41,7 @@ use super::nouns::{
     SanSnapshot, SanVolume, SnapshotPage, Trouble,
 };
 use super::sanhost::{Attempt, AttemptError, Sanhost};
-use crate::fabric::{Export, Iqn, Portal};
+use crate::fabric::{Iqn, Portal};
 use crate::volume::NodeId;
 use names::Kind;
 use uuid::Uuid;
@@ -189,7 +189,7 @@ impl Family for Ontap {
         node: &NodeId,
         access: Access,
         until: Until,
-    ) -> Result<Export, SanError> {
+    ) -> Result<Given, SanError> {
         self.let_in(volume, node, access, until).await
     }
 

@@ -1,9 +1,8 @@
 //! Who reaches a LUN: one list on the array, which is replaced whole.
 //!
 //! So it is read, changed and written by one caller at a time for each volume, and never written from what was read before somebody else wrote: the array refuses
-//! a writer who overlaps with another, and we look again then. Between two controllers nothing but that refusal stands; so it is read once more after it was
-//! written, and a volume that is to be with one node is given back if another is there as well. The array has no access for reading alone: who is only to read
-//! is noted with the volume, in the same change, and kept to by the nodes.
+//! a writer who overlaps with another, and we look again then. Between two controllers nothing but that refusal stands; so what is told is read after it was
+//! written. The array has no access for reading alone: who is only to read is noted with the volume, in the same change, and kept to by the nodes.
 
 use std::time::Duration;
 
@@ -13,11 +12,12 @@ use super::ask::{Answer, Question, refused};
 use super::notes::Notes;
 use super::read::{self, Hosts};
 use super::{UnitySan, refusal, wire};
-use crate::fabric::{Export, Iqn};
+use crate::fabric::Iqn;
 use crate::fault::Fault;
 use crate::san::Until;
-use crate::san::ensure::refuse_other_use;
 use crate::san::error::SanError;
+use crate::san::exports::refuse_other_use;
+use crate::san::family::Given;
 use crate::san::http::encoded;
 use crate::san::nouns::{Access, Others, SanVolume};
 use crate::volume::NodeId;
@@ -97,30 +97,31 @@ impl UnitySan {
         node: &NodeId,
         access: Access,
         until: Until,
-    ) -> Result<Export, SanError> {
+    ) -> Result<Given, SanError> {
         let host = self.ensure_host(node, until).await?;
         let _turn = self.turns.of(&volume.key, until).await;
-        let lun = loop {
+        let (lun, after) = loop {
             let lun = self.same_lun(volume, until).await?;
             let hosts = self.hosts_of(&lun, until).await?;
             let known = self.made("find LUN", read::volume(&lun, &hosts))?;
-            refuse_other_use(&known, node, access)?;
             self.refuse_others(&lun, (&host, &hosts), access)?;
             let mut wanted = Wanted::of(&lun);
             wanted.add(&host, access.read_only);
             if wanted.is(&lun) {
-                break lun;
+                break (lun, known);
             }
-            if self.write(&lun, &wanted, until).await? {
-                self.keep_alone(volume, &host, access, until).await?;
-            } else {
+            refuse_other_use(&known, node, access)?;
+            if !self.write(&lun, &wanted, until).await? {
                 pause(until).await;
             }
         };
         let hlu = self.hlu(&lun.id, &host, until).await?;
         let portals = self.targets(until).await?;
         let export = read::export(&lun, &portals, hlu, access.read_only);
-        self.made("export LUN", export)
+        Ok(Given {
+            export: self.made("export LUN", export)?,
+            after: Some(after),
+        })
     }
 
     /// Takes the volume back from one node, or from all nodes that reach it over iSCSI.
@@ -186,43 +187,6 @@ impl UnitySan {
             return Ok(());
         }
         Err(SanError::Elsewhere { nodes })
-    }
-
-    /// After it was given to one node that is to have it alone: if another controller gave it to another at the same time, neither keeps it.
-    async fn keep_alone(
-        &self,
-        volume: &SanVolume,
-        host: &str,
-        access: Access,
-        until: Until,
-    ) -> Result<(), SanError> {
-        if access.others == Others::Anybody {
-            return Ok(());
-        }
-        loop {
-            let lun = self.same_lun(volume, until).await?;
-            let hosts = self.hosts_of(&lun, until).await?;
-            let known = self.made("find LUN", read::volume(&lun, &hosts))?;
-            let is_other = |id: &&str| *id != host;
-            let others: Vec<&str> = read::reached_by(&lun).filter(is_other).collect();
-            let named = others
-                .iter()
-                .filter_map(|id| hosts.get(*id))
-                .map(read::node_name);
-            let nodes: Vec<String> = named.collect();
-            let is_unwelcome = |to: &&crate::san::nouns::Exported| {
-                nodes.contains(&to.node_name) && !access.others.allow(to)
-            };
-            if !known.exported_to.iter().any(|to| is_unwelcome(&to)) {
-                return Ok(());
-            }
-            let mut wanted = Wanted::of(&lun);
-            wanted.remove(host);
-            if wanted.is(&lun) || self.write(&lun, &wanted, until).await? {
-                return Err(SanError::Elsewhere { nodes });
-            }
-            pause(until).await;
-        }
     }
 
     /// Replaces the list; false when it was another list by then, and nothing was done.

@@ -25,13 +25,13 @@ use self::notes::Notes;
 use self::read::Hosts;
 use super::Until;
 use super::error::SanError;
-use super::family::{Family, PolicyFamily};
+use super::family::{Family, Given, PolicyFamily};
 use super::fleet::ArraySettings;
 use super::http::{LoginFolder, Web, encoded};
 use super::nouns::{Access, Capacity, Checked, CheckedPage, NewVolume, Page, SanVolume, Source};
 use super::sanhost::{Attempt, AttemptError, Sanhost};
 use super::turns::Turns;
-use crate::fabric::{Export, Iqn, Portal};
+use crate::fabric::{Iqn, Portal};
 use crate::fault::Fault;
 use crate::volume::NodeId;
 
@@ -346,7 +346,7 @@ impl Family for UnitySan {
         node: &NodeId,
         access: Access,
         until: Until,
-    ) -> Result<Export, SanError> {
+    ) -> Result<Given, SanError> {
         self.give(volume, node, access, until).await
     }
 

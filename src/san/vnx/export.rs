@@ -1,20 +1,20 @@
 //! Who reaches a LUN, and under which number.
 //!
 //! The number is picked by us: the lowest that the group does not use, from 1 on, for at 0 the array shows a LUN of its own. Another may pick it at the same time; the
-//! array takes one of the two, and the other looks again. Between two controllers nothing else stands, so it is read once more after it was given, and a volume
-//! that is to be with one node is given back if another is there as well. The array has no access for reading alone: who is only to read is noted with the volume,
-//! and kept to by the nodes.
+//! array takes one of the two, and the other looks again. Between two controllers nothing else stands, so what is told is read after it was given. The array has
+//! no access for reading alone: who is only to read is noted with the volume, and kept to by the nodes.
 
 use super::ask::Question;
 use super::groups::{Hosted, Hosts};
 use super::notes::Notes;
 use super::text::Lun;
 use super::{PAUSE, Vnx, names, read, refusal};
-use crate::fabric::{Export, Iqn};
+use crate::fabric::Iqn;
 use crate::fault::{Fault, Faulted};
 use crate::san::Until;
-use crate::san::ensure::refuse_other_use;
 use crate::san::error::SanError;
+use crate::san::exports::refuse_other_use;
+use crate::san::family::Given;
 use crate::san::nouns::{Access, Others, SanVolume};
 use crate::volume::NodeId;
 
@@ -28,7 +28,7 @@ impl Vnx {
         node: &NodeId,
         access: Access,
         until: Until,
-    ) -> Result<Export, SanError> {
+    ) -> Result<Given, SanError> {
         let _turn = self.turns.of(&volume.key, until).await;
         let lun = self.same_lun(volume, until).await?;
         let notes = self.noted(&lun.name, until).await?;
@@ -41,8 +41,7 @@ impl Vnx {
             .await?;
         let hosts = self.ensure_host(node, &ports, hosts, until).await?;
         let (hosts, hlu) = self.ensure_number(&lun, hosts, node, until).await?;
-        self.keep_alone(&lun, (node, &hosts), (notes.as_ref(), access), until)
-            .await?;
+        self.refuse_unseen(&lun, &hosts, access)?;
         let hosted = self.host_of(&hosts, node)?;
         let targets = self.made("list portals", read::targets(&ports))?;
         let of_node = targets.into_iter().filter(|(port, ..)| {
@@ -55,7 +54,10 @@ impl Vnx {
             .as_ref()
             .is_some_and(|notes| notes.source.is_none() && !notes.was_written);
         let export = read::export(&lun, &of_node, hlu, (is_blank, access.read_only));
-        self.made("export LUN", export)
+        Ok(Given {
+            export: self.made("export LUN", export)?,
+            after: Some(read::volume(&lun, notes, &hosts)),
+        })
     }
 
     /// Takes the volume back from one node, or from all nodes that reach it over iSCSI.
@@ -240,34 +242,5 @@ impl Vnx {
             Err(error) if error.fault() != Fault::NotFound => Err(error),
             _ => Ok(()),
         }
-    }
-
-    /// After it was given to one node that is to have it alone: if another controller gave it to another at the same time, neither keeps it.
-    async fn keep_alone(
-        &self,
-        lun: &Lun,
-        (node, hosts): (&NodeId, &Hosts),
-        (notes, access): (Option<&Notes>, Access),
-        until: Until,
-    ) -> Result<(), SanError> {
-        if access.others == Others::Anybody {
-            return Ok(());
-        }
-        let known = read::volume(lun, notes.cloned(), hosts);
-        let others = known.exported_to.iter();
-        let others = others.filter(|to| to.initiator != node.initiator);
-        let unwelcome = others.filter(|to| !access.others.allow(to));
-        let nodes: Vec<String> = unwelcome.map(|to| to.node_name.clone()).collect();
-        let refused = if nodes.is_empty() {
-            self.refuse_unseen(lun, hosts, access).err()
-        } else {
-            Some(SanError::Elsewhere { nodes })
-        };
-        let Some(refused) = refused else {
-            return Ok(());
-        };
-        self.unmap(self.host_of(hosts, node)?, lun.number, until)
-            .await?;
-        Err(refused)
     }
 }

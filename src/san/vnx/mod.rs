@@ -26,12 +26,12 @@ use self::groups::Hosts;
 use self::notes::Notes;
 use super::Until;
 use super::error::SanError;
-use super::family::Family;
+use super::family::{Family, Given};
 use super::fleet::ArraySettings;
 use super::nouns::{Access, Capacity, Checked, CheckedPage, NewVolume, Page, SanVolume};
 use super::sanhost::{Attempt, AttemptError, Sanhost};
 use super::turns::Turns;
-use crate::fabric::{Export, Iqn, Portal};
+use crate::fabric::{Iqn, Portal};
 use crate::fault::{Fault, Faulted};
 use crate::volume::NodeId;
 
@@ -424,7 +424,7 @@ impl Family for Vnx {
         node: &NodeId,
         access: Access,
         until: Until,
-    ) -> Result<Export, SanError> {
+    ) -> Result<Given, SanError> {
         self.give(volume, node, access, until).await
     }
 
