@@ -16,6 +16,7 @@ mod conformance;
 mod simulators;
 
 mod equallogic;
+mod equallogic_disks;
 mod foreign;
 mod netapp;
 mod ontap;

@@ -17,6 +17,8 @@ pub struct Object {
     pub copy_of: Option<String>,
     /// As udev has it (`3600…`); empty for what nobody is ever shown.
     pub wwid: String,
+    /// The target that is the object's alone; without one it is at the array's.
+    pub target: Option<String>,
     /// The number under which an initiator sees it, by the initiator's name.
     pub shown_to: BTreeMap<String, u64>,
 }

@@ -5,10 +5,12 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use super::case::Lab;
+use super::command;
 use super::lio::write;
 use super::topology::SAN_NAMESPACE;
 use crate::simulators::backing::{Backing, Object};
@@ -33,6 +35,7 @@ pub struct Face {
 /// One address of a target, in a group of its own.
 #[derive(Clone, Debug)]
 pub struct Port {
+    /// Empty where each object has a target of its own, which then is at every port.
     pub iqn: String,
     /// Differs from that of every other port of the target.
     pub tag: u16,
@@ -55,6 +58,31 @@ impl Port {
             if enabled { "1" } else { "0" },
         )
     }
+
+    /// Makes the group, which does not serve yet.
+    fn open(&self) -> Result<()> {
+        let group = self.group();
+        fs::create_dir_all(&group)?;
+        write(&group.join("attrib/authentication"), "0")?;
+        // A portal belongs to the network of whoever makes its folder.
+        let network = format!("--net=/run/netns/{SAN_NAMESPACE}");
+        let portal = group.join(format!("np/{}:3260", self.address));
+        let argv = ["nsenter", &network, "mkdir", &portal.to_string_lossy()];
+        command::run(&argv, Duration::from_secs(60))?.success("making a portal")?;
+        Ok(())
+    }
+
+    /// The reverse, with all that was let in. Sessions end.
+    fn close(&self) -> Result<()> {
+        let group = self.group();
+        self.set_enabled(false)?;
+        for kind in ["acls", "np"] {
+            for folder in fs::read_dir(group.join(kind))? {
+                fs::remove_dir(folder?.path())?;
+            }
+        }
+        Ok(fs::remove_dir(&group)?)
+    }
 }
 
 /// An array of files in the case's pool.
@@ -75,14 +103,8 @@ struct Known {
 impl LioArray {
     /// Its ports listen; no disk is there yet.
     pub fn serve(lab: &Lab, face: Face) -> Result<Self> {
-        let network = format!("--net=/run/netns/{SAN_NAMESPACE}");
-        for port in &face.ports {
-            let group = port.group();
-            fs::create_dir_all(&group)?;
-            write(&group.join("attrib/authentication"), "0")?;
-            // A portal belongs to the network of whoever makes its folder.
-            let portal = group.join(format!("np/{}:3260", port.address));
-            lab.execute(&["nsenter", &network, "mkdir", &portal.to_string_lossy()])?;
+        for port in fixed(&face) {
+            port.open()?;
             port.set_enabled(true)?;
         }
         Ok(LioArray {
@@ -103,26 +125,21 @@ impl LioArray {
         ensure!(known.is_empty(), "the array still has {known:?}");
         let files = fs::read_dir(&self.files)?.count();
         ensure!(files == 0, "{files} files are left in the array");
-        for port in &self.face.ports {
-            let group = port.group();
-            port.set_enabled(false)?;
-            for kind in ["acls", "np"] {
-                for folder in fs::read_dir(group.join(kind))? {
-                    fs::remove_dir(folder?.path())?;
-                }
-            }
-            fs::remove_dir(&group)?;
-        }
-        for port in &self.face.ports {
-            let target = Path::new(TARGETS).join(&port.iqn);
-            if target.exists() {
-                fs::remove_dir(target)?;
-            }
-        }
+        let ports: Vec<Port> = fixed(&self.face).cloned().collect();
+        close_all(&ports)?;
         if Path::new(ADAPTER).exists() {
             fs::remove_dir(ADAPTER)?;
         }
         Ok(())
+    }
+
+    /// Where the object is to be had.
+    fn ports_of(&self, object: &Object) -> Vec<Port> {
+        let of = |port: &Port| Port {
+            iqn: object.target.as_ref().unwrap_or(&port.iqn).clone(),
+            ..port.clone()
+        };
+        self.face.ports.iter().map(of).collect()
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
@@ -198,8 +215,9 @@ impl LioArray {
             }
             (None, false) => {
                 let taken = |slot: &u16| all.values().any(|it| it.slot == Some(*slot));
-                let free = (1..)
-                    .find(|slot| !taken(slot))
+                let first = if object.target.is_some() { 0 } else { 1 };
+                let free = (first..)
+                    .find(|slot| object.target.is_some() || !taken(slot))
                     .context("no number is free")?;
                 self.put_on(object, free)?;
                 Some(free)
@@ -209,8 +227,9 @@ impl LioArray {
         let fresh = object.shown_to.iter();
         let fresh = fresh.filter(|(initiator, _)| !stays(initiator));
         for (initiator, number) in fresh {
-            self.show(slot.context("it is no disk")?, initiator, *number)?;
+            self.show(object, slot.context("it is no disk")?, initiator, *number)?;
         }
+        self.serve_own(object, slot.is_some())?;
         Ok(Known {
             object: object.clone(),
             slot,
@@ -251,17 +270,11 @@ impl LioArray {
             write(&disk.join("wwn").join(name), value)?;
         }
         write(&disk.join("enable"), "1")?;
-        let others = disk.join("alua").join(OTHERS);
-        fs::create_dir(&others)?;
-        write(&others.join("tg_pt_gp_id"), "1")?;
-        // Hosts are told a group's state, and do not change it.
-        for group in [&others, &disk.join("alua/default_tg_pt_gp")] {
-            write(&group.join("alua_access_type"), "1")?;
-        }
-        write(&others.join("nonop_delay_msecs"), "0")?;
-        // Not optimized.
-        write(&others.join("alua_access_state"), "1")?;
-        for port in &self.face.ports {
+        self.make_ways(&disk)?;
+        for port in self.ports_of(object) {
+            if object.target.is_some() {
+                port.open()?;
+            }
             let lun = port.group().join(format!("lun/lun_{slot}"));
             fs::create_dir(&lun)?;
             symlink(&disk, lun.join(LINK))?;
@@ -272,24 +285,61 @@ impl LioArray {
         Ok(())
     }
 
+    /// What the disk says of its ports: nothing where one is as good as another.
+    fn make_ways(&self, disk: &Path) -> Result<()> {
+        let usual = disk.join("alua/default_tg_pt_gp");
+        if !self.has_ways() {
+            return write(&usual.join("alua_access_type"), "0");
+        }
+        let others = disk.join("alua").join(OTHERS);
+        fs::create_dir(&others)?;
+        write(&others.join("tg_pt_gp_id"), "1")?;
+        // Hosts are told a group's state, and do not change it.
+        for group in [&others, &usual] {
+            write(&group.join("alua_access_type"), "1")?;
+        }
+        write(&others.join("nonop_delay_msecs"), "0")?;
+        // Not optimized.
+        write(&others.join("alua_access_state"), "1")
+    }
+
+    fn has_ways(&self) -> bool {
+        self.face.ports.iter().any(|port| !port.is_best)
+    }
+
+    /// A target of the object's own serves once all of it is there.
+    fn serve_own(&self, object: &Object, is_disk: bool) -> Result<()> {
+        if !is_disk || object.target.is_none() {
+            return Ok(());
+        }
+        let ports = self.ports_of(object);
+        ports.iter().try_for_each(|port| port.set_enabled(true))
+    }
+
     /// The reverse. Returns when nothing of it is in flight any more.
     fn take_off(&self, known: &Known) -> Result<()> {
         let Some(slot) = known.slot else {
             return Ok(());
         };
-        for port in &self.face.ports {
+        let ports = self.ports_of(&known.object);
+        for port in &ports {
             let lun = port.group().join(format!("lun/lun_{slot}"));
             fs::remove_file(lun.join(LINK))?;
             fs::remove_dir(lun)?;
         }
+        if known.object.target.is_some() {
+            close_all(&ports)?;
+        }
         let disk = self.disk(&known.object);
-        fs::remove_dir(disk.join("alua").join(OTHERS))?;
+        if self.has_ways() {
+            fs::remove_dir(disk.join("alua").join(OTHERS))?;
+        }
         Ok(fs::remove_dir(disk)?)
     }
 
-    /// Whoever was shown something once may log in from then on.
-    fn show(&self, slot: u16, initiator: &str, number: u64) -> Result<()> {
-        for port in &self.face.ports {
+    /// Whoever was shown something once may log in from then on; into a target of its own only as long as it is shown.
+    fn show(&self, object: &Object, slot: u16, initiator: &str, number: u64) -> Result<()> {
+        for port in self.ports_of(object) {
             let group = port.group();
             let mapped = group.join(format!("acls/{initiator}/lun_{number}"));
             fs::create_dir_all(&mapped)?;
@@ -301,14 +351,37 @@ impl LioArray {
     fn hide(&self, known: &Known, is_meant: impl Fn(&str) -> bool) -> Result<()> {
         let shown = known.object.shown_to.iter();
         for (initiator, number) in shown.filter(|(initiator, _)| is_meant(initiator)) {
-            for port in &self.face.ports {
-                let mapped = port.group().join(format!("acls/{initiator}/lun_{number}"));
+            for port in self.ports_of(&known.object) {
+                let person = port.group().join("acls").join(initiator);
+                let mapped = person.join(format!("lun_{number}"));
                 fs::remove_file(mapped.join(LINK))?;
                 fs::remove_dir(mapped)?;
+                if known.object.target.is_some() {
+                    fs::remove_dir(person)?;
+                }
             }
         }
         Ok(())
     }
+}
+
+/// The ports of targets that are there whatever objects there are.
+fn fixed(face: &Face) -> impl Iterator<Item = &Port> {
+    face.ports.iter().filter(|port| !port.iqn.is_empty())
+}
+
+/// Takes away these ports, and targets that have none then.
+fn close_all(ports: &[Port]) -> Result<()> {
+    for port in ports {
+        port.close()?;
+    }
+    for port in ports {
+        let target = Path::new(TARGETS).join(&port.iqn);
+        if target.exists() {
+            fs::remove_dir(target)?;
+        }
+    }
+    Ok(())
 }
 
 /// What the kernel makes a WWID of, behind `36`: the maker's number at the IEEE, and the digits that it takes from a serial.

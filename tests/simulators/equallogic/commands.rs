@@ -1,10 +1,10 @@
 //! The command line of a simulated group, as far as drivers use it.
 
-use super::state::{Access, GIB, Group, Snap, Volume};
+use super::state::{Access, GIB, Group, Snap, Volume, is_change};
 
 const MIB: u64 = 1 << 20;
 /// Sizes are rounded up to this.
-const PAGE: u64 = 15 * MIB;
+pub(super) const PAGE: u64 = 15 * MIB;
 /// Names of volumes and snapshots have so many characters.
 const LONGEST_NAME: usize = 64;
 /// How wide the columns with names are.
@@ -93,7 +93,12 @@ impl Group {
     pub fn run(&mut self, line: &str) -> String {
         let words = words(line);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        match self.answer(&words) {
+        self.note_used();
+        let mut answer = self.answer(&words);
+        if is_change(line) {
+            answer = answer.and_then(|text| self.followed().map(|()| text));
+        }
+        match answer {
             Ok(text) => text,
             Err(error) => format!("% Error - {error}\n"),
         }
@@ -223,7 +228,8 @@ impl Group {
             ["show"] => return Ok(self.show(name)),
             ["clone", to, options @ ..] => {
                 let volume = &self.volumes[name];
-                return self.clone_of((volume.size, volume.used), name, to, options);
+                let origin = (volume.target.clone(), volume.size, volume.used);
+                return self.clone_of(origin, name, to, options);
             }
             _ => {}
         }
@@ -285,7 +291,7 @@ impl Group {
 
     fn clone_of(
         &mut self,
-        (size, used): (u64, u64),
+        (made_of, size, used): (String, u64, u64),
         of: &str,
         to: &str,
         options: &[&str],
@@ -297,6 +303,7 @@ impl Group {
         let target = self.target(to);
         let origin = &self.volumes[of];
         let mut volume = Volume::new(target.clone(), &origin.pool, size);
+        volume.made_of = Some(made_of);
         volume.is_thin = origin.is_thin;
         volume.used = used;
         let description = option(options, "description").unwrap_or(&origin.description);
@@ -396,7 +403,7 @@ impl Group {
             ["select", cut, "clone", to, options @ ..] => {
                 let it = there(self, cut)?;
                 let used = self.volumes[name].used;
-                self.clone_of((it.size, used), name, to, options)
+                self.clone_of((it.target, it.size, used), name, to, options)
             }
             ["delete", cut] => {
                 if there(self, cut)?.is_online {

@@ -4,6 +4,7 @@
 //! this process. So keys, host keys and channels are OpenSSH's, and what is simulated is what a group prints. It fails as it is told: refuses, ends a session before or
 //! after a command took effect, is slow, prints events in between, has no session left.
 
+mod backed;
 mod commands;
 mod state;
 

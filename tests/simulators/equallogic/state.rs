@@ -1,6 +1,9 @@
 //! What a simulated group holds.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::super::backing::{Backing, Unbacked};
 
 pub const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -24,6 +27,8 @@ pub struct Snap {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
     pub target: String,
+    /// The target of the volume or snapshot that it is a clone of.
+    pub made_of: Option<String>,
     pub size: u64,
     /// Allocated bytes.
     pub used: u64,
@@ -43,6 +48,7 @@ impl Volume {
     pub(super) fn new(target: String, pool: &str, size: u64) -> Self {
         Self {
             target,
+            made_of: None,
             size,
             used: 0,
             pool: pool.to_owned(),
@@ -71,6 +77,7 @@ pub struct Group {
     /// Snapshots are cut without the description that was given.
     pub forgets_descriptions: bool,
     pub in_mb: bool,
+    pub(super) backing: Arc<dyn Backing>,
     made: u64,
 }
 
@@ -94,6 +101,7 @@ impl Group {
             longest_description: 127,
             forgets_descriptions: false,
             in_mb: false,
+            backing: Arc::new(Unbacked),
             made: 0,
         }
     }

@@ -56,6 +56,7 @@ impl State {
             copy_of: lun["_copy_of"].as_str().map(str::to_owned),
             wwid: wwid(lun["serial_number"].as_str().unwrap_or_default()),
             shown_to: self.shown_to(uuid),
+            ..Object::default()
         };
         luns.map(object).collect()
     }

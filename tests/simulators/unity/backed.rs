@@ -62,6 +62,7 @@ impl State {
             copy_of: lun.made_of.clone(),
             wwid: format!("3{hex}"),
             shown_to: seen.collect(),
+            ..Object::default()
         }
     }
 }

@@ -76,6 +76,7 @@ impl State {
             copy_of: snap.map(id_of_cut),
             wwid: format!("3{}", id(lun)),
             shown_to: self.shown_to(number),
+            ..Object::default()
         }
     }
 
