@@ -56,7 +56,7 @@ fn netapps_own_client_finds_an_ontap() {
         );
         assert_eq!(of("find the iSCSI service")["target"], TARGET);
         assert_eq!(of("list portals")["portals"].as_array().unwrap().len(), 8);
-        assert_eq!(of("set a login")["users"], json!(["in"]));
+        is_told_of_logins(&all);
         for left in ["remove a login", "unmap", "delete an igroup", "delete"] {
             assert_eq!(of(left)["left"], 0, "{left}");
         }
@@ -65,6 +65,20 @@ fn netapps_own_client_finds_an_ontap() {
             is_refused_by_number(&all);
         }
         assert_eq!(server.array.luns(), ["nothing"; 0]);
+    }
+}
+
+/// Passwords go in and never come out; the type is told in small letters.
+fn is_told_of_logins(all: &[Value]) {
+    let set = told(all, "set a login");
+    assert_eq!(
+        (&set["users"], &set["types"]),
+        (&json!(["in"]), &json!(["chap"]))
+    );
+    let changed = told(all, "change a login");
+    assert_eq!(changed["users"], json!(["in-2", "out"]));
+    for shown in [set, changed] {
+        assert_eq!(shown["shows"], false, "{shown}");
     }
 }
 
@@ -87,6 +101,11 @@ fn is_refused_by_number(all: &[Value]) {
     assert_eq!(code("delete while mapped"), "1254197");
     assert_eq!(code("delete an igroup while mapped"), "1254213");
     assert_eq!(code("delete again"), "5374875");
+    assert_eq!(code("set a login again"), "5374142");
+    assert_eq!(code("the same secret both ways"), "5374147");
+    for gone in ["remove a login again", "change what is gone"] {
+        assert_eq!(code(gone), "5374895", "{gone}");
+    }
 }
 
 /// What the layout of a FlexVol for each volume is made of.

@@ -23,10 +23,32 @@ pub struct Object {
     pub shown_to: BTreeMap<String, u64>,
 }
 
+/// What one side proves itself by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    pub user: String,
+    pub secret: String,
+}
+
+/// What an initiator has to prove when it logs in (CHAP), and what the array proves to it then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    pub inbound: Pair,
+    pub outbound: Option<Pair>,
+}
+
 /// Who serves the disks.
 pub trait Backing: Debug + Send + Sync {
     /// All that the array has from now on. Told after each change and before it is answered; what fails here fails the request.
     fn follow(&self, objects: &[Object]) -> Result<(), String>;
+
+    /// What each of these initiators has to prove from now on; the others nothing. Told before `follow`, as that is.
+    fn ask_for(&self, credentials: &BTreeMap<String, Credentials>) -> Result<(), String> {
+        match credentials.is_empty() {
+            true => Ok(()),
+            false => Err("this data path asks nobody for anything".to_owned()),
+        }
+    }
 
     /// How many bytes of the object hold something; `None` where the array's own word counts.
     fn used(&self, id: &str) -> Option<u64>;
@@ -38,6 +60,10 @@ pub struct Unbacked;
 
 impl Backing for Unbacked {
     fn follow(&self, _: &[Object]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn ask_for(&self, _: &BTreeMap<String, Credentials>) -> Result<(), String> {
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 mod backed;
 mod engine;
 mod flexvols;
+mod logins;
 mod luns;
 mod qos;
 mod san;
@@ -97,6 +98,12 @@ impl Ontap {
         names
             .filter_map(|lun| Some(lun["name"].as_str()?.to_owned()))
             .collect()
+    }
+
+    /// A record of another hand.
+    pub fn add(&self, collection: &'static str, record: &Value) {
+        let key = record["uuid"].as_str().unwrap_or_default();
+        self.state().put(collection, key, record.clone());
     }
 
     /// A later hand at one record.

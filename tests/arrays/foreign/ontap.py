@@ -122,12 +122,7 @@ def main(host: str, port: str, user: str, password: str) -> None:
     told("find the iSCSI service", target=service.target.name, enabled=service.enabled)
     interfaces = IpInterface.get_collection(**{"svm.name": "svm1", "services": "data_iscsi"}, fields="ip.address,enabled,location.node.name")
     told("list portals", portals=sorted([it.ip.address, it.location.node.name, it.enabled] for it in interfaces))
-    chap = IscsiCredentials.from_dict({"svm": {"name": "svm1"}, "initiator": IQN, "authentication_type": "chap",
-                                       "chap": {"inbound": {"user": "in", "password": "hunter2-hunter2"}}})
-    chap.post()
-    told("set a login", users=[it.chap.inbound.user for it in IscsiCredentials.get_collection(fields="*")])
-    IscsiCredentials(svm={"uuid": svm.uuid}, initiator=IQN).delete()
-    told("remove a login", left=len(list(IscsiCredentials.get_collection())))
+    logins(svm.uuid)
 
     LunMap(**{"lun.uuid": lun.uuid, "igroup.uuid": igroup.uuid}).delete()
     told("unmap", left=len(list(LunMap.get_collection(**{"lun.uuid": lun.uuid}))))
@@ -138,6 +133,38 @@ def main(host: str, port: str, user: str, password: str) -> None:
     told("delete", left=len(list(Lun.get_collection(**{"svm.name": "svm1"}))))
     told("delete again", code=refusal(lambda: Lun(uuid=lun.uuid).delete()))
     flexvols(user)
+
+
+def logins(svm: str) -> None:
+    """What an initiator has to prove when it logs in, both ways."""
+    def of(initiator: str, **what) -> IscsiCredentials:
+        return IscsiCredentials.from_dict({"svm": {"name": "svm1"}, "initiator": initiator, **what})
+
+    def the_one() -> IscsiCredentials:
+        return IscsiCredentials(svm={"uuid": svm}, initiator=IQN)
+
+    inbound = {"user": "in", "password": "hunter2-hunter2"}
+    of(IQN, authentication_type="CHAP", chap={"inbound": inbound}).post()
+    all_of_it = list(IscsiCredentials.get_collection(initiator=IQN, fields="*"))
+    told("set a login", users=[it.chap.inbound.user for it in all_of_it], types=[it.authentication_type for it in all_of_it],
+         shows=hasattr(all_of_it[0].chap.inbound, "password"))
+    told("set a login again", code=refusal(of(IQN, authentication_type="chap", chap={"inbound": inbound}).post))
+    told("set half a login", code=refusal(of("iqn.2026-11.dev.sanpath:half", authentication_type="chap", chap={"inbound": {"user": "in"}}).post))
+    changed = the_one()
+    changed.chap = {"inbound": {"user": "in-2", "password": "hunter2-the-third"}, "outbound": {"user": "out", "password": "hunter2-array"}}
+    changed.patch()
+    found = the_one()
+    found.get()
+    told("change a login", users=[found.chap.inbound.user, found.chap.outbound.user], shows=hasattr(found.chap.outbound, "password"))
+    same = the_one()
+    same.chap = {"outbound": {"user": "out", "password": "hunter2-the-third"}}
+    told("the same secret both ways", code=refusal(same.patch))
+    the_one().delete()
+    told("remove a login", left=len(list(IscsiCredentials.get_collection())))
+    told("remove a login again", code=refusal(the_one().delete))
+    denied = the_one()
+    denied.chap = {"inbound": inbound}
+    told("change what is gone", code=refusal(denied.patch))
 
 
 def flexvols(user: str) -> None:

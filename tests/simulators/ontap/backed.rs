@@ -34,7 +34,8 @@ impl State {
         self.note_used();
         let reply = self.route(caller, request);
         if request.is_mutation() {
-            let followed = self.backing.follow(&self.objects());
+            let asked = self.backing.ask_for(&self.chap());
+            let followed = asked.and_then(|()| self.backing.follow(&self.objects()));
             followed.map_err(|why| Refusal::new(500, 1, &why))?;
         }
         reply

@@ -1,4 +1,4 @@
-//! Igroups, LUN maps and the logins of initiators.
+//! Igroups and LUN maps.
 
 use serde_json::{Value, json};
 
@@ -219,70 +219,6 @@ impl State {
         self.put("maps", &key, map.clone());
         Ok(self.changed(call, Some(("protocols/san/lun-maps", key, map)), 201))
     }
-
-    /// Passwords are taken and never shown.
-    pub fn credentials(&mut self, call: &Call<'_>, rest: &[&str]) -> Result<Reply, Refusal> {
-        let gone = || Refusal::new(404, 5_374_895, "The security credentials do not exist.");
-        match (call.request.method.as_str(), rest) {
-            ("GET", []) => {
-                let mut reply = self.list("credentials", call);
-                for record in reply
-                    .body
-                    .iter_mut()
-                    .filter_map(|body| body["records"].as_array_mut())
-                    .flatten()
-                {
-                    without_passwords(record);
-                }
-                Ok(reply)
-            }
-            ("POST", []) => {
-                let initiator = call.body["initiator"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned();
-                let svm = call.body["svm"]["name"]
-                    .as_str()
-                    .or(call.caller.svm.as_deref())
-                    .unwrap_or_default();
-                let mut made = call.body.clone();
-                made["svm"] = svm_of(svm);
-                check_chap(&made)?;
-                let key = format!(
-                    "{}/{initiator}",
-                    made["svm"]["uuid"].as_str().unwrap_or_default()
-                );
-                if self.get("credentials", &key).is_some() {
-                    return Err(Refusal::new(
-                        409,
-                        5_374_142,
-                        "Credentials for this initiator exist.",
-                    ));
-                }
-                self.put("credentials", &key, made.clone());
-                without_passwords(&mut made);
-                Ok(self.changed(
-                    call,
-                    Some(("protocols/san/iscsi/credentials", key, made)),
-                    201,
-                ))
-            }
-            ("PATCH", [svm, initiator]) => {
-                let key = format!("{svm}/{initiator}");
-                let mut found = self.get("credentials", &key).cloned().ok_or_else(gone)?;
-                merge(&mut found, call.body.clone());
-                check_chap(&found)?;
-                self.put("credentials", &key, found);
-                Ok(self.changed(call, None, 200))
-            }
-            ("DELETE", [svm, initiator]) => {
-                self.remove("credentials", &format!("{svm}/{initiator}"))
-                    .ok_or_else(gone)?;
-                Ok(self.changed(call, None, 200))
-            }
-            _ => Err(Refusal::no_endpoint()),
-        }
-    }
 }
 
 /// The node that has the LUN, and its partner.
@@ -302,25 +238,4 @@ fn shares(one: &Value, other: &Value) -> bool {
         let name = &initiator["name"];
         other.is_some_and(|other| other.iter().any(|it| it["name"] == *name))
     })
-}
-
-fn check_chap(credentials: &Value) -> Result<(), Refusal> {
-    let chap = &credentials["chap"];
-    let (inbound, outbound) = (&chap["inbound"]["password"], &chap["outbound"]["password"]);
-    if !inbound.is_null() && inbound == outbound {
-        return Err(Refusal::new(
-            400,
-            5_374_147,
-            "The inbound and outbound passwords are the same.",
-        ));
-    }
-    Ok(())
-}
-
-fn without_passwords(record: &mut Value) {
-    for side in ["inbound", "outbound"] {
-        if let Some(side) = record["chap"][side].as_object_mut() {
-            side.remove("password");
-        }
-    }
 }
