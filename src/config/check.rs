@@ -9,7 +9,7 @@ use super::properties::{Property, PropertyName};
 use super::{Config, Partition, Read};
 use crate::fabric::{Interfaces, ListedPath, Netdev, PathAddress};
 use crate::host::Host;
-use crate::volume::SanName;
+use crate::volume::{Family, SanName};
 
 /// So many addresses are tried at a time.
 const AT_ONCE: usize = 16;
@@ -43,6 +43,7 @@ pub fn check(read: &Read, interfaces: Option<&Interfaces>) -> Vec<Finding> {
         .collect();
     for (name, partition) in &read.config.partitions {
         findings.extend(check_keys(name, partition, interfaces));
+        findings.extend(check_logins(name, partition));
         let limits = (partition.max_volume_size, partition.max_total_volume_size);
         if let (Some(each), Some(total)) = limits
             && each > total
@@ -84,6 +85,23 @@ fn check_keys(
         }
     }
     findings
+}
+
+/// Where the driver does not tell the SAN what its nodes prove their logins with, somebody else must.
+fn check_logins(name: &SanName, partition: &Partition) -> Option<Finding> {
+    partition.credentials.as_ref()?;
+    let by_hand = match partition.family {
+        Family::Unity | Family::Vnx | Family::Equallogic | Family::Static => true,
+        // Told by us, or by its own `--credentials`.
+        Family::Ontap | Family::Linux => false,
+    };
+    by_hand.then(|| Finding {
+        is_problem: false,
+        text: format!(
+            "partitions.{name}.credentials: the nodes log in with CHAP, and sanpath sets none on a SAN of the kind {}; its administrator does, for each node's initiator",
+            partition.family.as_str()
+        ),
+    })
 }
 
 fn lists(partition: &Partition) -> [(Property, &[ListedPath]); 2] {
@@ -268,6 +286,27 @@ mod tests {
             ),
             "{findings:?}"
         );
+    }
+
+    #[test]
+    fn chap_that_nobody_sets_on_the_san_is_told() {
+        let told = |family: Family, credentials: Option<&str>| {
+            let partition = Partition {
+                credentials: credentials.map(std::path::PathBuf::from),
+                ..Partition::new(family, Vec::new())
+            };
+            check_logins(&"a".parse().unwrap(), &partition)
+        };
+        for family in [Family::Unity, Family::Vnx, Family::Equallogic] {
+            let finding = told(family, Some("/etc/chap")).unwrap();
+            let begins = finding.text.starts_with("partitions.a.credentials: ");
+            assert!(begins && !finding.is_problem, "{finding:?}");
+            assert!(finding.text.contains(family.as_str()), "{finding:?}");
+            assert_eq!(told(family, None), None);
+        }
+        for family in [Family::Ontap, Family::Linux] {
+            assert_eq!(told(family, Some("/etc/chap")), None);
+        }
     }
 
     #[test]

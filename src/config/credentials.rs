@@ -112,6 +112,25 @@ pub fn read_chap(
     read_whole(host, &of, told, Reach::AsMounted).map(Some)
 }
 
+/// What `initiator` proves to the SAN of the partition `name`, whose `credentials` and `chapuser` these are: from the folder of its name, else as all nodes do.
+///
+/// # Errors
+/// See [`CredentialsError`].
+pub fn read_node_chap(
+    host: &Host,
+    name: &SanName,
+    (directory, chapuser): (&Path, Option<&str>),
+    initiator: &Iqn,
+) -> Result<Chap, CredentialsError> {
+    let of = format!("partitions.{name}.credentials");
+    let own = own_folder(host, &of, directory, initiator)?;
+    let told = match &own {
+        Some(own) => (own.as_path(), None),
+        None => (directory, chapuser),
+    };
+    read_whole(host, &of, told, Reach::AsMounted)
+}
+
 /// What `initiator` has to prove to a SAN of ours: from the folder of its name in `directory`, else from `directory` itself.
 ///
 /// # Errors
@@ -122,15 +141,27 @@ pub fn read_san_chap(
     initiator: &Iqn,
 ) -> Result<Chap, CredentialsError> {
     let of = format!("initiator {initiator}");
-    let own = directory.join(initiator.as_str());
-    let found = host.find_stat(&own);
-    let found = found.map_err(|source| CredentialsError::Read {
-        of: of.clone(),
-        path: own.clone(),
-        source,
-    })?;
-    let folder = if found.is_some() { &own } else { directory };
+    let own = own_folder(host, &of, directory, initiator)?;
+    let folder = own.as_deref().unwrap_or(directory);
     read_whole(host, &of, (folder, None), Reach::OwnerAlone)
+}
+
+/// The folder for this initiator alone, if there is one.
+fn own_folder(
+    host: &Host,
+    of: &str,
+    directory: &Path,
+    initiator: &Iqn,
+) -> Result<Option<PathBuf>, CredentialsError> {
+    let own = directory.join(initiator.as_str());
+    match host.find_stat(&own) {
+        Ok(found) => Ok(found.map(|_| own)),
+        Err(source) => Err(CredentialsError::Read {
+            of: of.to_owned(),
+            path: own,
+            source,
+        }),
+    }
 }
 
 /// What requests to an archive's bucket are signed with.
@@ -466,6 +497,39 @@ mod tests {
         }
         assert_eq!(secret_of(read(&own).ok()), OTHER);
         assert_eq!(secret_of(read(&all).ok()), SECRET);
+    }
+
+    #[test]
+    fn a_controller_finds_what_a_node_proves_its_logins_with() {
+        let rig = Rig::new(&[(PASSWORD, SECRET)]);
+        let root = rig.directory.path();
+        let read = |initiator: &str| {
+            let host = Host::real(Path::new("/"));
+            let place = (root, Some("nodes"));
+            read_node_chap(
+                &host,
+                &"cluster-a".parse().unwrap(),
+                place,
+                &initiator.parse().unwrap(),
+            )
+        };
+        let (all, own) = (
+            "iqn.1993-08.org.debian:01:all",
+            "iqn.1993-08.org.debian:01:own",
+        );
+        assert_eq!(read(all).unwrap().initiator.name, "nodes");
+        std::fs::create_dir(root.join(own)).unwrap();
+        let missing = chain(&read(own).unwrap_err());
+        let place = root.join(own).join(USERNAME).display().to_string();
+        assert!(
+            missing.contains("partitions.cluster-a.credentials") && missing.contains(&place),
+            "{missing}"
+        );
+        for (file, text) in [(USERNAME, "own"), (PASSWORD, OTHER)] {
+            std::fs::write(root.join(own).join(file), text).unwrap();
+        }
+        assert_eq!(secret_of(read(own).ok()), OTHER);
+        assert_eq!(secret_of(read(all).ok()), SECRET);
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub use archive::{ARCHIVE_FIELDS, Archive, ArchiveKind, ArchiveName, S3};
 pub use archiver::{ARCHIVER_FIELDS, Archiver};
 pub use check::{ADDRESSES, Finding, Probed, check, probe};
 pub use credentials::{
-    CredentialsError, S3Keys, read_archive_key, read_chap, read_s3_keys, read_san_chap,
+    CredentialsError, S3Keys, read_archive_key, read_chap, read_node_chap, read_s3_keys,
+    read_san_chap,
 };
 pub use edit::{Change, Changed, EditError, Edited, edit};
 pub use file::{ConfigError, FILE_FIELDS, Read, Remark, parse, read};

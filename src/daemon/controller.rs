@@ -14,12 +14,13 @@ use super::socket;
 use crate::admin;
 use crate::archiver::{self, Archivers};
 use crate::cli::ControllerArguments;
-use crate::config::{Config, Live};
+use crate::config::{Config, Live, Partition, read_node_chap};
 use crate::controller::Controller;
 use crate::csi::{Identity, serve_controller};
+use crate::fabric::Iqn;
 use crate::host::Host;
 use crate::metrics::Calls;
-use crate::san::{ArraySettings, Fleet, LoginFolder, Rules, Settings};
+use crate::san::{ArraySettings, Fleet, LoginFolder, NodeLogins, Rules, Settings};
 use crate::tls::{ArrayTrust, Papers};
 use crate::volume::SanName;
 
@@ -111,7 +112,7 @@ fn archivers_of(
     (archivers.collect(), archives.collect())
 }
 
-fn array(partition: &crate::config::Partition, host: &Host) -> Option<ArraySettings> {
+fn array(name: &SanName, partition: &Partition, host: &Host) -> Option<ArraySettings> {
     let login = partition.san_credentials.as_ref()?;
     let trust = partition.tls.as_ref();
     Some(ArraySettings {
@@ -121,18 +122,30 @@ fn array(partition: &crate::config::Partition, host: &Host) -> Option<ArraySetti
         svm: partition.svm.clone(),
         own_flexvols: partition.own_flexvols,
         pools: partition.pools.clone(),
+        nodes: node_logins(name, partition, host),
     })
 }
 
+/// What the array is told to ask of the partition's nodes.
+fn node_logins(name: &SanName, partition: &Partition, host: &Host) -> Option<NodeLogins> {
+    let directory = partition.credentials.as_ref()?;
+    let place = (directory.as_path(), partition.chapuser.as_deref());
+    let (name, host) = (name.clone(), host.clone());
+    let read = move |place: (&Path, Option<&str>), initiator: &Iqn| {
+        Ok(read_node_chap(&host, &name, place, initiator)?)
+    };
+    Some(NodeLogins::new(place, read))
+}
+
 fn settings(config: &Config, host: &Host) -> BTreeMap<SanName, Settings> {
-    let of = |partition: &crate::config::Partition| Settings {
+    let of = |name: &SanName, partition: &Partition| Settings {
         family: partition.family,
         sanhost: partition.sanhost.clone(),
         papers: partition
             .papers()
             .map(|folder| Papers::of_caller(host, folder)),
         san_uuid: partition.san_uuid,
-        array: array(partition, host),
+        array: array(name, partition, host),
         rules: Rules {
             prefix: partition.resource_prefix.clone(),
             suffix: partition.resource_suffix.clone(),
@@ -143,6 +156,6 @@ fn settings(config: &Config, host: &Host) -> BTreeMap<SanName, Settings> {
     config
         .partitions
         .iter()
-        .map(|(name, partition)| (name.clone(), of(partition)))
+        .map(|(name, partition)| (name.clone(), of(name, partition)))
         .collect()
 }

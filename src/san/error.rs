@@ -108,6 +108,9 @@ pub enum SanError {
     /// The SAN has no place for it.
     #[error("the SAN cannot keep it")]
     Unfit(#[source] Cause),
+    /// What its nodes prove their logins with cannot be told to the SAN.
+    #[error("nothing is exported without CHAP that `credentials` of the partition asks for")]
+    Logins(#[source] Cause),
     /// This kind of SAN does not have it.
     #[error("a SAN of this kind has no {0}")]
     NotOffered(&'static str),
@@ -135,6 +138,7 @@ impl Faulted for SanError {
             Self::Elsewhere { .. }
             | Self::OtherName { .. }
             | Self::InUse { .. }
+            | Self::Logins(_)
             | Self::NotOffered(_) => Fault::Precondition,
         }
     }

@@ -10,6 +10,7 @@ use super::ensure::San;
 use super::equallogic::EqualLogic;
 use super::http::LoginFolder;
 use super::linux::{LinuxSan, Way};
+use super::logins::NodeLogins;
 use super::ontap::Ontap;
 use super::rules::Rules;
 use super::sanhost::SanhostState;
@@ -33,6 +34,8 @@ pub struct ArraySettings {
     pub pools: Vec<String>,
     /// Each volume has a container of its own there (ONTAP's `FlexVol`), where the family knows both ways.
     pub own_flexvols: bool,
+    /// What its nodes prove their logins with, where that is ours to tell the array.
+    pub nodes: Option<NodeLogins>,
 }
 
 /// What it takes to reach one SAN.

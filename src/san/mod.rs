@@ -16,6 +16,7 @@ mod family;
 mod fleet;
 mod http;
 mod linux;
+mod logins;
 mod nouns;
 mod ontap;
 mod policies;
@@ -35,6 +36,7 @@ pub use fleet::{ArraySettings, Fleet, Settings};
 pub use http::LoginFolder;
 #[cfg(test)]
 pub(crate) use linux::{Dice, Net, Trouble as NetTrouble, fleet_over};
+pub use logins::NodeLogins;
 pub use nouns::{
     Access, Capacity, Checked, CheckedPage, Exported, ExtentPage, Grade, NewSnapshot, NewVolume,
     Others, Page, Policy, SanSnapshot, SanVolume, SnapshotPage, Source, Trouble,

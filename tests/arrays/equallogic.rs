@@ -64,6 +64,7 @@ fn settings(addresses: Vec<String>, folder: &Path) -> Settings {
             program: None,
             svm: None,
             own_flexvols: false,
+            nodes: None,
             pools: Vec::new(),
         }),
         rules: Rules::default(),

@@ -1,12 +1,15 @@
 //! The ONTAP simulator under NetApp's own client, and our family on the simulator.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sanpath::config::read_node_chap;
 use sanpath::fault::{Fault as Class, Faulted};
 use sanpath::host::Host;
-use sanpath::san::{ArraySettings, Fleet, LoginFolder, Rules, SanError, Settings, Source};
+use sanpath::san::{
+    ArraySettings, Fleet, LoginFolder, NodeLogins, Rules, SanError, Settings, Source,
+};
 use sanpath::tls::ArrayTrust;
 use sanpath::volume::Family;
 use serde_json::{Value, json};
@@ -22,6 +25,7 @@ use crate::simulators::ontap::{
 pub struct Rig {
     pub server: Server<Ontap>,
     pub fleet: Fleet,
+    settings: Settings,
     folder: tempfile::TempDir,
 }
 
@@ -32,15 +36,31 @@ impl Rig {
     }
 
     fn of(server: Server<Ontap>, account: (&str, &str)) -> Self {
-        Self::with(server, account, false)
+        Self::with(server, account, (false, false))
+    }
+
+    /// Whose nodes log in with CHAP; what they prove lies in [`Self::chap`].
+    pub fn asking() -> Self {
+        let server = Server::sealed(Ontap::default(), 2);
+        Self::with(server, ACCOUNTS[1], (false, true))
+    }
+
+    /// The directory that `credentials` of the partition names.
+    pub fn chap(&self) -> PathBuf {
+        self.folder.path().join("chap")
     }
 
     /// With a FlexVol for each volume, and the account that sees aggregates.
     pub fn own() -> Self {
-        Self::with(Server::sealed(Ontap::default(), 2), ACCOUNTS[0], true)
+        let server = Server::sealed(Ontap::default(), 2);
+        Self::with(server, ACCOUNTS[0], (true, false))
     }
 
-    fn with(server: Server<Ontap>, account: (&str, &str), own_flexvols: bool) -> Self {
+    fn with(
+        server: Server<Ontap>,
+        account: (&str, &str),
+        (own_flexvols, asks): (bool, bool),
+    ) -> Self {
         let pools = if own_flexvols { AGGREGATES } else { FLEXVOLS };
         let folder = tempfile::tempdir().unwrap();
         let write =
@@ -66,24 +86,48 @@ impl Rig {
                 svm: Some(SVM.to_owned()),
                 pools: pools.map(str::to_owned).to_vec(),
                 own_flexvols,
+                nodes: asks.then(|| node_logins(&folder.path().join("chap"))),
             }),
             rules: Rules::default(),
         };
-        let fleet = Fleet::new(BTreeMap::from([("a".parse().unwrap(), settings)]));
+        let fleet = opened(&settings);
         Self {
             server,
             fleet,
+            settings,
             folder,
         }
     }
 
+    /// As another controller has it, or this one after a start.
+    pub fn opened_anew(&self) -> Subject {
+        Self::subject_of(&opened(&self.settings))
+    }
+
     pub fn subject(&self) -> Subject {
+        Self::subject_of(&self.fleet)
+    }
+
+    fn subject_of(fleet: &Fleet) -> Subject {
         Subject {
-            san: self.fleet.find(&"a".parse().unwrap()).unwrap(),
+            san: fleet.find(&"a".parse().unwrap()).unwrap(),
             has: Capabilities::default(),
             prefix: "t-".to_owned(),
         }
     }
+}
+
+fn opened(settings: &Settings) -> Fleet {
+    Fleet::new(BTreeMap::from([("a".parse().unwrap(), settings.clone())]))
+}
+
+/// As the controller has them for the partition a.
+fn node_logins(directory: &Path) -> NodeLogins {
+    let host = Host::real(Path::new("/"));
+    let name = "a".parse().unwrap();
+    NodeLogins::new((directory, None), move |place, initiator| {
+        Ok(read_node_chap(&host, &name, place, initiator)?)
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]

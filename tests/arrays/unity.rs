@@ -81,6 +81,7 @@ fn settings(addresses: Vec<String>, folder: &Path, is_sealed: bool) -> Settings 
             svm: None,
             pools: Vec::new(),
             own_flexvols: false,
+            nodes: None,
         }),
         rules: Rules::default(),
     }

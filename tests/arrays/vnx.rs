@@ -71,6 +71,7 @@ fn settings(navi: &Navi, addresses: &[&str]) -> Settings {
             program: Some(navi.program()),
             svm: None,
             own_flexvols: false,
+            nodes: None,
             pools: vec!["Pool 0".to_owned()],
         }),
         rules: Rules::default(),

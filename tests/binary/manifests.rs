@@ -164,8 +164,14 @@ fn the_secrets_of_a_partition_are_mounted_where_its_config_would_look() {
     let with_chap = shipped.replace("# credentials:", "credentials:");
     assert_ne!(shipped, with_chap);
     let config = sanpath::config::parse(&with_chap).unwrap();
-    let node = object("DaemonSet");
-    let all = containers_of(&node);
+    // The nodes log in, and the controller tells an array what with.
+    for kind in ["DaemonSet", "Deployment"] {
+        are_mounted(&object(kind), &config);
+    }
+}
+
+fn are_mounted(node: &Value, config: &sanpath::config::Config) {
+    let all = containers_of(node);
     let driver = all.iter().find(|container| container.is_ours()).unwrap();
     for (name, partition) in &config.partitions {
         let directory = partition.credentials.as_ref().unwrap();

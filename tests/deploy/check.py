@@ -211,7 +211,7 @@ def archivers_are_what_the_config_says(objects):
 
 
 def the_controller_has_what_the_config_names(objects):
-    """Of each partition: what it shows the SAN, and its login where that is an array."""
+    """Of each partition: what it shows the SAN, its login where that is an array, and what its nodes prove where it tells the array so."""
     config = next((yaml.safe_load(it["data"]["config.yaml"]) for it in objects if it["kind"] == "ConfigMap"), {"partitions": {}})
     for workload, pod in rendered.pods(objects):
         if workload["metadata"]["labels"]["app.kubernetes.io/component"] != "controller":
@@ -220,7 +220,8 @@ def the_controller_has_what_the_config_names(objects):
         for name, settings in config["partitions"].items():
             is_array = settings["blockstoragemanager"] != "linux"
             assert is_array == ("sanCredentials" in settings), name
-            places = [settings.get(key) for key in ("tls", "sanCredentials")]
+            keys = ("tls", "sanCredentials", "credentials") if settings["blockstoragemanager"] == "ontap" else ("tls", "sanCredentials")
+            places = [settings.get(key) for key in keys]
             missing = [place for place in filter(None, places) if place not in mounted]
             assert not missing, f"{name}: not mounted in the controller: {missing}"
 

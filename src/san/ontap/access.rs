@@ -12,7 +12,7 @@ use super::super::http::{Method, Request, encoded};
 use super::super::nouns::{Access, SanVolume};
 use super::wire::{Igroup, Interface, LunMap, Odd, Service, odd};
 use super::{Ontap, codes, find, names};
-use crate::fabric::{Export, Iqn, Lun, MAX_OFFERS, Offer, Portal};
+use crate::fabric::{Chap, Export, Iqn, Lun, MAX_OFFERS, Offer, Portal};
 use crate::fault::Fault;
 use crate::volume::NodeId;
 
@@ -29,7 +29,11 @@ impl Ontap {
         access: Access,
         until: Until,
     ) -> Result<Given, SanError> {
-        let igroup = self.mapped(volume, node, access, until).await?;
+        // Read before anything is touched.
+        let chap = self.logins.of(&node.initiator)?;
+        let igroup = self
+            .mapped(volume, (node, chap.as_ref()), access, until)
+            .await?;
         let maps = self.maps(&volume.key, until).await?;
         let ours = maps.iter().find(|map| map.igroup.uuid == igroup.uuid);
         let ours = ours.ok_or_else(|| odd("export", "lun_maps")(Odd::Absent))?;
@@ -50,17 +54,21 @@ impl Ontap {
         Ok(Given { export, after })
     }
 
-    /// The igroup of the node, to which the volume is mapped.
+    /// The igroup of the node, to which the volume is mapped. What it has to prove is in force before it sees anything.
     async fn mapped(
         &self,
         volume: &SanVolume,
-        node: &NodeId,
+        (node, chap): (&NodeId, Option<&Chap>),
         access: Access,
         until: Until,
     ) -> Result<Igroup, SanError> {
         let mut round = 1;
         loop {
             let igroup = self.ensure_igroup(node, access.read_only, until).await?;
+            // After the igroup, which whoever removes them looks for last.
+            if let Some(chap) = chap {
+                self.ensure_chap(&node.initiator, chap, until).await?;
+            }
             let maps = self.maps(&volume.key, until).await?;
             if maps.iter().any(|map| map.igroup.uuid == igroup.uuid) {
                 return Ok(igroup);
@@ -137,11 +145,20 @@ impl Ontap {
     }
 
     async fn igroup(&self, name: &str, until: Until) -> Result<Option<Igroup>, SanError> {
-        let fields = "uuid,name,comment,initiators,lun_maps";
-        let pairs = [("name", name), ("fields", fields)];
-        let target = self.target("protocols/san/igroups", &pairs);
-        let found: Vec<Igroup> = self.records("find an igroup", until, &target).await?;
+        let found = self.igroups(&[name.to_owned()], until).await?;
         Ok(found.into_iter().next())
+    }
+
+    /// Those of these names that there are.
+    async fn igroups(&self, names: &[String], until: Until) -> Result<Vec<Igroup>, SanError> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let any = names.join("|");
+        let fields = "uuid,name,comment,initiators,lun_maps";
+        let pairs = [("name", any.as_str()), ("fields", fields)];
+        let target = self.target("protocols/san/igroups", &pairs);
+        self.records("find an igroup", until, &target).await
     }
 
     async fn maps(&self, key: &str, until: Until) -> Result<Vec<LunMap>, SanError> {
@@ -158,14 +175,27 @@ impl Ontap {
         until: Until,
     ) -> Result<(), SanError> {
         let maps = self.maps(&volume.key, until).await?;
-        let of_one = initiator.map(|it| [names::igroup(it, false), names::igroup(it, true)]);
+        let of_one = initiator.map(|it| vec![names::igroup(it, false), names::igroup(it, true)]);
         let is_meant = |name: &String| match &of_one {
             Some(names) => names.contains(name),
             None => names::is_igroup(name).is_some(),
         };
+        let mut names = Vec::new();
         for map in maps.iter().filter(|map| is_meant(&map.igroup.name)) {
             self.unmap(&volume.key, &map.igroup.uuid, until).await?;
-            self.remove_igroup(&map.igroup.name, until).await?;
+            names.push(map.igroup.name.clone());
+        }
+        // Of a certain node both, for the one that lost its last map may be left of a call whose reply was lost.
+        let mut initiators: Vec<Iqn> = initiator.cloned().into_iter().collect();
+        for igroup in self.igroups(&of_one.unwrap_or(names), until).await? {
+            self.remove_igroup(&igroup, until).await?;
+            let of_it = find::nodes_of(&igroup)?.into_iter();
+            initiators.extend(of_it.map(|node| node.initiator));
+        }
+        initiators.sort();
+        initiators.dedup();
+        for initiator in &initiators {
+            self.remove_chap(initiator, until).await?;
         }
         Ok(())
     }
@@ -182,10 +212,7 @@ impl Ontap {
     }
 
     /// Without a map an igroup is of no use. The array refuses while there is one, also one that was made this moment.
-    async fn remove_igroup(&self, name: &str, until: Until) -> Result<(), SanError> {
-        let Some(found) = self.igroup(name, until).await? else {
-            return Ok(());
-        };
+    async fn remove_igroup(&self, found: &Igroup, until: Until) -> Result<(), SanError> {
         if !found.lun_maps.is_empty() {
             return Ok(());
         }

@@ -9,7 +9,8 @@
 //! | `wire` | the array's answers |
 //! | `find` | LUNs as volumes and snapshots |
 //! | `make` | new LUNs, blank or copies |
-//! | `access` | igroups, maps, portals, logins |
+//! | `access` | igroups, maps, portals |
+//! | `logins` | what initiators prove their logins with |
 //! | `policies` | QoS policies |
 //! | `own`, `flexvols`, `cuts` | the other layout: a `FlexVol` for each volume, its copies and its snapshots |
 //!
@@ -22,6 +23,7 @@ mod codes;
 mod cuts;
 mod find;
 mod flexvols;
+mod logins;
 mod make;
 mod names;
 mod notes;
@@ -62,6 +64,7 @@ pub(super) struct Ontap {
     /// Each volume has a `FlexVol` of its own, on the aggregates `pools`; else the LUNs of all stand in the `FlexVol`s `pools`.
     own_flexvols: bool,
     expected: Option<Uuid>,
+    logins: logins::Logins,
 }
 
 impl Ontap {
@@ -76,6 +79,7 @@ impl Ontap {
             pools: array.pools.clone(),
             own_flexvols: array.own_flexvols,
             expected,
+            logins: logins::Logins::new(array.nodes.clone()),
         }
     }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::super::error::SanError;
 use super::names::{self, Kind};
 use super::notes::{ATTRIBUTE, Notes};
-use crate::fabric::Wwid;
+use crate::fabric::{Chap, Wwid};
 
 /// What a LUN is asked for; what costs the array something comes only when it is named.
 pub(super) const LUN_FIELDS: &str = "uuid,name,svm.name,serial_number,space.size,space.used,space.scsi_thin_provisioning_support_enabled,attributes,lun_maps,create_time,status";
@@ -86,6 +86,55 @@ pub(super) struct Igroup {
     pub(super) initiators: Vec<Named>,
     #[serde(default)]
     pub(super) lun_maps: Vec<Value>,
+}
+
+/// What an initiator has to prove. Passwords never come.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Credentials {
+    pub(super) svm: Named,
+    pub(super) initiator: String,
+    #[serde(default)]
+    pub(super) authentication_type: String,
+    #[serde(default)]
+    chap: Option<Sides>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Sides {
+    #[serde(default)]
+    inbound: Option<Side>,
+    #[serde(default)]
+    outbound: Option<Side>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Side {
+    #[serde(default)]
+    user: Option<String>,
+}
+
+impl Credentials {
+    /// Whether the names are those, as far as can be seen.
+    pub(super) fn fits(&self, chap: &Chap) -> bool {
+        let target = chap.target.as_ref().map(|user| user.name.as_str());
+        self.authentication_type == "chap"
+            && self.users() == (Some(chap.initiator.name.as_str()), target)
+    }
+
+    /// Whether the array proves itself as well.
+    pub(super) fn is_mutual(&self) -> bool {
+        self.users().1.is_some()
+    }
+
+    fn users(&self) -> (Option<&str>, Option<&str>) {
+        fn name(side: Option<&Side>) -> Option<&str> {
+            side?.user.as_deref().filter(|name| !name.is_empty())
+        }
+        let Some(chap) = &self.chap else {
+            return (None, None);
+        };
+        (name(chap.inbound.as_ref()), name(chap.outbound.as_ref()))
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
