@@ -15,13 +15,13 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
-use super::Until;
 use super::error::Cause;
 use super::sanhost::{Attempt, AttemptError};
+use super::{Until, alerts};
 use crate::fabric::Secret;
 use crate::fault::Fault;
 use crate::host::Host;
-use crate::tls::{ArrayTrust, trust_nobody};
+use crate::tls::{ArrayIdentity, ArrayTrust, CERTIFICATE_FILE, KEY_FILE, trust_nobody};
 
 /// An address that takes longer to be connected is treated as dead, TLS included: arrays are slower at it than a kernel.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -67,6 +67,13 @@ pub(super) struct Login {
     pub(super) password: Secret,
 }
 
+/// What proves who we are to an array that takes either.
+#[derive(Clone, Debug)]
+pub(super) enum Proof {
+    Password(Login),
+    Certificate(ArrayIdentity),
+}
+
 /// Why there is no login. Never says what is in a file.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoginError {
@@ -78,10 +85,14 @@ pub(super) enum LoginError {
     },
     #[error("the login of the SAN: {} is not one line of text", path.display())]
     Content { path: PathBuf },
+    #[error("the login of the SAN: {} holds neither {USER} and {PASSWORD} nor {CERTIFICATE_FILE} and {KEY_FILE}", folder.display())]
+    Neither { folder: PathBuf },
+    #[error("the login of the SAN: {} holds {found}: a login by password and one by certificate; leave one of them", folder.display())]
+    Both { folder: PathBuf, found: String },
 }
 
 impl LoginFolder {
-    /// The files `username` and `password` in `folder`. Nothing is read yet.
+    /// The files `username` and `password` in `folder`, or others where the family knows such. Nothing is read yet.
     #[must_use]
     pub fn new(host: &Host, folder: &Path) -> Self {
         Self {
@@ -100,13 +111,22 @@ impl LoginFolder {
 
     /// What they hold now, both of one state of the folder.
     pub(super) fn read(&self) -> Result<Login, LoginError> {
+        self.whole(|folder| self.read_in(folder))
+    }
+
+    /// The same where the folder may hold `tls.crt` and `tls.key` instead.
+    pub(super) fn proof(&self) -> Result<Proof, LoginError> {
+        self.whole(|folder| self.proof_in(folder))
+    }
+
+    fn whole<T>(&self, read: impl Fn(&Path) -> T) -> T {
         let generation = || self.host.read_link(&self.folder.join(GENERATION)).ok();
         loop {
             let before = generation();
             let inner = before.clone().unwrap_or_default();
-            let login = self.read_in(&self.folder.join(inner));
+            let found = read(&self.folder.join(inner));
             if generation() == before {
-                return login;
+                return found;
             }
         }
     }
@@ -122,16 +142,46 @@ impl LoginFolder {
     }
 
     fn line(&self, path: PathBuf) -> Result<String, LoginError> {
-        let bytes = self.host.read(&path).map_err(|source| LoginError::Read {
-            path: path.clone(),
-            source,
-        })?;
+        let bytes = self.bytes(path.clone())?;
         let text = String::from_utf8(bytes).unwrap_or_default();
         let line = text.strip_suffix('\n').unwrap_or(&text);
         if line.is_empty() || line.contains(char::is_control) {
             return Err(LoginError::Content { path });
         }
         Ok(line.to_owned())
+    }
+
+    fn proof_in(&self, folder: &Path) -> Result<Proof, LoginError> {
+        let is_there = |file: &&str| {
+            let found = self.host.find_stat(&folder.join(file));
+            matches!(found, Ok(Some(_)))
+        };
+        let names = [USER, PASSWORD, CERTIFICATE_FILE, KEY_FILE];
+        let found: Vec<&str> = names.into_iter().filter(is_there).collect();
+        let (by_password, by_certificate): (Vec<&str>, Vec<&str>) = found
+            .iter()
+            .partition(|file| [USER, PASSWORD].contains(*file));
+        match (by_password.is_empty(), by_certificate.is_empty()) {
+            (false, true) => self.read_in(folder).map(Proof::Password),
+            (true, false) => {
+                let read = |file: &str| self.bytes(folder.join(file));
+                let (certificate, key) = (read(CERTIFICATE_FILE)?, read(KEY_FILE)?);
+                let identity = ArrayIdentity::new(&self.folder, certificate, key);
+                Ok(Proof::Certificate(identity))
+            }
+            (true, true) => Err(LoginError::Neither {
+                folder: self.folder.clone(),
+            }),
+            (false, false) => Err(LoginError::Both {
+                folder: self.folder.clone(),
+                found: found.join(", "),
+            }),
+        }
+    }
+
+    fn bytes(&self, path: PathBuf) -> Result<Vec<u8>, LoginError> {
+        let read = self.host.read(&path);
+        read.map_err(|source| LoginError::Read { path, source })
     }
 
     fn read_in(&self, folder: &Path) -> Result<Login, LoginError> {
@@ -149,8 +199,8 @@ pub(super) struct Request {
     /// Path and query, encoded as they go out.
     pub(super) target: String,
     pub(super) headers: Vec<(&'static str, Secret)>,
-    /// Sent as HTTP's basic authentication.
-    pub(super) login: Option<Login>,
+    /// A password is sent as HTTP's basic authentication, a certificate is shown when the connection is made.
+    pub(super) proof: Option<Proof>,
     pub(super) body: Option<Value>,
 }
 
@@ -160,7 +210,7 @@ impl Request {
             method,
             target: target.into(),
             headers: Vec::new(),
-            login: None,
+            proof: None,
             body: None,
         }
     }
@@ -174,10 +224,17 @@ impl Request {
     }
 
     #[must_use]
-    pub(super) fn with_login(self, login: &Login) -> Self {
+    pub(super) fn with_proof(self, proof: Proof) -> Self {
         Self {
-            login: Some(login.clone()),
+            proof: Some(proof),
             ..self
+        }
+    }
+
+    fn shown(&self) -> Option<&ArrayIdentity> {
+        match &self.proof {
+            Some(Proof::Certificate(identity)) => Some(identity),
+            _ => None,
         }
     }
 
@@ -202,6 +259,8 @@ pub(super) struct Reply {
 enum HttpError {
     #[error("{0} is not this machine, and nothing is sent to it in clear: set tls")]
     Clear(String),
+    #[error("a certificate is shown over TLS alone: set tls")]
+    Bare,
     #[error("no answer in time")]
     Late,
     #[error("it answered HTTP {0}")]
@@ -212,11 +271,18 @@ enum HttpError {
     Header(&'static str),
 }
 
-/// The way to one array. Makes its client when it is needed, and anew when `ca.crt` has changed.
+/// The way to one array. Makes its client when it is needed, and anew when `ca.crt` has changed or what it shows.
 pub(super) struct Web {
     trust: Option<ArrayTrust>,
-    client: Mutex<Option<(Vec<u8>, reqwest::Client)>>,
+    client: Mutex<Option<Made>>,
     room: Semaphore,
+}
+
+/// A client with what it was made of.
+struct Made {
+    trusts: Vec<u8>,
+    shows: Option<ArrayIdentity>,
+    client: reqwest::Client,
 }
 
 impl Web {
@@ -245,12 +311,34 @@ impl Web {
         answered.unwrap_or_else(|_| Err(AttemptError::NoAnswer(late())))
     }
 
+    /// As `send`, of a question that changes nothing: so it may be looked into why there is no answer.
+    pub(super) async fn greet(
+        &self,
+        attempt: &Attempt,
+        request: Request,
+        by: Until,
+    ) -> Result<Reply, AttemptError> {
+        let shown = request.shown().cloned();
+        let reply = self.send(attempt, request, by).await;
+        let lost = match reply {
+            Err(lost @ (AttemptError::NoAnswer(_) | AttemptError::NotReached(_))) => lost,
+            reply => return reply,
+        };
+        let Some(both) = self.trust.as_ref().zip(shown.as_ref()) else {
+            return Err(lost);
+        };
+        let refused = alerts::refusal_at(&attempt.address, both, by).await;
+        Err(refused.unwrap_or(lost))
+    }
+
     fn made(
         &self,
         address: &str,
         request: Request,
     ) -> Result<reqwest::RequestBuilder, AttemptError> {
-        let client = self.client().map_err(AttemptError::NotReached)?;
+        let client = self
+            .client(request.shown())
+            .map_err(AttemptError::NotReached)?;
         let scheme = match &self.trust {
             Some(_) => "https",
             None if is_this_machine(address) => "http",
@@ -268,7 +356,7 @@ impl Web {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unfit())?;
             made = made.header(name, value);
         }
-        if let Some(login) = &request.login {
+        if let Some(Proof::Password(login)) = &request.proof {
             made = made.basic_auth(&login.user, Some(login.password.expose()));
         }
         if let Some(body) = &request.body {
@@ -280,19 +368,20 @@ impl Web {
         Ok(made)
     }
 
-    fn client(&self) -> Result<reqwest::Client, Cause> {
+    fn client(&self, shown: Option<&ArrayIdentity>) -> Result<reqwest::Client, Cause> {
         let pem = match &self.trust {
             Some(trust) => trust.read()?,
             None => Vec::new(),
         };
         let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, made)) = &*client
-            && *of == pem
+        if let Some(made) = &*client
+            && (&made.trusts, made.shows.as_ref()) == (&pem, shown)
         {
-            return Ok(made.clone());
+            return Ok(made.client.clone());
         }
         let config = match &self.trust {
-            Some(trust) => trust.client_config(&pem)?,
+            Some(trust) => trust.client_config(&pem, shown)?,
+            None if shown.is_some() => return Err(HttpError::Bare.into()),
             None => trust_nobody()?,
         };
         let builder = reqwest::Client::builder()
@@ -303,23 +392,18 @@ impl Web {
             .connect_timeout(CONNECT)
             .pool_idle_timeout(IDLE);
         let made = builder.build().map_err(reqwest::Error::without_url)?;
-        *client = Some((pem, made.clone()));
+        *client = Some(Made {
+            trusts: pem,
+            shows: shown.cloned(),
+            client: made.clone(),
+        });
         Ok(made)
     }
 }
 
 /// What came of a request (§"Algorithm" of a management failover): never sent, or perhaps carried out, or answered.
 async fn answer(request: reqwest::RequestBuilder) -> Result<Reply, AttemptError> {
-    let sent = request.send().await.map_err(|error| {
-        let is_unsent = error.is_connect() || error.is_builder();
-        let cause = error.without_url().into();
-        if is_unsent {
-            AttemptError::NotReached(cause)
-        } else {
-            AttemptError::NoAnswer(cause)
-        }
-    });
-    let mut answer = sent?;
+    let mut answer = request.send().await.map_err(unanswered)?;
     let (status, headers) = (answer.status(), std::mem::take(answer.headers_mut()));
     let mut bytes = Vec::new();
     loop {
@@ -353,6 +437,19 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<Reply, AttemptError>
         headers,
         body,
     })
+}
+
+fn unanswered(error: reqwest::Error) -> AttemptError {
+    if let Some(refused) = alerts::refusal_in(&error) {
+        return refused;
+    }
+    let is_unsent = error.is_connect() || error.is_builder();
+    let cause = error.without_url().into();
+    if is_unsent {
+        AttemptError::NotReached(cause)
+    } else {
+        AttemptError::NoAnswer(cause)
+    }
 }
 
 /// Whether `host:port` can only be this machine.
@@ -450,5 +547,39 @@ mod tests {
         let refused = crate::fault::chain(&login.read().unwrap_err());
         assert!(refused.contains("password is not one line"), "{refused}");
         assert!(!refused.contains("hunter2"), "{refused}");
+    }
+
+    #[test]
+    fn a_folder_holds_a_password_or_a_certificate_and_never_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let login = LoginFolder::new(&Host::real(Path::new("/")), folder.path());
+        let write = |name: &str| std::fs::write(folder.path().join(name), "hunter2").unwrap();
+        let refused = || crate::fault::chain(&login.proof().unwrap_err());
+        let both = "neither username and password nor tls.crt and tls.key";
+        assert!(refused().contains(both), "{}", refused());
+        write(CERTIFICATE_FILE);
+        assert!(
+            refused().contains("tls.key cannot be read"),
+            "{}",
+            refused()
+        );
+        write(KEY_FILE);
+        let proof = login.proof().unwrap();
+        assert!(matches!(proof, Proof::Certificate(_)));
+        assert!(!format!("{proof:?}").contains("hunter2"));
+        write(USER);
+        let told = refused();
+        let named = "holds username, tls.crt, tls.key: ";
+        assert!(told.contains(named) && !told.contains("hunter2"), "{told}");
+        for name in [CERTIFICATE_FILE, KEY_FILE] {
+            std::fs::remove_file(folder.path().join(name)).unwrap();
+        }
+        assert!(
+            refused().contains("password cannot be read"),
+            "{}",
+            refused()
+        );
+        write(PASSWORD);
+        assert!(matches!(login.proof(), Ok(Proof::Password(_))));
     }
 }

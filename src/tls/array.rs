@@ -8,13 +8,16 @@ use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 
-use super::papers::{CA_FILE, HostClock, PapersError, certificates, read, roots};
+use super::papers::{
+    CA_FILE, CERTIFICATE_FILE, HostClock, KEY_FILE, PapersError, certificates, pair, read, roots,
+};
 use crate::host::Host;
 
 /// What an array proves itself by. Looked at anew for each client that is made.
@@ -56,11 +59,15 @@ impl ArrayTrust {
         read(&self.host, &self.path())
     }
 
-    /// How a client greets that trusts the certificates in `pem`, which was read here.
+    /// How a client greets that trusts the certificates in `pem`, which was read here, and shows `shown`.
     ///
     /// # Errors
     /// See [`PapersError`].
-    pub fn client_config(&self, pem: &[u8]) -> Result<ClientConfig, PapersError> {
+    pub fn client_config(
+        &self,
+        pem: &[u8],
+        shown: Option<&ArrayIdentity>,
+    ) -> Result<ClientConfig, PapersError> {
         let path = self.path();
         let unusable = |source: Error| PapersError::Authority {
             path: path.clone(),
@@ -77,17 +84,56 @@ impl ArrayTrust {
             chain,
         });
         let clock = Arc::new(HostClock(self.host.clone()));
-        let builder = ClientConfig::builder_with_details(provider, clock);
-        Ok(builder
+        let builder = ClientConfig::builder_with_details(Arc::clone(&provider), clock);
+        let builder = builder
             .with_safe_default_protocol_versions()
             .map_err(unusable)?
             .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth())
+            .with_custom_certificate_verifier(verifier);
+        Ok(match shown {
+            None => builder.with_no_client_auth(),
+            Some(shown) => {
+                let pair = SingleCertAndKey::from(shown.pair(&provider)?);
+                builder.with_client_cert_resolver(Arc::new(pair))
+            }
+        })
     }
 
     fn path(&self) -> PathBuf {
         self.folder.join(CA_FILE)
+    }
+}
+
+/// What an array that knows its accounts by certificates is shown: what stood in `tls.crt` and `tls.key`. Holds a key, which no `Debug` shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ArrayIdentity {
+    folder: PathBuf,
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl ArrayIdentity {
+    /// Of what was read from these files in `folder`. Looked at when it is used.
+    #[must_use]
+    pub fn new(folder: &Path, certificate: Vec<u8>, key: Vec<u8>) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            certificate,
+            key,
+        }
+    }
+
+    fn pair(&self, provider: &CryptoProvider) -> Result<CertifiedKey, PapersError> {
+        let path = self.folder.join(CERTIFICATE_FILE);
+        let chain = certificates(&path, &self.certificate)?;
+        let key = self.folder.join(KEY_FILE);
+        pair((&path, &chain), (&key, &self.key), provider)
+    }
+}
+
+impl std::fmt::Debug for ArrayIdentity {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "ArrayIdentity({})", self.folder.display())
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) mod rig;
 mod tests;
 mod verify;
 
-pub use array::{ArrayTrust, trust_nobody};
+pub use array::{ArrayIdentity, ArrayTrust, trust_nobody};
 pub use authority::{Authority, AuthorityError, Lifetime, Made};
 pub use dial::{DialError, Dialled, dial, dial_archiver};
 pub use listen::{Caught, guard};

@@ -296,6 +296,7 @@ impl Inner {
 
     fn parse(&self, files: &Files) -> Result<Set, PapersError> {
         let path = self.folder.join(CERTIFICATE_FILE);
+        let key = self.folder.join(KEY_FILE);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let chain = certificates(&path, &files.certificate)?;
         let statement = state(&path, &chain)?;
@@ -303,7 +304,7 @@ impl Inner {
         check_dates(&path, &statement, self.host.wall_clock())?;
         Ok(Set {
             roots: Arc::new(roots(&self.folder.join(CA_FILE), &files.authorities)?),
-            pair: Arc::new(self.pair(chain, &files.key, &provider)?),
+            pair: Arc::new(pair((&path, &chain), (&key, &files.key), &provider)?),
             provider,
             clock: Arc::new(HostClock(self.host.clone())),
             statement,
@@ -323,29 +324,27 @@ impl Inner {
             wanted,
         })
     }
+}
 
-    /// The certificate with the key that fits it.
-    fn pair(
-        &self,
-        chain: Vec<CertificateDer<'static>>,
-        keys: &[u8],
-        provider: &CryptoProvider,
-    ) -> Result<CertifiedKey, PapersError> {
-        let path = self.folder.join(KEY_FILE);
-        let keys = PrivateKeyDer::pem_slice_iter(keys).collect::<Result<Vec<_>, _>>();
-        let keys = keys.ok().filter(|keys| !keys.is_empty());
-        let keys = keys.ok_or_else(|| PapersError::Pem {
-            path: path.clone(),
-            what: "private key",
-        })?;
-        let mut pairs = keys
-            .into_iter()
-            .filter_map(|key| CertifiedKey::from_der(chain.clone(), key, provider).ok());
-        pairs.next().ok_or_else(|| PapersError::Pair {
-            certificate: self.folder.join(CERTIFICATE_FILE),
-            key: path,
-        })
-    }
+/// The certificate in the file `path` with the key that fits it, of those in the other.
+pub(super) fn pair(
+    (path, chain): (&Path, &[CertificateDer<'static>]),
+    (key, keys): (&Path, &[u8]),
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, PapersError> {
+    let keys = PrivateKeyDer::pem_slice_iter(keys).collect::<Result<Vec<_>, _>>();
+    let keys = keys.ok().filter(|keys| !keys.is_empty());
+    let keys = keys.ok_or_else(|| PapersError::Pem {
+        path: key.to_owned(),
+        what: "private key",
+    })?;
+    let mut pairs = keys
+        .into_iter()
+        .filter_map(|key| CertifiedKey::from_der(chain.to_vec(), key, provider).ok());
+    pairs.next().ok_or_else(|| PapersError::Pair {
+        certificate: path.to_owned(),
+        key: key.to_owned(),
+    })
 }
 
 /// The SAN that the certificate in `folder` names.

@@ -20,6 +20,7 @@ mod equallogic_disks;
 mod foreign;
 mod netapp;
 mod ontap;
+mod ontap_certificate;
 mod ontap_chap;
 mod ontap_flexvols;
 mod policies;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::foreign::{run, told};
-use crate::simulators::http::Server;
+use crate::simulators::http::{Authority, Server};
 use crate::simulators::ontap::{ACCOUNTS, Manner, Ontap, SVM_UUID, TARGET};
 
 fn foreign(server: &Server<Ontap>, account: (&str, &str)) -> Vec<Value> {
@@ -66,6 +66,33 @@ fn netapps_own_client_finds_an_ontap() {
         }
         assert_eq!(server.array.luns(), ["nothing"; 0]);
     }
+}
+
+/// The account is the one that the certificate names; one that names none is refused.
+#[test]
+fn netapps_own_client_logs_in_by_certificate() {
+    let authority = Authority::default();
+    let server = Server::asking(Ontap::default(), 1, &authority);
+    let address = server.addresses().remove(0);
+    let (host, port) = address.split_once(':').unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let log_in = |name: &str| {
+        let (certificate, key) = authority.issue(name);
+        let files = [("tls.crt", certificate), ("tls.key", key)].map(|(file, text)| {
+            let path = folder.path().join(file);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        });
+        let words = [host, port, &files[0], &files[1]];
+        run("SANPATH_NETAPP_ONTAP", "ontap_certificate.py", &words)
+    };
+    let all = log_in(ACCOUNTS[1].0);
+    assert_eq!(told(&all, "find an SVM")["uuid"], SVM_UUID);
+    assert_eq!(told(&all, "create")["size"], 64 << 20);
+    assert_eq!(told(&all, "delete")["left"], 0);
+    let seen = server.take_seen();
+    assert!(seen.iter().all(|it| it.header("authorization").is_none()));
+    assert_eq!(told(&log_in("nobody"), "refused")["status"], 401);
 }
 
 /// Passwords go in and never come out; the type is told in small letters.

@@ -45,6 +45,11 @@ impl Rig {
         Self::with(server, ACCOUNTS[1], (false, true))
     }
 
+    /// The directory that `sanCredentials` and `tls` of the partition name.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The directory that `credentials` of the partition names.
     pub fn chap(&self) -> PathBuf {
         self.folder.path().join("chap")
@@ -56,17 +61,24 @@ impl Rig {
         Self::with(server, ACCOUNTS[0], (true, false))
     }
 
-    fn with(
+    fn with(server: Server<Ontap>, account: (&str, &str), flags: (bool, bool)) -> Self {
+        let (user, password) = account;
+        Self::by(server, &[("username", user), ("password", password)], flags)
+    }
+
+    /// Whose `sanCredentials` holds these files; whether each volume has a FlexVol, and whether nodes log in with CHAP.
+    pub fn by(
         server: Server<Ontap>,
-        account: (&str, &str),
+        login: &[(&str, &str)],
         (own_flexvols, asks): (bool, bool),
     ) -> Self {
         let pools = if own_flexvols { AGGREGATES } else { FLEXVOLS };
         let folder = tempfile::tempdir().unwrap();
         let write =
             |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-        write("username", account.0);
-        write("password", account.1);
+        for (name, text) in login {
+            write(name, text);
+        }
         if let Some(certificate) = &server.certificate {
             write("ca.crt", certificate);
         }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
@@ -15,8 +16,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::server::TlsStream;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
 
 /// More than any client of the tests sends at once.
 const LONGEST: usize = 16 << 20;
@@ -35,6 +41,8 @@ pub struct Request {
     pub body: Value,
     /// At which address it came, counted from 0.
     pub address: usize,
+    /// The common name in the certificate that the client has shown and proven.
+    pub shown: Option<String>,
 }
 
 impl Request {
@@ -161,27 +169,27 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<A: Array> Server<A> {
     /// In clear, at so many addresses.
     pub fn clear(array: A, addresses: usize) -> Self {
-        Self::start(array, addresses, false)
+        Self::start(array, addresses, None)
     }
 
     /// Over TLS, with a certificate of its own making that names no address.
     pub fn sealed(array: A, addresses: usize) -> Self {
-        Self::start(array, addresses, true)
+        Self::start(array, addresses, Some(own_certificate(None)))
     }
 
-    fn start(array: A, addresses: usize, sealed: bool) -> Self {
+    /// The same; and clients may show a certificate, which then must be one of this authority's.
+    pub fn asking(array: A, addresses: usize, authority: &Authority) -> Self {
+        Self::start(array, addresses, Some(own_certificate(Some(authority))))
+    }
+
+    fn start(array: A, addresses: usize, sealed: Option<(TlsAcceptor, String)>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .unwrap();
         let array = Arc::new(array);
-        let (tls, certificate) = if sealed {
-            let (acceptor, pem) = own_certificate();
-            (Some(acceptor), Some(pem))
-        } else {
-            (None, None)
-        };
+        let (tls, certificate) = sealed.unzip();
         let shared = Arc::new(Shared {
             array: Arc::clone(&array) as Arc<dyn Array>,
             traps: Mutex::default(),
@@ -295,16 +303,69 @@ impl Address {
     }
 }
 
-fn own_certificate() -> (TlsAcceptor, String) {
+fn own_certificate(asks_for: Option<&Authority>) -> (TlsAcceptor, String) {
     let made = rcgen::generate_simple_self_signed(vec!["array".to_owned()]).unwrap();
     let key = made.signing_key.serialize_der().try_into().unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let provider = Arc::new(ring::default_provider());
+    let verifier = match asks_for {
+        None => WebPkiClientVerifier::no_client_auth(),
+        Some(authority) => authority.verifier(&provider),
+    };
+    let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
     (TlsAcceptor::from(Arc::new(config)), made.cert.pem())
+}
+
+/// Who signs certificates of accounts.
+pub struct Authority {
+    certificate: rcgen::Certificate,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap();
+        Self {
+            certificate,
+            issuer: Issuer::new(params, key),
+        }
+    }
+}
+
+impl Authority {
+    /// A certificate with this common name and its key, as PEM.
+    pub fn issue(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// Whoever shows none is let in all the same, as somebody who has to say a password.
+    fn verifier(&self, provider: &Arc<CryptoProvider>) -> Arc<dyn ClientCertVerifier> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.der().clone()).unwrap();
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        verifier.allow_unauthenticated().build().unwrap()
+    }
+}
+
+/// The common name in the certificate that was shown.
+fn shown(stream: &TlsStream<TcpStream>) -> Option<String> {
+    let (_, connection) = stream.get_ref();
+    let certificate = connection.peer_certificates()?.first()?;
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let name = certificate.subject().iter_common_name().next()?;
+    name.as_str().ok().map(str::to_owned)
 }
 
 /// One connection, until it ends or its address refuses.
@@ -317,10 +378,15 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let served = async {
         match &shared.tls {
-            None => requests(number, stream, &shared).await,
-            Some(tls) => match tls.accept(stream).await {
-                Ok(stream) => requests(number, stream, &shared).await,
-                Err(_) => None,
+            None => requests((number, None), stream, &shared).await,
+            Some(tls) => match tls.accept(stream).into_fallible().await {
+                Ok(stream) => requests((number, shown(&stream)), stream, &shared).await,
+                // What the client has sent on is read, or the kernel would break the connection before it has heard why.
+                Err((_, mut stream)) => {
+                    let _ = stream.shutdown().await;
+                    let _ = stream.read_to_end(&mut Vec::new()).await;
+                    None
+                }
             },
         }
     };
@@ -332,13 +398,14 @@ async fn connection(
 
 /// The requests of one connection; `None` when it ends.
 async fn requests<S: AsyncRead + AsyncWrite + Unpin>(
-    number: usize,
+    (number, shown): (usize, Option<String>),
     stream: S,
     shared: &Shared,
 ) -> Option<()> {
     let mut stream = BufReader::new(stream);
     loop {
-        let request = read(number, &mut stream).await?;
+        let mut request = read(number, &mut stream).await?;
+        request.shown.clone_from(&shown);
         lock(&shared.seen).push(request.clone());
         let reply = match shared.fault(&request) {
             Some(Fault::CutsRequest) => return None,
@@ -425,6 +492,7 @@ async fn read<S: AsyncRead + Unpin>(address: usize, stream: &mut BufReader<S>) -
         headers,
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
         address,
+        shown: None,
     })
 }
 

@@ -126,7 +126,7 @@ impl Ontap {
         let pairs = [("name", self.svm.as_str()), ("fields", "uuid,name")];
         let target = format!("/api/svm/svms?{}", query(pairs));
         let request = self.signed(Request::new(Method::GET, target))?;
-        let reply = self.web.send(attempt, request, attempt.reached_by).await;
+        let reply = self.web.greet(attempt, request, attempt.reached_by).await;
         let reply = judged(reply.map_err(unsent)?)?;
         let outcome = Outcome::new("identify", attempt.address.clone(), reply);
         let body = match outcome.refusal {
@@ -155,8 +155,9 @@ impl Ontap {
     }
 
     fn signed(&self, request: Request) -> Result<Request, AttemptError> {
-        let login = self.login().map_err(AttemptError::NotReached)?;
-        Ok(request.with_login(&login))
+        let proof = self.login.proof();
+        let proof = proof.map_err(|error| AttemptError::NotReached(error.into()))?;
+        Ok(request.with_proof(proof))
     }
 
     /// Sends what `make` makes, to the first address at which our SVM answers.

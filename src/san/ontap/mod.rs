@@ -34,10 +34,10 @@ mod wire;
 use serde_json::json;
 
 use super::Until;
-use super::error::{Cause, SanError};
+use super::error::SanError;
 use super::family::{Family, Given, PolicyFamily, SnapshotFamily};
 use super::fleet::ArraySettings;
-use super::http::{Login, LoginFolder, Met, Method, Request, Web, encoded, query};
+use super::http::{LoginFolder, Met, Method, Request, Web, encoded, query};
 use super::nouns::{
     Access, Capacity, Checked, CheckedPage, ExtentPage, Grade, NewSnapshot, NewVolume, Page,
     SanSnapshot, SanVolume, SnapshotPage, Trouble,
@@ -81,10 +81,6 @@ impl Ontap {
             expected,
             logins: logins::Logins::new(array.nodes.clone()),
         }
-    }
-
-    fn login(&self) -> Result<Login, Cause> {
-        Ok(self.login.read()?)
     }
 
     /// The path `of`, asked for what the pairs say, in our SVM.
