@@ -43,6 +43,8 @@ const BEFORE_SESSION: &[&str] = &[
     "Unable to negotiate",
     "onfiguration",
 ];
+/// What a group says before it ends a session that it has no room for.
+const FULL: &[&str] = &["maximum", "too many"];
 const DENIED: &str = "the group does not accept the login in sanCredentials";
 
 /// The group that an address leads to.
@@ -126,7 +128,25 @@ impl EqualLogic {
         }
     }
 
-    /// The same, and which group says it.
+    /// Commands that take something away, and a last one that shows it: what the group says to that is what came of it, whatever it said before.
+    pub(super) async fn change_away(
+        &self,
+        call: &'static str,
+        commands: &[String],
+        until: Until,
+    ) -> Result<(), SanError> {
+        let (_, mut answers) = self.ask(call, Repeat::Never, commands, until).await?;
+        let shown = answers.pop().unwrap_or_else(|| Said(Vec::new()));
+        if !self.is_there(call, &shown)? {
+            return Ok(());
+        }
+        Err(match answers.iter().find_map(Said::refusal) {
+            Some(refusal) => self.refuse(call, fault(refusal), said(refusal)),
+            None => self.refuse(call, Fault::Busy, "it is still there".to_owned()),
+        })
+    }
+
+    /// What a group says to the commands, and which group says it.
     pub(super) async fn ask(
         &self,
         call: &'static str,
@@ -145,7 +165,8 @@ impl EqualLogic {
                 self.sessions.forget(&attempt.address);
             }
             let talk = ended?;
-            let group = self.recognised(&attempt, &talk)?;
+            let group = self.recognised(&attempt, &talk);
+            let group = group.map_err(|error| after(repeat, error))?;
             Ok((group, talk.said))
         };
         let errand = Errand::new(call, repeat);
@@ -213,7 +234,7 @@ impl EqualLogic {
         let ended = timeout_at(attempt.answered_by + GRACE, told).await;
         let ended = ended.ok().and_then(Result::ok);
         let ended = ended.ok_or_else(|| AttemptError::NoAnswer(Abandoned.into()))?;
-        judged(ended, commands)
+        judged(ended, repeat, commands)
     }
 
     fn ssh(&self, attempt: &Attempt) -> Result<Command, AttemptError> {
@@ -261,7 +282,11 @@ impl EqualLogic {
 }
 
 /// What the end of ssh says.
-fn judged(ended: Result<Output, ExecError>, commands: &[String]) -> Result<Talk, AttemptError> {
+fn judged(
+    ended: Result<Output, ExecError>,
+    repeat: Repeat,
+    commands: &[String],
+) -> Result<Talk, AttemptError> {
     let output = match ended {
         Ok(output) => output,
         Err(start @ ExecError::Start { .. }) => return Err(AttemptError::NotReached(start.into())),
@@ -269,38 +294,49 @@ fn judged(ended: Result<Output, ExecError>, commands: &[String]) -> Result<Talk,
     };
     match shell::read(&output.stdout, commands) {
         Ok(talk) => Ok(talk),
-        Err(Cut::BeforePrompt(last)) => Err(unreached(&output, last)),
-        Err(unclear @ Cut::Unclear { .. }) => {
-            Err(AttemptError::Answer("transcript", unclear.into()))
+        Err(Cut::BeforePrompt(last)) => Err(without_prompt(&output, repeat, last)),
+        Err(cut @ (Cut::Before(_) | Cut::Unclear { .. })) => {
+            Err(AttemptError::NoAnswer(cut.into()))
         }
-        Err(cut @ Cut::Before(_)) => Err(AttemptError::NoAnswer(cut.into())),
     }
 }
 
-/// There was no prompt. If ssh never came to a session, or the group ended one in order, no command was read; else one may have been whose prompt was lost.
-fn unreached(output: &Output, last: String) -> AttemptError {
+/// There was no prompt. All commands were typed by then, and a group can have read them though none of its words came back: so nothing was done for certain only if
+/// ssh says that it came to no session, or if a session that ended in order said that there are too many.
+fn without_prompt(output: &Output, repeat: Repeat, last: String) -> AttemptError {
     let complaint = &output.stderr;
-    if output.code == Some(SSH_FAILED) && complaint.contains("Permission denied") {
-        return AttemptError::Refused(Fault::Denied, DENIED.to_owned());
+    let has_failed = output.code == Some(SSH_FAILED);
+    // In a session the other side can write what looks like ssh's own words.
+    if has_failed && output.stdout.is_empty() {
+        if complaint.contains("Permission denied (") {
+            return AttemptError::Refused(Fault::Denied, DENIED.to_owned());
+        }
+        if BEFORE_SESSION.iter().any(|words| complaint.contains(words)) {
+            return AttemptError::NotReached(output.summary().into());
+        }
     }
     let lower = last.to_lowercase();
-    if ["maximum", "too many"]
-        .iter()
-        .any(|word| lower.contains(word))
-    {
+    let is_full = FULL.iter().any(|word| lower.contains(word));
+    if is_full && (!has_failed || repeat == Repeat::Freely) {
         return AttemptError::Refused(Fault::Busy, last);
     }
-    if output.code == Some(SSH_FAILED) {
-        let cause = output.summary().into();
-        return match BEFORE_SESSION.iter().any(|words| complaint.contains(words)) {
-            true => AttemptError::NotReached(cause),
-            false => AttemptError::NoAnswer(cause),
-        };
-    }
-    AttemptError::NotReached(Cut::BeforePrompt(last).into())
+    AttemptError::NoAnswer(match has_failed {
+        true => output.summary().into(),
+        false => Cut::BeforePrompt(last).into(),
+    })
 }
 
-fn group(talk: &Talk) -> Result<Group, AttemptError> {
+/// What is wrong with the answer to a change says nothing against the change.
+fn after(repeat: Repeat, error: AttemptError) -> AttemptError {
+    match (repeat, error) {
+        (Repeat::Never, AttemptError::NotReached(cause) | AttemptError::Answer(_, cause)) => {
+            AttemptError::NoAnswer(cause)
+        }
+        (_, error) => error,
+    }
+}
+
+pub(super) fn group(talk: &Talk) -> Result<Group, AttemptError> {
     let text = talk.identity.after("Group-Ipaddress:").unwrap_or_default();
     let address = text.parse();
     let wrong = |_| AttemptError::Answer("Group-Ipaddress", NoAddress(text.to_owned()).into());
@@ -315,16 +351,20 @@ mod tests {
     use super::*;
 
     fn ended(code: i32, stdout: &str, stderr: &str) -> AttemptError {
+        ended_after(Repeat::Never, code, stdout, stderr)
+    }
+
+    fn ended_after(repeat: Repeat, code: i32, stdout: &str, stderr: &str) -> AttemptError {
         let output = Output {
             code: Some(code),
             stdout: stdout.to_owned(),
             stderr: stderr.to_owned(),
         };
-        judged(Ok(output), &[]).unwrap_err()
+        judged(Ok(output), repeat, &[]).unwrap_err()
     }
 
     #[test]
-    fn the_end_of_ssh_says_what_was_done() {
+    fn a_session_that_ssh_never_came_to_was_not_reached() {
         for lost in [
             "ssh: connect to host 10.0.0.1 port 22: Connection refused",
             "Host key verification failed.",
@@ -332,26 +372,58 @@ mod tests {
         ] {
             let error = ended(255, "", lost);
             assert!(matches!(error, AttemptError::NotReached(_)), "{error:?}");
+            let in_session = ended(255, "Welcome\r\n", lost);
+            assert!(matches!(in_session, AttemptError::NoAnswer(_)));
         }
-        let denied = ended(255, "", "u@10.0.0.1: Permission denied (publickey).");
+        let words = "u@10.0.0.1: Permission denied (publickey).";
+        let denied = ended(255, "", words);
         assert!(matches!(denied, AttemptError::Refused(Fault::Denied, _)));
-        let full = ended(0, "Too many sessions\r\n", "");
-        assert!(matches!(full, AttemptError::Refused(Fault::Busy, _)));
+        let in_session = ended(255, "Welcome\r\n", words);
+        assert!(matches!(in_session, AttemptError::NoAnswer(_)));
+    }
+
+    #[test]
+    fn a_change_whose_prompt_was_lost_may_be_done() {
         let dropped = ended(255, "", "client_loop: send disconnect: Broken pipe");
         assert!(matches!(dropped, AttemptError::NoAnswer(_)));
-        let silent = ended(0, "Welcome\r\n", "");
-        assert!(matches!(silent, AttemptError::NotReached(_)));
+        for (code, stdout) in [(0, ""), (0, "Welcome\r\n"), (1, ""), (255, "Welcome\r\n")] {
+            let silent = ended(code, stdout, "");
+            assert!(matches!(silent, AttemptError::NoAnswer(_)), "{silent:?}");
+        }
         let cut = ended(
             255,
             "Welcome\r\ng> stty columns 255\r\n",
             "Connection reset",
         );
         assert!(matches!(cut, AttemptError::NoAnswer(_)), "{cut:?}");
+        let many = "g> \r\n".repeat(30);
+        let unclear = ended(0, &many, "");
+        assert!(matches!(unclear, AttemptError::NoAnswer(_)), "{unclear:?}");
         let killed = ExecError::Killed {
             command: "ssh".to_owned(),
             seconds: 1,
         };
-        let killed = judged(Err(killed), &[]).unwrap_err();
+        let killed = judged(Err(killed), Repeat::Never, &[]).unwrap_err();
         assert!(matches!(killed, AttemptError::NoAnswer(_)));
+    }
+
+    #[test]
+    fn a_full_group_did_nothing_if_its_session_ended_in_order() {
+        let words = "Too many sessions\r\n";
+        let full = ended(0, words, "");
+        assert!(matches!(full, AttemptError::Refused(Fault::Busy, _)));
+        let lost = ended(255, words, "Connection reset");
+        assert!(matches!(lost, AttemptError::NoAnswer(_)));
+        let looked = ended_after(Repeat::Freely, 255, words, "");
+        assert!(matches!(looked, AttemptError::Refused(Fault::Busy, _)));
+    }
+
+    #[test]
+    fn an_answer_from_elsewhere_does_not_undo_a_change() {
+        let mixed = || AttemptError::NotReached("another group".into());
+        let changed = after(Repeat::Never, mixed());
+        assert!(matches!(changed, AttemptError::NoAnswer(_)));
+        let looked = after(Repeat::Freely, mixed());
+        assert!(matches!(looked, AttemptError::NotReached(_)));
     }
 }

@@ -150,12 +150,11 @@ impl EqualLogic {
         };
         self.refuse_loss(&volume, until).await?;
         let name = &volume.name;
-        let commands = [
-            format!("volume select {name} offline"),
-            format!("volume delete {name}"),
-        ];
-        self.change(DELETE, &commands, until).await?;
-        Ok(())
+        let offline = format!("volume select {name} offline");
+        let delete = format!("volume delete {name}");
+        let show = format!("volume select {name} show");
+        self.change_away(DELETE, &[offline, delete, show], until)
+            .await
     }
 
     /// Snapshots go with their volume, and so would somebody's access.

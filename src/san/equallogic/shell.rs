@@ -15,8 +15,9 @@ const SETTINGS: &[&str] = &[
 ];
 /// Who answers.
 const IDENTITY: &str = "grpparams show";
-/// After the commands: the last answer is whole when this is asked for.
-const END: &[&str] = &["whoami", "logout"];
+/// Asked before the commands and after them: the same answer twice says that every answer between is whole and in its place.
+const WHO: &str = "whoami";
+const END: &[&str] = &[WHO, "logout"];
 /// No group's name is longer.
 const LONGEST_NAME: usize = 54;
 
@@ -66,7 +67,7 @@ pub(super) enum Cut {
 /// All that is typed for these commands, in order.
 fn typed(commands: &[String]) -> Vec<String> {
     let owned = |text: &&str| (*text).to_owned();
-    let before = SETTINGS.iter().chain([&IDENTITY]).map(owned);
+    let before = SETTINGS.iter().chain([&WHO, &IDENTITY]).map(owned);
     let commands = commands.iter().cloned();
     before
         .chain(commands)
@@ -90,7 +91,7 @@ pub(super) fn read(text: &str, commands: &[String]) -> Result<Talk, Cut> {
         return Err(Cut::BeforePrompt((*last.unwrap_or(&"")).to_owned()));
     };
     let sections = sections(&lines, &format!("{group}>"));
-    let mut said = answers(&sections, &typed)?.split_off(SETTINGS.len());
+    let mut said = answers(&sections, &typed)?.split_off(SETTINGS.len() + 1);
     said.truncate(commands.len() + 1);
     Ok(Talk {
         group: group.to_owned(),
@@ -149,7 +150,7 @@ fn answers(sections: &[Vec<&str>], typed: &[String]) -> Result<Vec<Said>, Cut> {
             None => found.push(section.clone()),
         }
     }
-    if !is_echoed && found.len() > typed.len() + 1 {
+    if !is_echoed && found.len() >= typed.len() && !is_in_step(&found, typed) {
         return Err(Cut::Unclear {
             prompts: found.len(),
             commands: typed.len(),
@@ -162,6 +163,13 @@ fn answers(sections: &[Vec<&str>], typed: &[String]) -> Result<Vec<Said>, Cut> {
     }
     let said = found.into_iter().take(wanted);
     Ok(said.map(|lines| Said(cleaned(lines, typed))).collect())
+}
+
+/// Whether each of `found`, which says nothing of whose it is, is the answer to the command of its number. A prompt that came of itself puts all that follow one off.
+fn is_in_step(found: &[Vec<&str>], typed: &[String]) -> bool {
+    let answer = |at: usize| cleaned(found[at].clone(), typed);
+    let first = answer(SETTINGS.len());
+    !first.is_empty() && first == answer(typed.len() - END.len())
 }
 
 /// Without what is no answer: empty lines, events, and commands that were printed as they came.
@@ -250,6 +258,27 @@ mod tests {
         assert_eq!(read(&between, &asked).unwrap(), plain);
         let within = whole.replace("second", &format!("{event}\r\nsecond"));
         assert_eq!(read(&within, &asked).unwrap(), plain);
+    }
+
+    /// Nobody can tell whose the answers are when a prompt came of itself and no command is printed: a refusal would be the next command's.
+    #[test]
+    fn a_prompt_too_many_among_silent_answers_is_unclear() {
+        let asked = commands(&["a", "b", "c"]);
+        let event = "27:114:m1:SP:18-Sep-2013 10:15:28.06:x.cc:446:INFO:8.2.5:Deleted.\r\n";
+        let whole = transcript(&asked, answer, false);
+        let plain = read(&whole, &asked).unwrap();
+        let prompts: Vec<usize> = whole.match_indices("group-0> ").map(|it| it.0).collect();
+        for at in prompts {
+            let mut more = whole.clone();
+            more.insert_str(at, &format!("group-0> {event}"));
+            for end in at..=more.len() {
+                if let Ok(talk) = read(&more[..end], &asked) {
+                    assert_eq!(talk, plain, "{at} {end}");
+                }
+            }
+        }
+        let and_one_behind = format!("{whole}group-0> ");
+        assert_eq!(read(&and_one_behind, &asked).unwrap(), plain);
     }
 
     #[test]

@@ -268,8 +268,9 @@ impl SnapshotFamily for EqualLogic {
         };
         let select = format!("volume select {}", volume.name);
         let delete = format!("{select} snapshot delete {}", cut.name);
-        self.change("delete snapshot", &[delete], until).await?;
-        Ok(())
+        let show = format!("{select} snapshot select {} show", cut.name);
+        self.change_away("delete snapshot", &[delete, show], until)
+            .await
     }
 
     async fn list_extents(
