@@ -60,9 +60,10 @@ test-full: ## the same code with longer rounds (LAB_SCALE, 10 unless said otherw
 	for release in $(OTHER_RELEASES); do LAB_RELEASE=$$release $(MAKE) suite; done; \
 	$(MAKE) test deaths image
 
-# Each death of a controller and each scene of two: what a plain `cargo test` takes a part of.
-deaths: ## a controller of archives dies at every change, and two act at once in every scene
+# Each death of a controller, each scene of two and each lost session: what a plain `cargo test` and `make arrays` take a part of.
+deaths: $(SSHD) ## a controller of archives dies at every change, two act at once in every scene, and a session to an array is lost at each change alone
 	cargo test --lib -- --ignored daemon::archive_tests
+	cargo test --test arrays -- --ignored
 
 bench: $(S3S_FS) ## what a thousand volumes cost the Linux SAN, and what an archive costs beside reading and putting
 	cargo test --lib -- --ignored --nocapture a_thousand_volumes

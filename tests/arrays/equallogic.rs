@@ -17,7 +17,10 @@ use serde_json::{Value, json};
 use crate::conformance;
 use crate::foreign::{run, told};
 use crate::simulators::equallogic::{ADDRESS, Group, Mishap, Server, Trap, is_change};
-use crate::story::{ALONE, Capabilities, GIB, SHARED, Subject, node, repeated, until, wanted};
+use crate::story::{
+    ALONE, ALONE_IN_ITS_LIFE, Breakable, Capabilities, GIB, Losses, SHARED, Subject,
+    lose_any_change, node, repeated, until, wanted,
+};
 
 const CAPABILITIES: Capabilities = Capabilities {
     copies_depend: false,
@@ -48,6 +51,23 @@ impl Rig {
     fn is_empty(&self) {
         let group = self.server.group();
         assert!(group.volumes.is_empty(), "{:?}", group.volumes);
+    }
+}
+
+impl Breakable for Rig {
+    type Mishap = Mishap;
+
+    fn fail_at(&self, number: usize, mishap: Mishap) {
+        self.server.set(Trap::change(number, mishap));
+    }
+
+    fn all_came(&self) -> bool {
+        self.server.clear_traps() == 0
+    }
+
+    fn take_changes(&self) -> usize {
+        let seen = self.server.take_seen();
+        seen.iter().filter(|it| is_change(it)).count()
     }
 }
 
@@ -194,33 +214,33 @@ async fn what_a_session_prints_besides_makes_no_difference() {
     }
 }
 
-/// The session ends at every fourth change, before it or after, from each of the first four on: one thing of each name, and nothing left at the end.
+/// Leads lives in which sessions end at their changes: before one, after it, or whole, with all that was done and nothing heard. One thing of each name, and nothing
+/// left at the end.
+async fn lose_sessions(apart: usize) {
+    let rig = Rig::new();
+    let losses = Losses {
+        mishaps: &[
+            Mishap::DropsBefore,
+            Mishap::DropsAfter,
+            Mishap::DropsAllWords,
+        ],
+        apart,
+        least: 20,
+    };
+    let led = async |rig: &Rig, name: &str| subject(&rig.san()).life(name).await;
+    lose_any_change(|| &rig, losses, led, |rig, _| rig.is_empty()).await;
+}
+
+/// At every fourth change of a life, from each of the first four on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_lost_at_any_change_leaves_one_of_each() {
-    const EVERY: usize = 4;
-    const MORE_THAN_A_LIFE_HAS: usize = 100;
-    let rig = Rig::new();
-    let san = rig.san();
-    let subject = subject(&san);
-    for mishap in [Mishap::DropsAfter, Mishap::DropsBefore] {
-        for first in 0..EVERY {
-            rig.server.take_seen();
-            let numbers = (first..MORE_THAN_A_LIFE_HAS).step_by(EVERY);
-            let set = numbers.clone().count();
-            for number in numbers {
-                rig.server.set(Trap::change(number, mishap));
-            }
-            subject.life(&format!("lost-{first}")).await;
-            let changes = rig.server.take_seen();
-            let changes = changes.iter().filter(|it| is_change(it)).count();
-            let lost = set - rig.server.clear_traps();
-            assert!(
-                changes > 20 && lost + 1 >= changes / EVERY,
-                "{lost} of {changes}"
-            );
-            rig.is_empty();
-        }
-    }
+    lose_sessions(4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "each change in a life of its own: minutes; make deaths, and so make test-full"]
+async fn a_session_lost_at_each_change_alone_leaves_one_of_each() {
+    lose_sessions(ALONE_IN_ITS_LIFE).await;
 }
 
 /// The session ends between the cut and its name, wherever exactly: there is one snapshot, and it has the name and the moment of the first attempt.

@@ -20,6 +20,7 @@ use crate::simulators::http::{Fault, Server, Trap};
 use crate::simulators::ontap::{
     ACCOUNTS, AGGREGATES, FLEXVOLS, Manner, Ontap, SVM, SVM_UUID, TARGET,
 };
+use crate::story::{ALONE_IN_ITS_LIFE, Breakable, Losses, lose_any_change};
 
 /// A SAN of ours on the simulator.
 pub struct Rig {
@@ -198,62 +199,80 @@ pub async fn life(subject: &Subject) -> Result<(), SanError> {
     Ok(())
 }
 
+impl Breakable for Rig {
+    type Mishap = Fault;
+
+    fn fail_at(&self, number: usize, mishap: Self::Mishap) {
+        self.server.set(Trap::mutation(number, mishap));
+    }
+
+    fn all_came(&self) -> bool {
+        self.server.clear_traps()
+    }
+
+    fn take_changes(&self) -> usize {
+        let seen = self.server.take_seen();
+        seen.iter().filter(|it| it.is_mutation()).count()
+    }
+}
+
+/// Loses each change of `life` alone, on an array of its own.
+pub async fn lose_any_change_of(
+    new: fn() -> Rig,
+    mishaps: &[Fault],
+    least: usize,
+    check: fn(&Rig, Option<usize>),
+) {
+    let losses = Losses {
+        mishaps,
+        apart: ALONE_IN_ITS_LIFE,
+        least,
+    };
+    let led = async |rig: &Rig, _: &str| life(&rig.subject()).await.unwrap();
+    lose_any_change(new, losses, led, check).await;
+}
+
 /// What `life` must have made, once each.
-fn assert_once(rig: &Rig, number: usize) {
+fn assert_once(rig: &Rig) {
+    assert_eq!(
+        luns(rig),
+        ["sanpath-s-t-s", "sanpath-v-t-c", "sanpath-v-t-v"]
+    );
+    assert_eq!(rig.server.array.all("igroups").len(), 1);
+    assert_eq!(rig.server.array.all("maps").len(), 1);
+}
+
+/// The names of the LUNs, without the places where they are.
+pub fn luns(rig: &Rig) -> Vec<String> {
     let mut names: Vec<String> = rig.server.array.luns();
     for name in &mut names {
         *name = name.rsplit('/').next().unwrap().to_owned();
     }
     names.sort();
-    let expected = ["sanpath-s-t-s", "sanpath-v-t-c", "sanpath-v-t-v"];
-    assert_eq!(names, expected, "after change {number}");
-    assert_eq!(rig.server.array.all("igroups").len(), 1);
-    assert_eq!(rig.server.array.all("maps").len(), 1);
+    names
 }
 
 /// The reply of each change is lost once, and once the connection breaks before it is done: the call finds out which, and each object is there once.
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_reply_is_lost_everything_is_made_once() {
-    for fault in [Fault::CutsReply, Fault::CutsRequest] {
-        let mut number = 0;
-        loop {
-            let rig = Rig::new();
-            rig.server.set(Trap::mutation(number, fault));
-            let subject = rig.subject();
-            life(&subject).await.unwrap();
-            assert_once(&rig, number);
-            if !rig.server.clear_traps() {
-                break;
-            }
-            number += 1;
-        }
-        assert!(number >= 12, "only {number} changes");
-    }
+    let mishaps = [Fault::CutsReply, Fault::CutsRequest];
+    lose_any_change_of(Rig::new, &mishaps, 12, |rig, _| assert_once(rig)).await;
 }
 
 /// A node dies with each of its changes on the way, done or not: the LIF of another one takes all that follows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_may_die_at_any_change() {
-    for is_done in [true, false] {
-        let mut number = 0;
-        loop {
-            let rig = Rig::new();
-            rig.server
-                .set(Trap::mutation(number, Fault::Dies { is_done }));
-            life(&rig.subject()).await.unwrap();
-            assert_once(&rig, number);
-            if !rig.server.clear_traps() {
-                break;
-            }
-            let seen = rig.server.take_seen();
-            let changes: Vec<_> = seen.iter().filter(|it| it.is_mutation()).collect();
-            let (before, after) = changes.split_at(number + 1);
-            assert!(before.iter().all(|it| it.address == 0), "{number}");
-            assert!(after.iter().all(|it| it.address == 1), "{number}");
-            number += 1;
-        }
-        assert!(number >= 12, "only {number} changes");
-    }
+    let mishaps = [true, false].map(|is_done| Fault::Dies { is_done });
+    lose_any_change_of(Rig::new, &mishaps, 12, |rig, lost| {
+        assert_once(rig);
+        let seen = rig.server.take_seen();
+        let changes: Vec<_> = seen.iter().filter(|it| it.is_mutation()).collect();
+        let (before, after) = changes.split_at(lost.map_or(0, |it| it + 1));
+        assert!(before.iter().all(|it| it.address == 0), "{lost:?}");
+        let is_moved = usize::from(lost.is_some());
+        assert!(after.iter().all(|it| it.address == is_moved), "{lost:?}");
+    })
+    .await;
 }
 
 /// The cluster's LIF moves to another node while a job runs: the one address is gone for a while, and the job goes on without being asked for.
@@ -287,7 +306,7 @@ async fn the_clusters_lif_may_move_in_the_middle_of_a_job() {
         })
         .await
         .expect("it ends");
-        assert_once(&rig, number);
+        assert_once(&rig);
     }
 }
 
@@ -305,7 +324,7 @@ async fn jobs_that_vanish_are_looked_for_by_name() {
     for _ in 0..10 {
         match life(&subject).await {
             Ok(()) => {
-                assert_once(&rig, 0);
+                assert_once(&rig);
                 return;
             }
             Err(error) => assert_eq!(error.fault(), Class::MaybeDone, "{error}"),
@@ -359,12 +378,14 @@ async fn only_the_array_that_is_meant_is_spoken_to() {
         "it was only asked who it is"
     );
     // And another SVM than the one of sanUuid.
-    let rig = Rig::new();
-    rig.server.array.edit("svms", |svm| {
+    let server = Server::sealed(Ontap::default(), 2);
+    server.array.edit("svms", |svm| {
         if svm["uuid"] == SVM_UUID {
             svm["uuid"] = json!("02b0dfff-aa28-41e8-a653-0000000000ff");
         }
     });
+    // Asked who it is from here on.
+    let rig = Rig::of(server, ACCOUNTS[1]);
     let refused = rig
         .subject()
         .san

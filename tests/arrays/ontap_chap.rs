@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use crate::conformance::{self, ALONE, MIB, Subject, node, until};
 use crate::ontap::Rig;
-use crate::simulators::http::{Fault, Request, Trap};
+use crate::simulators::http::{Fault, Request};
 use crate::simulators::ontap::{Manner, SVM, SVM_UUID};
+use crate::story::{ALONE_IN_ITS_LIFE, Losses, lose_any_change};
 
 const FIRST: &str = "hunter2-the-first";
 const SECOND: &str = "hunter2-the-second";
@@ -243,25 +244,18 @@ async fn patiently<F: Future<Output = Result<(), SanError>>>(call: impl Fn() -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_lost_the_array_asks_for_what_the_secret_says() {
     let dies = |is_done| Fault::Dies { is_done };
-    for fault in [
-        Fault::CutsReply,
-        Fault::CutsRequest,
-        dies(true),
-        dies(false),
-    ] {
-        let mut number = 0;
-        loop {
-            let rig = asking();
-            rig.server.set(Trap::mutation(number, fault));
-            life(&rig).await;
-            if !rig.server.clear_traps() {
-                break;
-            }
-            number += 1;
-        }
+    let losses = Losses {
+        mishaps: &[
+            Fault::CutsReply,
+            Fault::CutsRequest,
+            dies(true),
+            dies(false),
+        ],
+        apart: ALONE_IN_ITS_LIFE,
         // A LUN, an igroup, a map and their ends; credentials five times.
-        assert!(number >= 10, "only {number} changes");
-    }
+        least: 10,
+    };
+    lose_any_change(asking, losses, async |rig, _| life(rig).await, |_, _| {}).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,9 @@
 //! Lives of volumes as an orchestrator leads them, through `sanpath::san`: each step may be repeated, and is, as often as its error leaves the outcome open. So
 //! they can be led while anything goes wrong.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
 
@@ -17,6 +19,62 @@ pub const GIB: u64 = 1 << 30;
 const BUDGET: Duration = Duration::from_secs(30);
 /// An orchestrator has more patience than any failure of these tests lasts.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A simulator that fails at a change when it is told to.
+pub trait Breakable {
+    type Mishap: Copy + Debug;
+    /// The change number `number` from now on, counted from none, meets that.
+    fn fail_at(&self, number: usize, mishap: Self::Mishap);
+    /// Whether all of those came; none is to come any more.
+    fn all_came(&self) -> bool;
+    /// How many changes there were since the last time.
+    fn take_changes(&self) -> usize;
+}
+
+/// What is lost of the changes of a life.
+pub struct Losses<'m, M> {
+    /// Each in a life of its own.
+    pub mishaps: &'m [M],
+    /// In one life every so manieth is lost, from each of the first ones on.
+    pub apart: usize,
+    /// A life has so many.
+    pub least: usize,
+}
+
+/// One alone in each life.
+pub const ALONE_IN_ITS_LIFE: usize = usize::MAX;
+
+/// Leads a life unharmed, and then once for each change and mishap; after each, `check` is to find what it should, and is told the first
+/// change that was lost. `new` makes a simulator, or lends the same again.
+pub async fn lose_any_change<R, T>(
+    new: impl Fn() -> T,
+    losses: Losses<'_, R::Mishap>,
+    led: impl AsyncFn(&R, &str),
+    check: impl Fn(&R, Option<usize>),
+) where
+    R: Breakable,
+    T: Borrow<R>,
+{
+    let unharmed = new();
+    unharmed.borrow().take_changes();
+    led(unharmed.borrow(), "unharmed").await;
+    let changes = unharmed.borrow().take_changes();
+    check(unharmed.borrow(), None);
+    assert!(changes >= losses.least, "only {changes} changes");
+    for first in 0..losses.apart.min(changes) {
+        for mishap in losses.mishaps {
+            let rig = new();
+            let rig = rig.borrow();
+            rig.take_changes();
+            for number in (first..changes).step_by(losses.apart) {
+                rig.fail_at(number, *mishap);
+            }
+            led(rig, &format!("lost-{first}")).await;
+            assert!(rig.all_came(), "{mishap:?} at {first}");
+            check(rig, Some(first));
+        }
+    }
+}
 
 /// In what kinds of SANs differ, and may.
 #[derive(Clone, Copy, Debug)]

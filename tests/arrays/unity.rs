@@ -16,7 +16,10 @@ use sanpath::volume::Family;
 use crate::conformance;
 use crate::simulators::http::{Fault as Mishap, Request, Server, Trap};
 use crate::simulators::unity::{PASSWORD, USER, Unity};
-use crate::story::{ALONE, Capabilities, GIB, SHARED, Subject, node, repeated, until, wanted};
+use crate::story::{
+    ALONE, ALONE_IN_ITS_LIFE, Breakable, Capabilities, GIB, Losses, SHARED, Subject,
+    lose_any_change, node, repeated, until, wanted,
+};
 
 pub const SERIAL: &str = "FNM00151200215";
 const CAPABILITIES: Capabilities = Capabilities {
@@ -63,6 +66,23 @@ impl Rig {
         let state = self.server.array.state();
         assert!(state.luns.is_empty(), "{:?}", state.luns);
         assert!(state.snaps.is_empty(), "{:?}", state.snaps);
+    }
+}
+
+impl Breakable for Rig {
+    type Mishap = Mishap;
+
+    fn fail_at(&self, number: usize, mishap: Self::Mishap) {
+        self.server.set(Trap::mutation(number, mishap));
+    }
+
+    fn all_came(&self) -> bool {
+        self.server.clear_traps()
+    }
+
+    fn take_changes(&self) -> usize {
+        let seen = self.server.take_seen();
+        seen.iter().filter(|it| it.is_mutation()).count()
     }
 }
 
@@ -129,33 +149,20 @@ async fn a_volume_lives_as_an_orchestrator_wants_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_lost_at_any_change_leaves_one_of_each() {
     let rig = Rig::new();
-    let san = rig.san();
-    let subject = subject(&san);
-    let forget_hosts = || {
+    let losses = Losses {
+        mishaps: &[Mishap::CutsReply, Mishap::CutsRequest],
+        apart: ALONE_IN_ITS_LIFE,
+        least: 20,
+    };
+    let led = async |rig: &Rig, name: &str| subject(&rig.san()).life(name).await;
+    let check = |rig: &Rig, _| {
+        rig.is_empty();
         let mut state = rig.server.array.state();
         assert_eq!((state.hosts.len(), state.initiators.len()), (2, 2));
         state.hosts.clear();
         state.initiators.clear();
     };
-    rig.server.take_seen();
-    subject.life("count").await;
-    forget_hosts();
-    let changes = rig
-        .server
-        .take_seen()
-        .iter()
-        .filter(|it| it.is_mutation())
-        .count();
-    assert!(changes > 20, "{changes}");
-    for number in 0..changes {
-        for fault in [Mishap::CutsReply, Mishap::CutsRequest] {
-            rig.server.set(Trap::mutation(number, fault));
-            subject.life(&format!("lost-{number}")).await;
-            assert!(rig.server.clear_traps(), "change {number} came");
-            rig.is_empty();
-            forget_hosts();
-        }
-    }
+    lose_any_change(|| &rig, losses, led, check).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -33,6 +33,8 @@ pub enum Mishap {
     DropsBefore,
     /// It is done, and the session ends.
     DropsAfter,
+    /// It is done with all that follows, and the session ends in order without a word of what it said, from its first prompt on.
+    DropsAllWords,
     /// It takes so long.
     Takes(Duration),
 }
@@ -65,6 +67,27 @@ pub struct Manners {
     pub has_events: AtomicBool,
     /// So many sessions are refused.
     pub refusals: AtomicUsize,
+}
+
+/// What becomes of what a session says.
+enum Words {
+    AtOnce,
+    /// Until it is known whether it is dropped.
+    Held(Vec<u8>),
+    Dropped,
+}
+
+impl Words {
+    fn say(&mut self, stream: &mut UnixStream, text: &str) -> std::io::Result<()> {
+        match self {
+            Self::AtOnce => stream.write_all(text.as_bytes()),
+            Self::Held(said) => {
+                said.extend(text.as_bytes());
+                Ok(())
+            }
+            Self::Dropped => Ok(()),
+        }
+    }
 }
 
 struct Inner {
@@ -245,9 +268,22 @@ impl Inner {
         {
             return stream.write_all(FULL.as_bytes());
         }
+        let drops_words = |trap: &Trap| trap.mishap == Mishap::DropsAllWords;
+        let mut words = match self.traps().iter().any(drops_words) {
+            true => Words::Held(Vec::new()),
+            false => Words::AtOnce,
+        };
+        self.talk(stream, &mut words)?;
+        match words {
+            Words::Held(said) => stream.write_all(&said),
+            Words::AtOnce | Words::Dropped => Ok(()),
+        }
+    }
+
+    fn talk(&self, stream: &mut UnixStream, words: &mut Words) -> std::io::Result<()> {
         let prompt = format!("{}> ", self.group().name);
-        stream.write_all(BANNER.as_bytes())?;
-        stream.write_all(prompt.as_bytes())?;
+        words.say(stream, BANNER)?;
+        words.say(stream, &prompt)?;
         let mut line = Vec::new();
         let mut byte = [0];
         while stream.read(&mut byte)? == 1 {
@@ -263,21 +299,21 @@ impl Inner {
             if !self.manners.is_silent.load(Ordering::SeqCst) {
                 said += &format!("{command}\r\n");
             }
-            let Some(answer) = self.answer(&command) else {
-                return stream.write_all(said.as_bytes());
+            let Some(answer) = self.answer(&command, words) else {
+                return words.say(stream, &said);
             };
             said += &answer.replace('\n', "\r\n");
             if command == "logout" {
-                return stream.write_all(said.as_bytes());
+                return words.say(stream, &said);
             }
             said += &prompt;
-            stream.write_all(said.as_bytes())?;
+            words.say(stream, &said)?;
         }
         Ok(())
     }
 
     /// `None`: the session ends here.
-    fn answer(&self, command: &str) -> Option<String> {
+    fn answer(&self, command: &str, words: &mut Words) -> Option<String> {
         self.seen
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -293,6 +329,10 @@ impl Inner {
             Some(Mishap::DropsAfter) => {
                 run();
                 None
+            }
+            Some(Mishap::DropsAllWords) => {
+                *words = Words::Dropped;
+                Some(run())
             }
         }
     }
