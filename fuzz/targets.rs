@@ -12,9 +12,10 @@ use sanpath::iscsi::{OwnRecord, initiator_name_in};
 use sanpath::mount::{MountOptions, MountTable};
 use sanpath::multipath::{PathView, Reply, find_configured_retry};
 use sanpath::node::Intent;
+use sanpath::san::reads;
 use sanpath::scsi::{Identity, parse_serial};
 use sanpath::volume::{
-    FileSystemKind, GroupId, MkfsOptions, NodeId, PublishContext, SnapshotId, VolumeId,
+    Family, FileSystemKind, GroupId, MkfsOptions, NodeId, PublishContext, SnapshotId, VolumeId,
 };
 
 /// A parser under its target's name.
@@ -25,9 +26,10 @@ pub type Target = (&'static str, fn(&[u8]) -> bool);
     dead_code,
     reason = "a single fuzz target uses one of them, the test all"
 )]
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 20] = [
     ("blkid", blkid),
     ("config", config),
+    ("equallogic", equallogic),
     ("initiator_name", initiator_name),
     ("intent", intent),
     ("ledger", ledger),
@@ -36,11 +38,14 @@ pub const TARGETS: [Target; 16] = [
     ("mountinfo", mountinfo),
     ("multipathd", multipathd),
     ("names", names),
+    ("ontap", ontap),
     ("options", options),
     ("properties", properties),
     ("publish_context", publish_context),
     ("session_record", session_record),
     ("storage_interfaces", storage_interfaces),
+    ("unity", unity),
+    ("vnx", vnx),
     ("vpd", vpd),
 ];
 
@@ -52,6 +57,11 @@ pub fn blkid(bytes: &[u8]) -> bool {
 /// The config file.
 pub fn config(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok_and(|text| sanpath::config::parse(text).is_ok())
+}
+
+/// What an EqualLogic group prints in one session.
+pub fn equallogic(bytes: &[u8]) -> bool {
+    reads(Family::Equallogic, bytes)
 }
 
 /// open-iscsi's file with the initiator's name.
@@ -189,6 +199,11 @@ fn is_name(line: &str) -> bool {
     known | matches!(line.parse(), Ok(PathList::Listed(_)))
 }
 
+/// A body that an ONTAP answers with.
+pub fn ontap(bytes: &[u8]) -> bool {
+    reads(Family::Ontap, bytes)
+}
+
 /// Options of a StorageClass: the first line for mkfs, the others for mount.
 pub fn options(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
@@ -251,6 +266,16 @@ pub fn session_record(bytes: &[u8]) -> bool {
     let again = OwnRecord::parse(&printed);
     assert_eq!(again.expect("what was written can be read"), record);
     true
+}
+
+/// A body that a Unity answers with.
+pub fn unity(bytes: &[u8]) -> bool {
+    reads(Family::Unity, bytes)
+}
+
+/// What naviseccli prints of a VNX.
+pub fn vnx(bytes: &[u8]) -> bool {
+    reads(Family::Vnx, bytes)
 }
 
 /// A disk's pages 0x83 and 0x80.

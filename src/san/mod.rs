@@ -5,6 +5,7 @@
 //! in here; nothing here knows a CSI word but the nouns of `volume/`.
 
 mod alerts;
+mod answers;
 mod calendar;
 mod derived;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod turns;
 mod unity;
 mod vnx;
 
+pub use answers::reads;
 #[cfg(test)]
 pub(crate) use double::{Double, Line, Mishap, Onlooker, PORTALS, Seen, TARGET};
 pub use ensure::San;

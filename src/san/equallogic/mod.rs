@@ -4,6 +4,7 @@
 //! so a node has as many paths as it has interfaces. A description is where the notes of a volume are kept, see [`notes`]; what a group prints is read in [`read`].
 //! Snapshots belong to their volume and go with it; so a volume that has any is not removed.
 
+mod answers;
 mod ask;
 mod export;
 mod make;
@@ -13,6 +14,8 @@ mod read;
 mod refusal;
 mod shell;
 mod snapshots;
+
+pub(super) use self::answers::reads;
 
 use tokio::sync::Mutex as Turn;
 

@@ -1,6 +1,7 @@
 //! What the group's words mean: the lines of `show`, its tables, sizes, and the identity in a target's name.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::super::error::Cause;
 use super::names;
@@ -343,12 +344,13 @@ impl Snapshot {
     pub(super) fn as_snapshot(&self, volume: &Volume) -> Option<SanSnapshot> {
         let notes = self.notes.as_ref()?;
         let (at, size) = notes.cut?;
+        let created_at = UNIX_EPOCH.checked_add(Duration::from_secs(at))?;
         (names::snapshot(&notes.name) == self.name).then(|| SanSnapshot {
             key: self.key.clone(),
             name: notes.name.clone(),
             volume: volume.key.clone(),
             size: size.saturating_mul(GIB),
-            created_at: std::time::UNIX_EPOCH + std::time::Duration::from_secs(at),
+            created_at,
             metadata: notes.metadata.clone(),
         })
     }

@@ -69,7 +69,7 @@ struct Started {
 }
 
 impl Outcome {
-    fn new(call: &'static str, address: String, reply: Reply) -> Self {
+    pub(super) fn new(call: &'static str, address: String, reply: Reply) -> Self {
         let refusal = (!reply.status.is_success()).then(|| {
             let error = serde_json::from_value::<ErrorBody>(reply.body.clone()).ok();
             error.map_or((0, format!("HTTP {}", reply.status)), |body| {

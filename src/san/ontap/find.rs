@@ -137,7 +137,7 @@ pub(super) fn page(mut snapshots: Vec<SanSnapshot>, after: &str, most: u32) -> S
     SnapshotPage { snapshots, more }
 }
 
-fn volume(lun: &Lun, notes: Notes, igroups: &[Igroup]) -> Result<SanVolume, SanError> {
+pub(super) fn volume(lun: &Lun, notes: Notes, igroups: &[Igroup]) -> Result<SanVolume, SanError> {
     let mut exported_to = Vec::new();
     for map in &lun.lun_maps {
         let known = igroups.iter().find(|igroup| igroup.uuid == map.igroup.uuid);

@@ -18,6 +18,7 @@
 //! request names the SVM, so that a cluster's account needs no tunnel; a mapped LUN is never deleted.
 
 mod access;
+mod answers;
 mod ask;
 mod codes;
 mod cuts;
@@ -30,6 +31,8 @@ mod notes;
 mod own;
 mod policies;
 mod wire;
+
+pub(super) use self::answers::reads;
 
 use serde_json::json;
 

@@ -318,7 +318,8 @@ fn moment(text: &str) -> Option<SystemTime> {
         None => {
             let sign = if offset.starts_with('-') { -1 } else { 1 };
             let (hours, minutes) = offset.get(1..)?.split_once(':')?;
-            sign * (hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?) * 60
+            let (hours, minutes): (u8, u8) = (hours.parse().ok()?, minutes.parse().ok()?);
+            sign * (i64::from(hours) * 60 + i64::from(minutes)) * 60
         }
     };
     let seconds = days(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second - ahead;
@@ -376,6 +377,7 @@ mod tests {
             "2018-06-04",
             "2018-13-04T00:00:00Z",
             "1969-12-31T23:59:59Z",
+            "2018-06-04T00:00:00+153722867280912931:00",
         ] {
             assert_eq!(moment(odd), None, "{odd}");
         }

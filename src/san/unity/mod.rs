@@ -4,6 +4,7 @@
 //! kept, see [`notes`]. Who reaches a LUN is one list, replaced whole: it is read, changed and written by one caller at a time for each volume, and read again when
 //! another writer was first. A copy is a thin clone, which the array keeps dependent on what it was made of.
 
+mod answers;
 mod ask;
 mod copies;
 mod export;
@@ -17,6 +18,8 @@ mod recordings;
 mod refusal;
 mod snapshots;
 mod wire;
+
+pub(super) use self::answers::reads;
 
 use serde_json::json;
 

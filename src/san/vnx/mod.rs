@@ -5,6 +5,7 @@
 //! storage groups, one for each host, and the number under which a host sees it is picked by us, see [`export`]. A copy is a snapshot that is shown by a mount point
 //! and moved to a LUN of its own while others wait, see [`copies`].
 
+mod answers;
 mod ask;
 mod copies;
 mod export;
@@ -18,6 +19,8 @@ mod recordings;
 mod refusal;
 mod snapshots;
 mod text;
+
+pub(super) use self::answers::reads;
 
 use std::time::Duration;
 
