@@ -109,7 +109,9 @@ pub enum SanError {
     #[error("the SAN cannot keep it")]
     Unfit(#[source] Cause),
     /// What its nodes prove their logins with cannot be told to the SAN.
-    #[error("nothing is exported without CHAP that `credentials` of the partition asks for")]
+    #[error(
+        "nothing is published while the SAN cannot be told what the nodes prove their logins with"
+    )]
     Logins(#[source] Cause),
     /// This kind of SAN does not have it.
     #[error("a SAN of this kind has no {0}")]

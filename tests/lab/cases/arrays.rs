@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::array_logins;
 use crate::kit::array::{self, HostSetUp, PLAIN_CHECKER, Rig};
 use crate::kit::case::{Case, Lab, SANPATH};
 use crate::kit::csi::{Access, Orchestrator, Origin, Volume, patiently};
@@ -53,10 +54,12 @@ struct Disks {
     features: &'static str,
 }
 
-/// One interface of the SVM is lost, and with it one path.
+/// One interface of the SVM is lost, and with it one path. Nodes and array prove themselves to each other.
 fn ontap(lab: &mut Lab) -> Result<()> {
     let set_up = HostSetUp::apply(lab, "")?;
-    let rig = array::ontap(lab)?;
+    let credentials = array_logins::mounted(lab)?;
+    let rig = array::ontap(lab, &credentials)?;
+    array_logins::are_proven(lab, &rig, &credentials)?;
     let disks = Disks {
         vendor: "NETAPP",
         product: "LUN C-Mode",

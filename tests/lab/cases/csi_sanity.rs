@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 
+use super::array_logins;
 use crate::kit::array;
 use crate::kit::case::{Case, Lab};
 use crate::kit::sanity;
@@ -138,7 +139,8 @@ fn on_array(stack: &Stack, part: Part) -> Trial<'_> {
 
 /// Whatever csi-sanity made is gone from the array when it ends.
 fn ontap(lab: &mut Lab, part: Part) -> Result<()> {
-    let rig = array::ontap(lab)?;
+    let credentials = array_logins::mounted(lab)?;
+    let rig = array::ontap(lab, &credentials)?;
     judge(lab, &on_array(&rig.stack, part))?;
     array::is_empty_ontap(&rig.server.array)?;
     rig.stop(lab)

@@ -9,6 +9,7 @@ mod archive_scpaths;
 mod archive_store;
 mod archive_unseen;
 mod archives;
+mod array_logins;
 mod arrays;
 mod attach;
 mod changed_blocks;

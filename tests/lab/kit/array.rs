@@ -1,6 +1,7 @@
 //! A simulated array in this guest: its management in the case's own process, its disks served by the kernel, and controller and node of ours on it.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,8 +108,8 @@ fn addresses() -> Vec<String> {
     topology::paths().map(|link| link.san_address(1)).collect()
 }
 
-/// An SVM of two nodes: one target, a LIF on each, of which the first node's is the better way.
-pub fn ontap(lab: &mut Lab) -> Result<Rig<Server<Ontap>>> {
+/// An SVM of two nodes: one target, a LIF on each, of which the first node's is the better way. What its nodes prove their logins with is in `credentials`.
+pub fn ontap(lab: &mut Lab, credentials: &Path) -> Result<Rig<Server<Ontap>>> {
     let addresses = addresses();
     let port = |(tag, address): (u16, &String)| Port {
         iqn: ontap::TARGET.to_owned(),
@@ -128,13 +129,14 @@ pub fn ontap(lab: &mut Lab) -> Result<Rig<Server<Ontap>>> {
     array.state().put_policy(ontap::SVM, POLICY, &limit);
     let pool = format!("pools: {}", ontap::FLEXVOLS[0]);
     let svm = format!("svm: {}", ontap::SVM);
-    let settings = ["blockstoragemanager: ontap", &svm, &pool];
+    let credentials = format!("credentials: {}", credentials.display());
+    let settings = ["blockstoragemanager: ontap", &svm, &pool, &credentials];
     Rig::start(lab, (array, disks), ontap::ACCOUNTS[1], &settings)
 }
 
-/// Nothing is on the SVM any more, groups of initiators included.
+/// Nothing is on the SVM any more, groups of initiators and their logins included.
 pub fn is_empty_ontap(array: &Ontap) -> Result<()> {
-    for collection in ["luns", "maps", "igroups"] {
+    for collection in ["luns", "maps", "igroups", "credentials"] {
         let left = array.all(collection);
         ensure!(left.is_empty(), "{collection} are left: {left:?}");
     }

@@ -13,7 +13,7 @@ use super::case::Lab;
 use super::command;
 use super::lio::write;
 use super::topology::SAN_NAMESPACE;
-use crate::simulators::backing::{Backing, Object};
+use crate::simulators::backing::{Backing, Credentials, Object};
 
 const TARGETS: &str = "/sys/kernel/config/target/iscsi";
 /// The number is free for us to choose.
@@ -91,6 +91,8 @@ pub struct LioArray {
     face: Face,
     files: PathBuf,
     known: Mutex<BTreeMap<String, Known>>,
+    /// What initiators have to prove.
+    asked: Mutex<BTreeMap<String, Credentials>>,
 }
 
 #[derive(Clone, Debug)]
@@ -111,6 +113,7 @@ impl LioArray {
             face,
             files: lab.pool_folder(),
             known: Mutex::default(),
+            asked: Mutex::default(),
         })
     }
 
@@ -144,6 +147,31 @@ impl LioArray {
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn asked(&self) -> MutexGuard<'_, BTreeMap<String, Credentials>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of whoever is let in already; of others once they are. The kernel lets nobody in who has nothing to prove, once one has.
+    fn ask(&self, credentials: &BTreeMap<String, Credentials>) -> Result<()> {
+        let mut asked = self.asked();
+        if *asked == *credentials {
+            return Ok(());
+        }
+        let proven = if credentials.is_empty() { "0" } else { "1" };
+        for port in fixed(&self.face) {
+            let group = port.group();
+            for entry in fs::read_dir(group.join("acls"))? {
+                let entry = entry?;
+                let name = entry.file_name();
+                let of_it = name.to_str().and_then(|name| credentials.get(name));
+                tell(&entry.path(), of_it)?;
+            }
+            write(&group.join("attrib/authentication"), proven)?;
+        }
+        asked.clone_from(credentials);
+        Ok(())
     }
 
     fn file(&self, id: &str) -> PathBuf {
@@ -341,7 +369,14 @@ impl LioArray {
     fn show(&self, object: &Object, slot: u16, initiator: &str, number: u64) -> Result<()> {
         for port in self.ports_of(object) {
             let group = port.group();
-            let mapped = group.join(format!("acls/{initiator}/lun_{number}"));
+            let person = group.join("acls").join(initiator);
+            let mapped = person.join(format!("lun_{number}"));
+            if !person.exists() {
+                fs::create_dir(&person)?;
+                if let Some(asked) = self.asked().get(initiator) {
+                    tell(&person, Some(asked))?;
+                }
+            }
             fs::create_dir_all(&mapped)?;
             symlink(group.join(format!("lun/lun_{slot}")), mapped.join(LINK))?;
         }
@@ -363,6 +398,23 @@ impl LioArray {
         }
         Ok(())
     }
+}
+
+/// What an entry of an access list asks for. The kernel takes NULL for nothing.
+fn tell(entry: &Path, asked: Option<&Credentials>) -> Result<()> {
+    let sides = [
+        ("", asked.map(|it| &it.inbound)),
+        ("_mutual", asked.and_then(|it| it.outbound.as_ref())),
+    ];
+    for (suffix, pair) in sides {
+        let (user, secret) = pair.map_or(("NULL", "NULL"), |it| (&it.user, &it.secret));
+        for (kind, value) in [("userid", user), ("password", secret)] {
+            let attribute = entry.join("auth").join(format!("{kind}{suffix}"));
+            // Not by a function that would tell the value when it fails.
+            fs::write(&attribute, value).with_context(|| attribute.display().to_string())?;
+        }
+    }
+    Ok(())
 }
 
 /// The ports of targets that are there whatever objects there are.
@@ -395,6 +447,13 @@ impl Backing for LioArray {
     fn follow(&self, objects: &[Object]) -> Result<(), String> {
         self.follow_all(objects).map_err(|error| {
             eprintln!("the data path did not follow: {error:#}");
+            format!("{error:#}")
+        })
+    }
+
+    fn ask_for(&self, credentials: &BTreeMap<String, Credentials>) -> Result<(), String> {
+        self.ask(credentials).map_err(|error| {
+            eprintln!("the data path does not ask for it: {error:#}");
             format!("{error:#}")
         })
     }
