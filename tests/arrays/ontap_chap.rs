@@ -210,6 +210,26 @@ async fn what_is_not_ours_is_left_alone() {
     assert_eq!(rig.server.array.all("igroups").len(), 1);
 }
 
+/// Somebody put a second initiator, with credentials of its own, into a node's igroup: that one loses what it is shown, and keeps its credentials.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_in_an_igroup_keeps_its_credentials() {
+    let rig = asking();
+    let subject = rig.subject();
+    let made = subject.make("v", 8 * MIB, None).await;
+    give(&subject, &made, 1).await.unwrap();
+    let stranger = node(9).initiator.to_string();
+    rig.server.array.edit("igroups", |igroup| {
+        let name = json!({"name": stranger});
+        igroup["initiators"].as_array_mut().unwrap().push(name);
+    });
+    let chap = json!({"inbound": {"user": "nine", "password": SECOND}});
+    let svm = json!({"name": SVM, "uuid": SVM_UUID});
+    let of_it = json!({"uuid": "nine", "svm": svm, "initiator": stranger, "authentication_type": "chap", "chap": chap});
+    rig.server.array.add("credentials", &of_it);
+    take_back(&subject, &made, None).await.unwrap();
+    assert_eq!(asked(&rig), [json!([stranger, "chap", chap])]);
+}
+
 /// One life with everything about logins in it. What an orchestrator would repeat is repeated.
 async fn life(rig: &Rig) {
     let subject = rig.subject();

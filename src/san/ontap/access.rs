@@ -189,8 +189,14 @@ impl Ontap {
         let mut initiators: Vec<Iqn> = initiator.cloned().into_iter().collect();
         for igroup in self.igroups(&of_one.unwrap_or(names), until).await? {
             self.remove_igroup(&igroup, until).await?;
+            // Not a stranger whom somebody put beside it.
+            let is_its_own = |it: &Iqn| {
+                [false, true]
+                    .map(|to_read| names::igroup(it, to_read))
+                    .contains(&igroup.name)
+            };
             let of_it = find::nodes_of(&igroup)?.into_iter();
-            initiators.extend(of_it.map(|node| node.initiator));
+            initiators.extend(of_it.map(|node| node.initiator).filter(is_its_own));
         }
         initiators.sort();
         initiators.dedup();

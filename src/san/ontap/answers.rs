@@ -7,7 +7,8 @@ use super::ask::Outcome;
 use super::find;
 use super::names::Kind;
 use super::wire::{
-    Aggregate, Cut, FlexVol, Home, Igroup, Interface, Job, Lun, LunMap, Service, created_at, read,
+    Aggregate, Credentials, Cut, FlexVol, Home, Igroup, Interface, Job, Lun, LunMap, Service,
+    created_at, read,
 };
 use crate::san::http::{Reply, StatusCode};
 
@@ -59,7 +60,11 @@ fn others(records: &Value) -> usize {
     for cut in &cuts {
         let _ = created_at(CALL, &cut.create_time);
     }
-    let mut found = igroups.len() + cuts.len();
+    let credentials: Vec<Credentials> = many(records);
+    for it in &credentials {
+        let _ = it.is_mutual();
+    }
+    let mut found = igroups.len() + cuts.len() + credentials.len();
     found += many::<Home>(records).len() + many::<FlexVol>(records).len();
     found += many::<Aggregate>(records).len() + many::<LunMap>(records).len();
     found + many::<Service>(records).len() + many::<Interface>(records).len()
