@@ -14,6 +14,7 @@ use super::array_logins;
 use crate::kit::array::{self, HostSetUp, PLAIN_CHECKER, Rig};
 use crate::kit::case::{Case, Lab, SANPATH};
 use crate::kit::csi::{Access, Orchestrator, Origin, Volume, patiently};
+use crate::kit::lio_array::LioArray;
 use crate::kit::paths;
 use crate::kit::topology::Link;
 use crate::kit::writer::{self, Writer};
@@ -41,18 +42,37 @@ const SIZE: i64 = 128 << 20;
 const LARGER: i64 = 192 << 20;
 /// Blocks after which the writer starts over.
 const ROUND: u64 = 64;
-const SOON: Duration = Duration::from_secs(90);
+pub(super) const SOON: Duration = Duration::from_secs(90);
 /// As `sanpath host-setup` writes it.
 const CHECKS: &str = "12 chk";
 
 /// How a family's disks are on a node.
-struct Disks {
-    vendor: &'static str,
-    product: &'static str,
-    wwid: &'static str,
+pub(super) struct Disks {
+    pub vendor: &'static str,
+    pub product: &'static str,
+    pub wwid: &'static str,
     /// Of the map's features.
-    features: &'static str,
+    pub features: &'static str,
+    /// Of the map's groups, the best first.
+    pub priorities: &'static [u64],
+    pub hwhandler: &'static str,
+    pub failback: &'static str,
+    /// Of the volume at first, and once it has grown.
+    pub sizes: [i64; 2],
 }
+
+/// As most families have them: the better way and the other are groups of their own, by what each says of itself.
+const USUAL: Disks = Disks {
+    vendor: "DGC",
+    product: "VRAID",
+    wwid: "36006016",
+    features: "queue_if_no_path",
+    priorities: &[50, 10],
+    hwhandler: "1 alua",
+    // Of multipath's own entry for the family; its default is to go back by hand only.
+    failback: "immediate",
+    sizes: [SIZE, LARGER],
+};
 
 /// One interface of the SVM is lost, and with it one path. Nodes and array prove themselves to each other.
 fn ontap(lab: &mut Lab) -> Result<()> {
@@ -66,10 +86,13 @@ fn ontap(lab: &mut Lab) -> Result<()> {
         wwid: "3600a0980",
         // NETAPP's entry alone says so.
         features: "pg_init_retries 50",
+        ..USUAL
     };
-    life(lab, &rig, &disks, |lost| match lost {
-        true => paths::cut(Link(1)),
-        false => paths::restore(Link(1)),
+    life(lab, &rig, &disks, |volume, writer| {
+        one_is_lost(lab, volume, writer, |lost| match lost {
+            true => paths::cut(Link(1)),
+            false => paths::restore(Link(1)),
+        })
     })?;
     array::is_empty_ontap(&rig.server.array)?;
     rig.stop(lab)?;
@@ -80,14 +103,9 @@ fn ontap(lab: &mut Lab) -> Result<()> {
 fn unity(lab: &mut Lab) -> Result<()> {
     let set_up = HostSetUp::apply(lab, PLAIN_CHECKER)?;
     let rig = array::unity(lab)?;
-    let disks = Disks {
-        vendor: "DGC",
-        product: "VRAID",
-        wwid: "36006016",
-        features: "queue_if_no_path",
-    };
-    let first = &rig.disks.ports()[0];
-    life(lab, &rig, &disks, |lost| first.set_enabled(!lost))?;
+    life(lab, &rig, &USUAL, |volume, writer| {
+        first_port_is_lost(lab, &rig.disks, volume, writer)
+    })?;
     array::is_empty_unity(&rig.server.array)?;
     rig.stop(lab)?;
     set_up.undo()
@@ -97,29 +115,25 @@ fn unity(lab: &mut Lab) -> Result<()> {
 fn vnx(lab: &mut Lab) -> Result<()> {
     let set_up = HostSetUp::apply(lab, PLAIN_CHECKER)?;
     let rig = array::vnx(lab)?;
-    let disks = Disks {
-        vendor: "DGC",
-        product: "VRAID",
-        wwid: "36006016",
-        features: "queue_if_no_path",
-    };
-    let first = &rig.disks.ports()[0];
-    life(lab, &rig, &disks, |lost| first.set_enabled(!lost))?;
+    life(lab, &rig, &USUAL, |volume, writer| {
+        first_port_is_lost(lab, &rig.disks, volume, writer)
+    })?;
     array::is_empty_vnx(&rig.server)?;
     rig.stop(lab)?;
     set_up.undo()
 }
 
-/// Created, written, one path lost and back, grown, cut, restored, and gone without a trace.
-fn life<S>(
+/// Created, written, in trouble, grown, cut, restored, and gone without a trace.
+pub(super) fn life<S>(
     lab: &Lab,
     rig: &Rig<S>,
     disks: &Disks,
-    lose: impl Fn(bool) -> Result<()>,
+    trouble: impl Fn(&Volume, &Writer) -> Result<()>,
 ) -> Result<()> {
+    let [size, larger] = disks.sizes;
     let mut orchestrator = rig.stack.orchestrator()?;
     let mut volume = patiently("CreateVolume", || {
-        orchestrator.create("data", SIZE, Access::Ext4)
+        orchestrator.create("data", size, Access::Ext4)
     })?;
     orchestrator.bring_up(&mut volume)?;
     both_ways(lab, &volume)?;
@@ -128,15 +142,13 @@ fn life<S>(
     let file = volume.target.join("written");
     let writer = Writer::start(&file, ROUND)?;
     writer.wait_for_more(4, SOON)?;
-    let lost = one_is_lost(lab, &volume, &writer, &lose);
-    let back = lose(false);
-    lost.and(back)?;
+    trouble(&volume, &writer)?;
     both_ways(lab, &volume)?;
     patiently("ControllerExpandVolume", || {
-        orchestrator.expand(&mut volume, LARGER)
+        orchestrator.expand(&mut volume, larger)
     })?;
     let grown = patiently("NodeExpandVolume", || orchestrator.expand_on_node(&volume))?;
-    ensure!(grown == LARGER, "it has {grown} bytes");
+    ensure!(grown == larger, "it has {grown} bytes");
     let pause = writer.wait_for_more(4, SOON)?.longest_pause;
     let blocks = writer.finish()?;
     let sums = writer::verify(&file, blocks, ROUND)?;
@@ -146,15 +158,31 @@ fn life<S>(
         pause.as_millis(),
         sums.read
     ));
-    restored(lab, &mut orchestrator, &volume, blocks)?;
+    restored(lab, &mut orchestrator, &volume, (larger, blocks))?;
     orchestrator.bring_down(&volume)
 }
 
+/// And back.
 fn one_is_lost(
     lab: &Lab,
     volume: &Volume,
     writer: &Writer,
-    lose: &impl Fn(bool) -> Result<()>,
+    lose: impl Fn(bool) -> Result<()>,
+) -> Result<()> {
+    let lost = the_other_serves(lab, volume, writer, &lose);
+    lost.and(lose(false))
+}
+
+fn first_port_is_lost(lab: &Lab, disks: &LioArray, volume: &Volume, writer: &Writer) -> Result<()> {
+    let first = &disks.ports()[0];
+    one_is_lost(lab, volume, writer, |lost| first.set_enabled(!lost))
+}
+
+fn the_other_serves(
+    lab: &Lab,
+    volume: &Volume,
+    writer: &Writer,
+    lose: impl Fn(bool) -> Result<()>,
 ) -> Result<()> {
     let start = Instant::now();
     lose(true)?;
@@ -172,13 +200,13 @@ fn restored(
     lab: &Lab,
     orchestrator: &mut Orchestrator,
     source: &Volume,
-    blocks: u64,
+    (size, blocks): (i64, u64),
 ) -> Result<()> {
     let snapshot = orchestrator.cut("cut", source)?;
     fs::write(source.target.join("later"), "not in the snapshot")?;
     let origin = Origin::Snapshot(&snapshot);
     let mut copy = patiently("CreateVolume", || {
-        orchestrator.copy("copy", LARGER, Access::Ext4, origin)
+        orchestrator.copy("copy", size, Access::Ext4, origin)
     })?;
     orchestrator.bring_up(&mut copy)?;
     let is_blank = copy.publish_context.get("blank");
@@ -201,7 +229,7 @@ fn restored(
 }
 
 /// Both paths serve.
-fn both_ways(lab: &Lab, volume: &Volume) -> Result<()> {
+pub(super) fn both_ways(lab: &Lab, volume: &Volume) -> Result<()> {
     wait_for_paths(lab, volume, 2)
 }
 
@@ -281,13 +309,14 @@ fn are_the_makers(lab: &Lab, volume: &Volume, disks: &Disks) -> Result<()> {
     }
     let text = |of: &str| map[of].as_str().unwrap_or_default().trim().to_owned();
     ensure!(text("vend") == disks.vendor, "{map}");
-    // The better way and the other are groups of their own, by what each says of itself.
     let priorities: Vec<Value> = groups_of(&map).iter().map(|it| it["pri"].clone()).collect();
-    ensure!(priorities == [50, 10], "the groups have {priorities:?}");
-    // Of multipath's own entry for the family; its default is to go back by hand only.
-    ensure!(text("failback") == "immediate", "{map}");
+    ensure!(
+        priorities == disks.priorities,
+        "the groups have {priorities:?}"
+    );
+    ensure!(text("failback") == disks.failback, "{map}");
     ensure!(text("features").contains(disks.features), "{map}");
-    ensure!(text("hwhandler") == "1 alua", "{map}");
+    ensure!(text("hwhandler") == disks.hwhandler, "{map}");
     // Of ours, which takes its endless waiting from NETAPP's.
     ensure!(text("queueing") == CHECKS, "{map}");
     Ok(())

@@ -11,6 +11,7 @@ use anyhow::{Result, bail, ensure};
 use super::array_logins;
 use crate::kit::array;
 use crate::kit::case::{Case, Lab};
+use crate::kit::equallogic as group;
 use crate::kit::sanity;
 use crate::kit::stack::{Plan, Stack};
 
@@ -43,6 +44,17 @@ pub const LONG: &[Case] = &[
         deadline: DEADLINE,
         run: |lab| ontap(lab, Part::Whole),
     },
+    // Each call starts programs, which under emulation takes most of the time of these.
+    Case {
+        name: "csi_sanity_vnx_controller",
+        deadline: DEADLINE,
+        run: |lab| vnx(lab, Part::Controller),
+    },
+    Case {
+        name: "csi_sanity_equallogic_controller",
+        deadline: DEADLINE,
+        run: |lab| equallogic(lab, Part::Controller),
+    },
     Case {
         name: "csi_sanity_vnx_whole",
         deadline: DEADLINE,
@@ -53,8 +65,15 @@ pub const LONG: &[Case] = &[
         deadline: DEADLINE,
         run: |lab| unity(lab, Part::Whole),
     },
+    Case {
+        name: "csi_sanity_equallogic_whole",
+        deadline: DEADLINE,
+        run: |lab| equallogic(lab, Part::Whole),
+    },
 ];
 
+/// Of a volume, unless the SAN has none so small.
+const SIZE: u64 = 128 << 20;
 const DEADLINE: Duration = Duration::from_secs(1200);
 
 /// How much of csi-sanity runs.
@@ -100,6 +119,8 @@ struct Trial<'a> {
     /// `mount` or `block`.
     access_type: &'a str,
     skips: &'a str,
+    /// Of the volumes that it makes.
+    size: u64,
     /// What csi-sanity sets by a VolumeAttributesClass, where it can.
     mutable: Option<String>,
 }
@@ -121,6 +142,7 @@ fn linux(lab: &mut Lab, access_type: &str) -> Result<()> {
         part: Part::Whole,
         access_type,
         skips: SKIPS,
+        size: SIZE,
         mutable: None,
     };
     judge(lab, &trial)?;
@@ -133,6 +155,7 @@ fn on_array(stack: &Stack, part: Part) -> Trial<'_> {
         part,
         access_type: "mount",
         skips: SKIPS_ON_ARRAYS,
+        size: SIZE,
         mutable: Some(format!("qosPolicy: {}\n", array::POLICY)),
     }
 }
@@ -169,6 +192,22 @@ fn vnx(lab: &mut Lab, part: Part) -> Result<()> {
     set_up.undo()
 }
 
+/// Volumes of a group are whole GiB: of less than one it could not be told whether a size is another.
+fn equallogic(lab: &mut Lab, part: Part) -> Result<()> {
+    let set_up = array::HostSetUp::apply(lab, "")?;
+    let rig = group::start(lab)?;
+    let trial = Trial {
+        skips: SKIPS,
+        size: 1 << 30,
+        mutable: None,
+        ..on_array(&rig.stack, part)
+    };
+    judge(lab, &trial)?;
+    group::is_empty(&rig.server)?;
+    group::stop(lab, rig)?;
+    set_up.undo()
+}
+
 fn judge(lab: &Lab, trial: &Trial<'_>) -> Result<()> {
     let (stack, part) = (trial.stack, trial.part);
     let folder = lab.work_folder();
@@ -186,7 +225,7 @@ fn judge(lab: &Lab, trial: &Trial<'_>) -> Result<()> {
         ),
         flag("mountdir", &at("mount")),
         flag("stagingdir", &at("staging")),
-        flag("testvolumesize", &(128_u64 << 20).to_string()),
+        flag("testvolumesize", &trial.size.to_string()),
         flag("testvolumeaccesstype", trial.access_type),
     ]);
     if let Some(mutable) = &trial.mutable {

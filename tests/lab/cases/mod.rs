@@ -9,6 +9,7 @@ mod archive_scpaths;
 mod archive_store;
 mod archive_unseen;
 mod archives;
+mod array_equallogic;
 mod array_logins;
 mod arrays;
 mod attach;
@@ -85,6 +86,7 @@ pub fn everyday() -> Vec<Case> {
         archive_store::CASES,
         archive_refusals::CASES,
         arrays::CASES,
+        array_equallogic::CASES,
         attach::CASES,
         detach_attach_races::CASES,
         demo::CASES,

@@ -67,21 +67,21 @@ impl<A: Array> Rig<Server<A>> {
         for name in ["tls", "sanCredentials"] {
             lines.push(format!("{name}: {}", folder.display()));
         }
-        Rig::over(lab, (server, disks), lines)
-    }
-}
-
-impl<S> Rig<S> {
-    /// Controller and node of ours, with a partition of these settings.
-    fn over(
-        lab: &mut Lab,
-        (server, disks): (S, Arc<LioArray>),
-        lines: Vec<String>,
-    ) -> Result<Self> {
         let plan = Plan {
             array: Some(lines),
             ..Plan::default()
         };
+        Rig::over(lab, (server, disks), plan)
+    }
+}
+
+impl<S> Rig<S> {
+    /// Controller and node of ours on it.
+    pub(super) fn over(
+        lab: &mut Lab,
+        (server, disks): (S, Arc<LioArray>),
+        plan: Plan,
+    ) -> Result<Self> {
         let stack = Stack::start(lab, plan)?;
         Ok(Rig {
             server,
@@ -204,14 +204,18 @@ pub fn vnx(lab: &mut Lab) -> Result<Rig<Navi>> {
     let disks = Arc::new(LioArray::serve(lab, face)?);
     let navi = Navi::backed(VNX_SERIAL, disks.clone(), ports);
     let hosts = vnx::PROCESSORS.map(|it| format!("{it}:443")).join(",");
-    let settings = vec![
+    let settings = [
         "blockstoragemanager: vnx".to_owned(),
         format!("sanhost: {hosts}"),
         format!("clipath: {}", navi.program().display()),
         format!("sanCredentials: {}", navi.security().display()),
         "pools: Pool 0".to_owned(),
     ];
-    Rig::over(lab, (navi, disks), settings)
+    let plan = Plan {
+        array: Some(settings.into()),
+        ..Plan::default()
+    };
+    Rig::over(lab, (navi, disks), plan)
 }
 
 /// No LUN is on it but those that hold notes, which go then. Storage groups stay, and show nothing.

@@ -22,6 +22,9 @@ const PACKAGES: &[&str] = &[
     "systemd", // multipath-tools wants it installed; it is never started
     "udev",
     "open-iscsi",
+    "openssh-client", // a controller's way to an EqualLogic group; the next two stand before a simulated one
+    "openssh-server",
+    "netcat-openbsd",
     "multipath-tools",
     "kmod",
     "iproute2",

@@ -1,6 +1,6 @@
 //! The disks of a simulated array, served by the kernel under the names of its maker: a file for each object, and a disk of the kernel's while somebody is shown it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -93,6 +93,8 @@ pub struct LioArray {
     known: Mutex<BTreeMap<String, Known>>,
     /// What initiators have to prove.
     asked: Mutex<BTreeMap<String, Credentials>>,
+    /// Tags of the ports at which no object's own target serves for the time being.
+    lost: Mutex<BTreeSet<u16>>,
 }
 
 #[derive(Clone, Debug)]
@@ -114,6 +116,7 @@ impl LioArray {
             files: lab.pool_folder(),
             known: Mutex::default(),
             asked: Mutex::default(),
+            lost: Mutex::default(),
         })
     }
 
@@ -132,6 +135,24 @@ impl LioArray {
         close_all(&ports)?;
         if Path::new(ADAPTER).exists() {
             fs::remove_dir(ADAPTER)?;
+        }
+        Ok(())
+    }
+
+    /// At this port no object's own target serves any longer, or each does again: sessions end, and nobody can log in.
+    pub fn set_serving(&self, tag: u16, serves: bool) -> Result<()> {
+        let known = self.known();
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        match serves {
+            true => lost.remove(&tag),
+            false => lost.insert(tag),
+        };
+        for disk in known.values().filter(|it| it.slot.is_some()) {
+            let own = disk.object.target.is_some();
+            let ports = self.ports_of(&disk.object).into_iter();
+            for port in ports.filter(|port| own && port.tag == tag) {
+                port.set_enabled(serves)?;
+            }
         }
         Ok(())
     }
@@ -335,13 +356,15 @@ impl LioArray {
         self.face.ports.iter().any(|port| !port.is_best)
     }
 
-    /// A target of the object's own serves once all of it is there.
+    /// A target of the object's own serves once all of it is there, wherever it may.
     fn serve_own(&self, object: &Object, is_disk: bool) -> Result<()> {
         if !is_disk || object.target.is_none() {
             return Ok(());
         }
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         let ports = self.ports_of(object);
-        ports.iter().try_for_each(|port| port.set_enabled(true))
+        let mut serving = ports.iter().filter(|port| !lost.contains(&port.tag));
+        serving.try_for_each(|port| port.set_enabled(true))
     }
 
     /// The reverse. Returns when nothing of it is in flight any more.

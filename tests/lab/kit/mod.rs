@@ -1,6 +1,6 @@
 //! The lab's machinery. On the host: `tools`, `image`, `initramfs`, `cpio`, `accel`, `qemu`, `guest`, `switch`, `bench`, `runner`,
 //! `lanes`, `shell`, `results`, `folders`, and the making of csi-sanity in `sanity` and of an S3 in `object_store`. In the guest: `agent`, `guest_setup`, `services`, `running_job`, `job`,
-//! `leftovers`, `evidence`. For the writers of cases: `case`, `certificates`, `stack`, `object_store`, `tls_front`, `csi`, `writer`, `daemons`, `paths`, `slow_disk`, `array`, `lio_array`, `write_log`, `topology`, `fleet`. Both sides
+//! `leftovers`, `evidence`. For the writers of cases: `case`, `certificates`, `stack`, `object_store`, `tls_front`, `csi`, `writer`, `daemons`, `paths`, `slow_disk`, `array`, `equallogic`, `lio_array`, `write_log`, `topology`, `fleet`. Both sides
 //! speak `wire` and start programs through `command`.
 
 pub mod accel;
@@ -14,6 +14,7 @@ pub mod cpio;
 pub mod csi;
 pub mod daemons;
 pub mod dice;
+pub mod equallogic;
 pub mod evidence;
 pub mod fleet;
 pub mod folders;

@@ -6,6 +6,7 @@
 
 mod backed;
 mod commands;
+mod redirect;
 mod state;
 
 use std::io::{Read, Write};
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use redirect::{Member, Redirector};
 pub use state::{Group, is_change};
 
 pub const NAME: &str = "group-0";
@@ -99,6 +101,30 @@ struct Inner {
     most_sessions: AtomicUsize,
 }
 
+/// What stands between a client and the group.
+pub struct Gate {
+    /// The shell of a session, which is given the simulator's socket as its last argument.
+    pub shell: String,
+    /// The kind of key that the client has.
+    pub key: &'static str,
+}
+
+impl Gate {
+    fn usual() -> Self {
+        let script =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/simulators/equallogic/shell.py");
+        // The interpreter itself, not what chooses one.
+        let mut python = Command::new("python3");
+        python.args(["-c", "import sys; print(sys.executable, end='')"]);
+        let python = String::from_utf8(python.output().unwrap().stdout).unwrap();
+        Self {
+            shell: format!("{python} -I -S {}", script.display()),
+            // In the old form: the one that every client of groups reads.
+            key: "rsa",
+        }
+    }
+}
+
 /// A group that listens.
 pub struct Server {
     inner: Arc<Inner>,
@@ -125,6 +151,11 @@ impl Server {
     }
 
     pub fn of(group: Group, addresses: usize) -> Self {
+        Self::behind(group, addresses, &Gate::usual())
+    }
+
+    /// The same, reached in another way.
+    pub fn behind(group: Group, addresses: usize, gate: &Gate) -> Self {
         assert!(
             Path::new(SSHD).exists(),
             "{SSHD} is not there; `make arrays` installs it (Debian: openssh-server)"
@@ -138,7 +169,7 @@ impl Server {
             sessions: AtomicUsize::default(),
             most_sessions: AtomicUsize::default(),
         });
-        write_settings(folder.path());
+        write_settings(folder.path(), gate);
         let line = UnixListener::bind(folder.path().join("line")).unwrap();
         let serving = Arc::clone(&inner);
         std::thread::spawn(move || {
@@ -183,6 +214,12 @@ impl Server {
             std::thread::sleep(Duration::from_millis(5));
         }
         self
+    }
+
+    /// Takes the logins of initiators at `listener`, and sends them on to these members.
+    pub fn redirect(&self, listener: TcpListener, members: Vec<Member>) -> Redirector {
+        let inner = Arc::clone(&self.inner);
+        Redirector::listen(listener, members, move |target| inner.group().knows(target))
     }
 
     /// `HOST:PORT`, each.
@@ -392,27 +429,22 @@ fn start(stream: TcpStream, config: &Path) {
 }
 
 /// Keys and settings of `sshd`, for whoever runs this.
-fn write_settings(folder: &Path) {
+fn write_settings(folder: &Path, gate: &Gate) {
     let login = folder.join("login");
     std::fs::create_dir(&login).unwrap();
     let key = login.join("ssh-privatekey");
     make_key("ed25519", &folder.join("host_key"));
-    // RSA in the old form: the one that every client of groups reads.
-    make_key("rsa", &key);
+    make_key(gate.key, &key);
     let public = folder.join("login/ssh-privatekey.pub");
     std::fs::copy(public, folder.join("authorized_keys")).unwrap();
     let user = Command::new("id").arg("-un").output().unwrap().stdout;
     std::fs::write(login.join("username"), user).unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/simulators/equallogic/shell.py");
-    let (folder, script) = (folder.display(), script.display());
-    // The interpreter itself, not what chooses one; and a shell that does not take itself for a user's first one, which would read what he set up for himself.
-    let mut python = Command::new("python3");
-    python.args(["-c", "import sys; print(sys.executable, end='')"]);
-    let python = String::from_utf8(python.output().unwrap().stdout).unwrap();
+    let (folder, shell) = (folder.display(), &gate.shell);
+    // The user's own shell does not take itself for his first one, which would read what he set up for himself.
     let settings = format!(
         "HostKey {folder}/host_key\nAuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nUsePAM no\n\
          PasswordAuthentication no\nPermitRootLogin prohibit-password\nPidFile none\nPrintMotd no\nUseDNS no\n\
-         SetEnv SHLVL=2\nForceCommand exec {python} -I -S {script} {folder}/line\n"
+         SetEnv SHLVL=2\nForceCommand exec {shell} {folder}/line\n"
     );
     std::fs::write(format!("{folder}/sshd_config"), settings).unwrap();
     if nix::unistd::geteuid().is_root() {
