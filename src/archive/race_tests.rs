@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::memory::{Memory, Volume, opened};
 use super::open_archive::lock;
 use super::*;
+use crate::host::fake::sweep;
 
 /// Hardly any: whatever a clock could protect is not protected here.
 const HASTE: Patience = Patience {
@@ -301,7 +302,7 @@ fn schedules() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(sweep::cases(48))]
     #[test]
     fn nothing_named_is_ever_removed_and_nothing_else_stays(schedule in schedules()) {
         run(&schedule);

@@ -7,7 +7,7 @@ use super::{Attached, Dirs, Engine, Outcome, Want};
 use crate::fabric::{Iqn, LocalView, Lun, PathList, Portal, Wwid, select};
 use crate::fault::{Fault, Faulted, chain};
 use crate::host::Host;
-use crate::host::fake::{Delays, DiskId, FakeWorld, FindMultipaths, Leftovers, PortalState};
+use crate::host::fake::{Delays, DiskId, FakeWorld, FindMultipaths, Leftovers, PortalState, sweep};
 
 const GIB: u64 = 1 << 30;
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -104,7 +104,7 @@ fn engine_on(host: Host) -> Engine {
 
 #[test]
 fn a_crash_after_every_step_of_attach_is_undone_by_a_detach() {
-    for step in 1.. {
+    for step in sweep::steps() {
         let rig = Rig::new();
         let volume = rig.volume(5);
         let want = rig.want(&rig.fake.host(), &volume);
@@ -498,7 +498,7 @@ fn a_thousand_times_a_goes_and_b_comes_under_one_number() {
     let lun = Lun(7);
     rig.fake.map_lun(&rig.iqn, lun, volumes[0].disk);
     rig.attach(&engine, &volumes[0]);
-    for round in 0..1000 {
+    for round in 0..sweep::rounds(1000) as usize {
         let (going, coming) = (&volumes[round % 2], &volumes[(round + 1) % 2]);
         let mut want = rig.want(&rig.fake.host(), going);
         want.export.wwid = coming.wwid.clone();

@@ -17,7 +17,7 @@ use rig::{MIB, Rig, content, lock, snapshot_of, wanted};
 use crate::archiver::Look;
 use crate::controller::Wanted;
 use crate::fault::{Fault, Faulted, chain};
-use crate::host::fake::PortalState;
+use crate::host::fake::{PortalState, sweep};
 use crate::volume::SizeRange;
 
 #[tokio::test]
@@ -75,14 +75,14 @@ async fn what_changed_since_an_archived_snapshot_is_all_that_is_read() {
 }
 
 /// Side by side, since a round mostly waits. More of them would wait for each other: a fake host's clock stands while it may be one of its threads that runs.
-const LANES: u64 = 3;
+const LANES: usize = 3;
 
 #[test]
 fn an_archiver_that_dies_after_any_step_leaves_nothing_and_loses_nothing() {
-    let lane = |lane: u64| {
+    let lane = |lane: usize| {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(2).enable_all().build().unwrap();
-        let mut steps = (1..).filter(|step| step % LANES == lane);
+        let mut steps = sweep::steps().skip(lane).step_by(LANES);
         steps
             .find(|step| !runtime.block_on(dies_after(*step)))
             .unwrap()

@@ -20,7 +20,7 @@ use crate::attach::{Dirs, Engine};
 use crate::fabric::{Export, Iqn, Lun, NoPathRetry, Portal, Wwid};
 use crate::fault::chain;
 use crate::host::Host;
-use crate::host::fake::{Delays, DiskId, FakeWorld, Fault, PortalState};
+use crate::host::fake::{Delays, DiskId, FakeWorld, Fault, PortalState, sweep};
 use crate::volume::{
     AccessMode, AccessType, Capability, Family, FileSystemKind, MkfsOptions, NodeId, Passphrase,
     Passphrases, SizeRange, VolumeId,
@@ -520,7 +520,7 @@ fn content_past_sizes(rig: &Rig, volume: &Volume) -> BTreeMap<u64, Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 8))]
+    #![proptest_config(sweep::cases(ProptestConfig::default().cases / 8))]
 
     #[test]
     fn any_story_ends_with_nothing_left_and_nothing_lost(

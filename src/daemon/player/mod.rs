@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use self::claim::{Claim, Owned};
 use self::world::World;
+use crate::host::fake::sweep;
 
 /// However long the trouble was, a day ends.
 const AT_MOST: Duration = Duration::from_secs(24 * 3600);
@@ -64,10 +65,14 @@ fn is_long() -> bool {
     std::env::var("LAB_SCALE").is_ok_and(|it| it.parse::<f64>().unwrap() > 1.0)
 }
 
-/// A few days, many in the long run; `PLAYER_SEED` plays one of them again.
+/// Some days of the sweep, many in the long run; `PLAYER_SEED` plays one of them again.
 #[test]
 fn whatever_a_day_brings_nothing_is_left_that_nobody_owns() {
-    let days = if is_long() { 200 } else { 4 };
+    let days = if is_long() {
+        200
+    } else {
+        sweep::rounds(4).into()
+    };
     let one = std::env::var("PLAYER_SEED").ok();
     let seeds = match one.map(|it| it.parse::<u64>().unwrap()) {
         Some(seed) => seed..seed + 1,

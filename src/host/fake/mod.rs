@@ -23,6 +23,7 @@ mod san;
 mod sessions;
 mod spoilt;
 mod state;
+pub(crate) mod sweep;
 #[cfg(test)]
 mod tests;
 mod tools;

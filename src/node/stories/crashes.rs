@@ -2,6 +2,7 @@
 
 use super::expansion::sizes;
 use super::*;
+use crate::host::fake::sweep;
 
 /// How a volume is used, and by whom.
 #[derive(Clone, Debug)]
@@ -61,14 +62,14 @@ impl How {
     }
 }
 
-/// Cuts `act` off after every single step; after each, `finish` on a new process must end well and leave nothing. The number of steps.
+/// Cuts `act` off after every single step of the sweep; after each, `finish` on a new process must end well and leave nothing. The number of the last step.
 fn crash_everywhere(
     how: &How,
     prepare: impl Fn(&Rig, &Volume),
     act: impl Fn(&Volume, &Node),
     finish: impl Fn(&Rig, &Volume, &str),
 ) -> u64 {
-    for step in 1.. {
+    for step in sweep::steps() {
         let rig = Rig::new();
         let volume = how.volume(&rig);
         prepare(&rig, &volume);
