@@ -18,13 +18,8 @@ use crate::conformance;
 use crate::foreign::{run, told};
 use crate::simulators::equallogic::{ADDRESS, Group, Mishap, Server, Trap, is_change};
 use crate::story::{
-    ALONE, ALONE_IN_ITS_LIFE, Breakable, Capabilities, GIB, Losses, SHARED, Subject,
+    ALONE, ALONE_IN_ITS_LIFE, Breakable, GIB, Losses, SHARED, Subject,
     lose_any_change, node, repeated, until, wanted,
-};
-
-const CAPABILITIES: Capabilities = Capabilities {
-    copies_depend: false,
-    snapshots_depend: true,
 };
 
 /// A group, and our way to it.
@@ -92,10 +87,7 @@ fn settings(addresses: Vec<String>, folder: &Path) -> Settings {
 }
 
 fn subject(san: &San) -> Subject<'_> {
-    Subject {
-        san,
-        capabilities: CAPABILITIES,
-    }
+    Subject { san }
 }
 
 fn foreign(server: &Server) -> Vec<Value> {
@@ -194,8 +186,6 @@ async fn a_volume_lives_as_an_orchestrator_wants_it() {
     let san = rig.san();
     let subject = subject(&san);
     subject.life("whole").await;
-    subject.refusals().await;
-    subject.lists().await;
     subject.room().await;
     rig.is_empty();
 }

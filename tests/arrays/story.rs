@@ -76,19 +76,9 @@ pub async fn lose_any_change<R, T>(
     }
 }
 
-/// In what kinds of SANs differ, and may.
-#[derive(Clone, Copy, Debug)]
-pub struct Capabilities {
-    /// A volume of which there is a copy cannot go.
-    pub copies_depend: bool,
-    /// A volume of which there is a snapshot cannot go.
-    pub snapshots_depend: bool,
-}
-
 /// A SAN under test.
 pub struct Subject<'s> {
     pub san: &'s San,
-    pub capabilities: Capabilities,
 }
 
 pub fn until() -> Until {
@@ -273,126 +263,6 @@ impl Subject<'_> {
         self.remove(&volume).await;
         self.remove(&volume).await;
         assert_eq!(self.find(&volume).await, None);
-    }
-
-    /// What must be refused is, and nothing changes by it.
-    pub async fn refusals(&self) {
-        let volume = self.make(&wanted("refusals", 2 * GIB, None)).await;
-        let other = self
-            .san
-            .ensure_volume(&wanted("refusals", 8 * GIB, None), until())
-            .await;
-        assert_eq!(other.unwrap_err().fault(), Fault::Conflict);
-        let (one, two) = (node("node-1"), node("node-2"));
-        self.give(&volume, &one, ALONE).await;
-        let known = self.find(&volume).await.unwrap();
-        let second = self.san.ensure_export(&known, &two, ALONE, until()).await;
-        assert!(matches!(second, Err(SanError::Elsewhere { nodes }) if nodes == ["node-1"]));
-        let in_use = self
-            .san
-            .remove_volume(&volume.key, &volume.wwid, until())
-            .await;
-        assert!(matches!(in_use, Err(SanError::InUse { .. })));
-        let wrong = "360014050123456789abcdef012345678".parse().unwrap();
-        let stranger = self.san.find_volume(&volume.key, &wrong, until()).await;
-        assert_eq!(stranger.unwrap(), None, "another WWID is another volume");
-        let smaller = self
-            .san
-            .ensure_expanded(&volume, GIB, until())
-            .await
-            .unwrap();
-        assert_eq!(smaller.size, 2 * GIB, "never smaller");
-        self.take_back(&volume, None).await;
-        let cut = self.cut("refusals-cut", &volume).await;
-        let of_cut = Some(Source::Snapshot(cut.key.clone()));
-        let copy = self.make(&wanted("refusals-copy", 2 * GIB, of_cut)).await;
-        let gone = self
-            .san
-            .remove_volume(&volume.key, &volume.wwid, until())
-            .await;
-        self.is_kept(
-            gone,
-            self.capabilities.copies_depend || self.capabilities.snapshots_depend,
-            &volume,
-        )
-        .await;
-        self.remove(&copy).await;
-        let gone = self
-            .san
-            .remove_volume(&volume.key, &volume.wwid, until())
-            .await;
-        self.is_kept(gone, self.capabilities.snapshots_depend, &volume)
-            .await;
-        self.remove_cut(&cut).await;
-        self.remove(&volume).await;
-    }
-
-    async fn is_kept(&self, gone: Result<(), SanError>, kept: bool, volume: &SanVolume) {
-        match gone {
-            Err(error) => {
-                assert!(kept, "{error}");
-                assert_eq!(error.fault(), Fault::Precondition, "{error}");
-            }
-            Ok(()) => assert!(!kept, "something hangs on it"),
-        }
-        assert_eq!(self.find(volume).await.is_some(), kept);
-    }
-
-    /// Lists in parts are the whole, each thing once and in one order.
-    pub async fn lists(&self) {
-        let names = ["list-a", "list-b", "list-c", "list-d", "list-e"];
-        let mut volumes = Vec::new();
-        for name in names {
-            volumes.push(self.make(&wanted(name, GIB, None)).await);
-        }
-        self.give(&volumes[1], &node("node-1"), SHARED).await;
-        self.give(&volumes[1], &node("node-2"), SHARED).await;
-        let (mut after, mut keys) = (String::new(), Vec::new());
-        loop {
-            let page = self.san.list_volumes(&after, 2, until()).await.unwrap();
-            assert!(page.volumes.len() <= 2);
-            for found in &page.volumes {
-                if found.key == volumes[1].key {
-                    let mut nodes: Vec<&str> =
-                        found.exported_to.iter().map(|it| &*it.node_name).collect();
-                    nodes.sort_unstable();
-                    assert_eq!(nodes, ["node-1", "node-2"]);
-                }
-                keys.push(found.key.clone());
-            }
-            let Some(last) = keys.last().filter(|_| page.more) else {
-                break;
-            };
-            after.clone_from(last);
-        }
-        assert!(keys.windows(2).all(|pair| pair[0] < pair[1]), "{keys:?}");
-        assert!(volumes.iter().all(|volume| keys.contains(&volume.key)));
-        let mut cuts = Vec::new();
-        for name in ["list-cut-a", "list-cut-b", "list-cut-c"] {
-            cuts.push(self.cut(name, &volumes[0]).await);
-        }
-        cuts.push(self.cut("list-cut-d", &volumes[2]).await);
-        let of_first = Some(volumes[0].key.as_str());
-        let page = self
-            .san
-            .list_snapshots("", 2, of_first, until())
-            .await
-            .unwrap();
-        assert_eq!((page.snapshots.len(), page.more), (2, true));
-        let last = page.snapshots[1].key.clone();
-        let rest = self
-            .san
-            .list_snapshots(&last, 2, of_first, until())
-            .await
-            .unwrap();
-        assert_eq!((rest.snapshots.len(), rest.more), (1, false));
-        for cut in &cuts {
-            self.remove_cut(cut).await;
-        }
-        self.take_back(&volumes[1], None).await;
-        for volume in &volumes {
-            self.remove(volume).await;
-        }
     }
 
     /// Names of any kind come back as they were, and none is another's.

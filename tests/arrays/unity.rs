@@ -17,16 +17,11 @@ use crate::conformance;
 use crate::simulators::http::{Fault as Mishap, Request, Server, Trap};
 use crate::simulators::unity::{PASSWORD, USER, Unity};
 use crate::story::{
-    ALONE, ALONE_IN_ITS_LIFE, Breakable, Capabilities, GIB, Losses, SHARED, Subject,
-    lose_any_change, node, repeated, until, wanted,
+    ALONE, ALONE_IN_ITS_LIFE, Breakable, GIB, Losses, SHARED, Subject, lose_any_change, node,
+    repeated, until, wanted,
 };
 
 pub const SERIAL: &str = "FNM00151200215";
-const CAPABILITIES: Capabilities = Capabilities {
-    copies_depend: true,
-    snapshots_depend: true,
-};
-
 /// An array, and our way to it.
 pub struct Rig {
     pub server: Server<Unity>,
@@ -108,10 +103,7 @@ fn settings(addresses: Vec<String>, folder: &Path, is_sealed: bool) -> Settings 
 }
 
 fn subject(san: &San) -> Subject<'_> {
-    Subject {
-        san,
-        capabilities: CAPABILITIES,
-    }
+    Subject { san }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,8 +130,6 @@ async fn a_volume_lives_as_an_orchestrator_wants_it() {
     let san = rig.san();
     let subject = subject(&san);
     subject.life("whole").await;
-    subject.refusals().await;
-    subject.lists().await;
     subject.names().await;
     subject.room().await;
     rig.is_empty();

@@ -15,16 +15,10 @@ use sanpath::volume::Family;
 use crate::conformance;
 use crate::simulators::vnx::{Asked, Fault as Mishap, Navi, PROCESSORS, Trap};
 use crate::story::{
-    ALONE, Breakable, Capabilities, GIB, Losses, SHARED, Subject, lose_any_change, node, repeated,
-    until, wanted,
+    ALONE, Breakable, GIB, Losses, SHARED, Subject, lose_any_change, node, repeated, until, wanted,
 };
 
 pub const SERIAL: &str = "APM00153042305";
-const CAPABILITIES: Capabilities = Capabilities {
-    copies_depend: false,
-    snapshots_depend: true,
-};
-
 /// An array, and our way to it.
 struct Rig {
     navi: Navi,
@@ -99,10 +93,7 @@ fn settings(navi: &Navi, addresses: &[&str]) -> Settings {
 }
 
 fn subject(san: &San) -> Subject<'_> {
-    Subject {
-        san,
-        capabilities: CAPABILITIES,
-    }
+    Subject { san }
 }
 
 fn soon(seconds: u64) -> Until {
@@ -134,8 +125,6 @@ async fn a_volume_lives_as_an_orchestrator_wants_it() {
     let san = rig.san();
     let subject = subject(&san);
     subject.life("whole").await;
-    subject.refusals().await;
-    subject.lists().await;
     subject.names().await;
     subject.room().await;
     rig.is_empty();

@@ -64,6 +64,12 @@ pub const ALONE: Access = Access {
     others: Others::Nobody,
 };
 
+/// The same beside others.
+pub const SHARED: Access = Access {
+    read_only: false,
+    others: Others::Anybody,
+};
+
 impl Subject {
     /// So many times a size that is easy for this kind.
     fn size(&self, parts: u64) -> u64 {
@@ -259,6 +265,7 @@ async fn exports(subject: &Subject) {
         .unwrap();
     assert_eq!((&export.wwid, export.size), (&made.wwid, made.size));
     assert!(export.blank && !export.read_only);
+    assert!(!export.offers.is_empty());
     assert_eq!(export.offers.len() == 1, subject.has.one_portal);
     let here = subject.find(&made).await.unwrap();
     assert_eq!(here.exported_to.len(), 1);
@@ -271,13 +278,7 @@ async fn exports(subject: &Subject) {
     let portals: BTreeSet<_> = san.portals(until()).await.unwrap().into_iter().collect();
     let offered = export.offers.iter().map(|offer| offer.portal);
     assert!(offered.collect::<BTreeSet<_>>().is_subset(&portals));
-    // As it was found before: the SAN, or the look after it, must see the other.
-    for known in [&here, &made] {
-        let refused = san.ensure_export(known, &two, ALONE, until()).await;
-        let refused = refused.unwrap_err();
-        let class = sanpath::fault::Faulted::fault(&refused);
-        assert_eq!(class, sanpath::fault::Fault::Precondition, "{refused}");
-    }
+    alone_with(subject, [&here, &made], (&one, &two)).await;
     let here = subject.find(&made).await.unwrap();
     assert_eq!(here.exported_to.len(), 1, "the refused one is not in");
     let clone = NodeId::new("clone", one.initiator.clone()).unwrap();
@@ -309,6 +310,25 @@ async fn exports(subject: &Subject) {
         .remove_export(&made.key, &made.wwid, None, until())
         .await;
     gone.unwrap();
+}
+
+/// The volume that the first node has alone is refused to the second, whether it was found with the first or before: then the SAN, or the look after it, must see it.
+async fn alone_with(
+    subject: &Subject,
+    [here, before]: [&SanVolume; 2],
+    (one, two): (&NodeId, &NodeId),
+) {
+    for known in [here, before] {
+        let refused = subject.san.ensure_export(known, two, ALONE, until()).await;
+        let refused = refused.unwrap_err();
+        let class = sanpath::fault::Faulted::fault(&refused);
+        assert_eq!(class, sanpath::fault::Fault::Precondition, "{refused}");
+    }
+    let refused = subject.san.ensure_export(here, two, ALONE, until()).await;
+    assert!(
+        matches!(&refused, Err(SanError::Elsewhere { nodes }) if *nodes == [one.name.as_str()]),
+        "{refused:?}"
+    );
 }
 
 async fn sharing(subject: &Subject) {
@@ -476,6 +496,9 @@ async fn copies(subject: &Subject) {
         .unwrap_err();
     let class = sanpath::fault::Faulted::fault(&refused);
     assert_eq!(class, sanpath::fault::Fault::NotFound, "{refused}");
+    if subject.has.copies_depend || subject.has.snapshots_depend {
+        subject.is_kept(&made).await;
+    }
     subject.delete_snapshot(&cut).await;
     if subject.has.copies_depend {
         subject.is_kept(&made).await;
@@ -532,9 +555,29 @@ async fn pages(subject: &Subject) {
     made.sort_by(|one, other| one.key.cmp(&other.key));
     assert_eq!(subject.listed().await, made, "volumes, and no snapshot");
     subject.delete_snapshot(&cut).await;
+    shown_with_nodes(subject, &made[1]).await;
     for volume in &made {
         subject.delete(volume).await;
     }
+}
+
+/// A volume that two nodes share is one entry of the list, with both.
+async fn shown_with_nodes(subject: &Subject, shared: &SanVolume) {
+    for number in [1, 2] {
+        let (known, node) = (subject.find(shared).await.unwrap(), node(number));
+        let given = subject.san.ensure_export(&known, &node, SHARED, until());
+        given.await.unwrap();
+    }
+    let listed = subject.listed().await.into_iter();
+    let mut found: Vec<SanVolume> = listed.filter(|it| it.key == shared.key).collect();
+    assert_eq!(found.len(), 1);
+    let nodes = found.remove(0).exported_to;
+    let names: BTreeSet<String> = nodes.into_iter().map(|it| it.node_name).collect();
+    assert_eq!(names, [1, 2].map(|it| node(it).name).into());
+    let taken = subject
+        .san
+        .remove_export(&shared.key, &shared.wwid, None, until());
+    taken.await.unwrap();
 }
 
 async fn room(subject: &Subject) {
