@@ -3,6 +3,7 @@
 //! `csi/` calls in here with parsed nouns. The invariant: nothing is remembered here. What there is, the SANs say, so any
 //! number of controllers may run at once and each call may be repeated.
 
+mod abandoned;
 mod adopted;
 mod archive;
 #[cfg(test)]

@@ -83,7 +83,7 @@ async fn follow(
     }
 }
 
-/// Brings to an end what sidecars stopped asking for.
+/// Brings to an end what sidecars stopped asking for, and takes away what is of no more use.
 async fn reconcile(controller: Controller, stop: CancellationToken) {
     while stop
         .run_until_cancelled(tokio::time::sleep(RECONCILE_EVERY))
@@ -91,6 +91,7 @@ async fn reconcile(controller: Controller, stop: CancellationToken) {
         .is_some()
     {
         controller.reconcile().await;
+        controller.collect().await;
     }
 }
 

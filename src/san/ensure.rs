@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::Until;
+use super::abandoned::Watch;
 use super::error::SanError;
 use super::family::Family;
 use super::nouns::{Capacity, Checked, CheckedPage, NewVolume, Page, SanVolume};
@@ -19,6 +20,8 @@ pub(super) const ROUNDS: usize = 3;
 pub struct San {
     kind: crate::volume::Family,
     pub(super) family: Arc<dyn Family>,
+    /// What was seen of copies that nobody goes on with.
+    pub(super) watch: Watch,
     _prober: Prober,
 }
 
@@ -31,6 +34,7 @@ impl San {
         let family: Arc<dyn Family> = Arc::new(family);
         Self {
             kind,
+            watch: Watch::default(),
             _prober: Prober::start(&family),
             family,
         }

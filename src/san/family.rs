@@ -4,6 +4,7 @@
 //! is sent once, and [`SanError::NoAnswer`] says that the reply was lost.
 
 use super::Until;
+use super::abandoned::Unfinished;
 use super::error::SanError;
 use super::nouns::{
     Access, Capacity, Checked, CheckedPage, ExtentPage, NewSnapshot, NewVolume, Page, SanSnapshot,
@@ -68,6 +69,17 @@ pub(super) trait Family: SnapshotFamily + Send + Sync {
     ) -> Result<(), SanError>;
     async fn capacity(&self, until: Until) -> Result<Capacity, SanError>;
     async fn portals(&self, until: Until) -> Result<Vec<Portal>, SanError>;
+    /// Copies under the names that they have while they are made, whose notes are ours and which nobody can reach. A family whose SAN may remove by such a name what is whole
+    /// at that moment has none.
+    async fn find_unfinished(&self, until: Until) -> Result<Vec<Unfinished>, SanError> {
+        let _ = until;
+        Ok(Vec::new())
+    }
+    /// Removes one of those by its passing name; whether it was there under that name still.
+    async fn remove_unfinished(&self, one: &Unfinished, until: Until) -> Result<bool, SanError> {
+        let _ = (one, until);
+        Ok(false)
+    }
     /// What it takes to put a volume under a policy of performance, where this kind of SAN has such.
     fn policies(&self) -> Option<&dyn PolicyFamily> {
         None

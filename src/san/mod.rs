@@ -4,6 +4,7 @@
 //! invariant: a call may be repeated at any time and by several controllers at once, for the SAN is the only database. `controller/` calls
 //! in here; nothing here knows a CSI word but the nouns of `volume/`.
 
+mod abandoned;
 mod alerts;
 mod answers;
 mod calendar;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sanpath::fault::{Fault, Faulted};
 use sanpath::host::Host;
 use sanpath::san::{
-    ArraySettings, Fleet, LoginFolder, NewSnapshot, Rules, San, SanError, Settings, Source,
+    ArraySettings, Fleet, LoginFolder, NewSnapshot, Rules, San, SanError, Settings,
 };
 use sanpath::volume::Family;
 use serde_json::{Value, json};
@@ -18,18 +18,18 @@ use crate::conformance;
 use crate::foreign::{run, told};
 use crate::simulators::equallogic::{ADDRESS, Group, Mishap, Server, Trap, is_change};
 use crate::story::{
-    ALONE, ALONE_IN_ITS_LIFE, Breakable, GIB, Losses, SHARED, Subject,
-    lose_any_change, node, repeated, until, wanted,
+    ALONE, ALONE_IN_ITS_LIFE, Breakable, GIB, Losses, SHARED, Subject, lose_any_change, node,
+    repeated, until, wanted,
 };
 
 /// A group, and our way to it.
-struct Rig {
-    server: Server,
+pub struct Rig {
+    pub server: Server,
     fleet: Fleet,
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::over(Server::new(1).with_one_connection())
     }
 
@@ -39,7 +39,7 @@ impl Rig {
         Self { server, fleet }
     }
 
-    fn san(&self) -> Arc<San> {
+    pub fn san(&self) -> Arc<San> {
         self.fleet.find(&"a".parse().unwrap()).unwrap()
     }
 
@@ -66,7 +66,7 @@ impl Breakable for Rig {
     }
 }
 
-fn settings(addresses: Vec<String>, folder: &Path) -> Settings {
+pub fn settings(addresses: Vec<String>, folder: &Path) -> Settings {
     let host = Host::real(Path::new("/"));
     Settings {
         family: Family::Equallogic,
@@ -86,7 +86,7 @@ fn settings(addresses: Vec<String>, folder: &Path) -> Settings {
     }
 }
 
-fn subject(san: &San) -> Subject<'_> {
+pub fn subject(san: &San) -> Subject<'_> {
     Subject { san }
 }
 
@@ -584,20 +584,4 @@ async fn two_groups_in_one_list_are_refused() {
         .unwrap_err();
     assert!(matches!(mixed, SanError::TwoSans { .. }), "{mixed}");
     assert!(one.group().volumes.is_empty() && other.group().volumes.is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_copy_of_what_is_not_there_is_told() {
-    let rig = Rig::new();
-    let san = rig.san();
-    for key in ["gone-abcde", "gone-abcdefghijklmnop-abcde", "odd"] {
-        for source in [
-            Source::Volume(key.to_owned()),
-            Source::Snapshot(key.to_owned()),
-        ] {
-            let new = wanted("copy", GIB, Some(source));
-            let refused = san.ensure_volume(&new, until()).await.unwrap_err();
-            assert_eq!(refused.fault(), Fault::NotFound, "{refused}");
-        }
-    }
 }

@@ -16,6 +16,7 @@ mod conformance;
 mod simulators;
 
 mod equallogic;
+mod equallogic_copies;
 mod equallogic_disks;
 mod foreign;
 mod netapp;

@@ -128,17 +128,18 @@ impl EqualLogic {
         }
     }
 
-    /// Commands that take something away, and a last one that shows it: what the group says to that is what came of it, whatever it said before.
+    /// Commands that take something away, and a last one that shows it: what the group says to that is what came of it, whatever it said before. Whether it was there to
+    /// be taken away.
     pub(super) async fn change_away(
         &self,
         call: &'static str,
         commands: &[String],
         until: Until,
-    ) -> Result<(), SanError> {
+    ) -> Result<bool, SanError> {
         let (_, mut answers) = self.ask(call, Repeat::Never, commands, until).await?;
         let shown = answers.pop().unwrap_or_else(|| Said(Vec::new()));
         if !self.is_there(call, &shown)? {
-            return Ok(());
+            return Ok(answers.last().is_some_and(|said| said.refusal().is_none()));
         }
         Err(match answers.iter().find_map(Said::refusal) {
             Some(refusal) => self.refuse(call, fault(refusal), said(refusal)),

@@ -3,12 +3,13 @@
 //! A copy that has to grow gets its name last, so that what bears one is complete. A removal is two commands: a volume that is offline and has no record is one
 //! whose removal was begun.
 
-use super::EqualLogic;
 use super::names;
 use super::notes::{Known, Notes};
 use super::read::{GIB, Volume, rows};
-use crate::fault::Fault;
+use super::{AT_ONCE, EqualLogic};
+use crate::fault::{Fault, Faulted};
 use crate::san::Until;
+use crate::san::abandoned::Unfinished;
 use crate::san::error::SanError;
 use crate::san::nouns::{NewVolume, SanVolume, Source};
 
@@ -129,10 +130,61 @@ impl EqualLogic {
                 outcome?;
             }
         }
-        self.grow(&unfinished, size, until).await?;
+        let grown = self.grow(&unfinished, size, until).await;
+        grown.map_err(|error| self.taken_away(error))?;
         let rename = format!("volume rename {unfinished} {name}");
-        self.change(CREATE, &[rename], until).await?;
-        Ok(())
+        let named = self.change(CREATE, &[rename], until).await;
+        named.map_err(|error| self.taken_away(error)).map(drop)
+    }
+
+    /// A copy that is not there any more between two steps is one that another controller has finished, or has taken for given up: the call is worth repeating.
+    fn taken_away(&self, error: SanError) -> SanError {
+        match error.fault() {
+            Fault::NotFound => {
+                let reason = "another controller was at the same copy".to_owned();
+                self.refuse(CREATE, Fault::Busy, reason)
+            }
+            _ => error,
+        }
+    }
+
+    /// Copies that have not got their name yet: by their own and by our notes, and if nobody can reach them.
+    pub(super) async fn unfinished(&self, until: Until) -> Result<Vec<Volume>, SanError> {
+        let listed = self.listed(until).await?.into_iter().map(|(name, _)| name);
+        let names: Vec<String> = listed.filter(|it| names::is_unfinished(it)).collect();
+        let mut found = Vec::new();
+        for names in names.chunks(AT_ONCE) {
+            found.append(&mut self.volumes_with_identity(names, until).await?);
+        }
+        found.retain(|it| {
+            let is_copy = it.notes.as_ref().is_some_and(|it| it.source.is_some());
+            is_copy && it.records.is_empty() && it.connections() == 0
+        });
+        Ok(found)
+    }
+
+    /// Removes such a copy by its name, if it is as it was; whether it went.
+    pub(super) async fn take_unfinished(
+        &self,
+        one: &Unfinished,
+        until: Until,
+    ) -> Result<bool, SanError> {
+        let still = self.unfinished(until).await?;
+        match still.iter().find(|it| seen(it) == *one) {
+            Some(volume) => self.take_away(volume, until).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Removes the volume by its name, unless something is lost with it; whether it was there.
+    async fn take_away(&self, volume: &Volume, until: Until) -> Result<bool, SanError> {
+        self.refuse_loss(volume, until).await?;
+        let name = &volume.name;
+        let offline = format!("volume select {name} offline");
+        let delete = format!("volume delete {name}");
+        let show = format!("volume select {name} show");
+        self.change_away(DELETE, &[offline, delete, show], until)
+            .await
     }
 
     /// Makes the volume that the group calls `name` so large; the group cuts no snapshot of its own for that.
@@ -148,13 +200,7 @@ impl EqualLogic {
         let Some(volume) = self.volume_with_key(key, until).await? else {
             return Ok(());
         };
-        self.refuse_loss(&volume, until).await?;
-        let name = &volume.name;
-        let offline = format!("volume select {name} offline");
-        let delete = format!("volume delete {name}");
-        let show = format!("volume select {name} show");
-        self.change_away(DELETE, &[offline, delete, show], until)
-            .await
+        self.take_away(&volume, until).await.map(drop)
     }
 
     /// Snapshots go with their volume, and so would somebody's access.
@@ -177,6 +223,15 @@ impl EqualLogic {
             }
         }
         Ok(())
+    }
+}
+
+/// As far as work on it would show.
+pub(super) fn seen(volume: &Volume) -> Unfinished {
+    Unfinished {
+        name: volume.name.clone(),
+        key: volume.key.clone(),
+        size: volume.size,
     }
 }
 

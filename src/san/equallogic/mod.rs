@@ -23,6 +23,7 @@ use self::ask::Sessions;
 use self::read::{GIB, Shown, Unusable, Volume};
 use self::shell::Said;
 use super::Until;
+use super::abandoned::Unfinished;
 use super::error::SanError;
 use super::family::{Family, Given};
 use super::fleet::ArraySettings;
@@ -381,6 +382,15 @@ impl Family for EqualLogic {
             minimum_volume: GIB,
             maximum_volume: LARGEST.min(largest),
         })
+    }
+
+    async fn find_unfinished(&self, until: Until) -> Result<Vec<Unfinished>, SanError> {
+        let found = self.unfinished(until).await?;
+        Ok(found.iter().map(make::seen).collect())
+    }
+
+    async fn remove_unfinished(&self, one: &Unfinished, until: Until) -> Result<bool, SanError> {
+        self.take_unfinished(one, until).await
     }
 
     async fn portals(&self, until: Until) -> Result<Vec<Portal>, SanError> {

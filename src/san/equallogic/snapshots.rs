@@ -269,8 +269,9 @@ impl SnapshotFamily for EqualLogic {
         let select = format!("volume select {}", volume.name);
         let delete = format!("{select} snapshot delete {}", cut.name);
         let show = format!("{select} snapshot select {} show", cut.name);
-        self.change_away("delete snapshot", &[delete, show], until)
-            .await
+        let commands = [delete, show];
+        let gone = self.change_away("delete snapshot", &commands, until);
+        gone.await.map(drop)
     }
 
     async fn list_extents(

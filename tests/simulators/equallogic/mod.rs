@@ -273,6 +273,12 @@ impl Server {
         )
     }
 
+    /// The same, and they stay.
+    pub fn seen(&self) -> Vec<String> {
+        let seen = self.inner.seen.lock();
+        seen.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The most sessions that there were at once.
     pub fn most_sessions(&self) -> usize {
         self.inner.most_sessions.load(Ordering::SeqCst)
