@@ -120,10 +120,11 @@ $(KUBERNETES)/ready:
 $(PROMTOOL):
 	tests/deploy/promtool.sh $(abspath target/tools/promtool)
 
-image: ## the image of the release program (ARCH=arm64 for the other processor), its size, and the controller in it without any right; installs buildah
+image: ## the images of the release program (ARCH=arm64 for the other processor), their sizes, and the controller in them without any right; installs buildah and mmdebstrap
 	deploy/cross.sh prepare $(ARCH)
 	deploy/cross.sh build $(ARCH)
 	tests/deploy/image.sh "$$(deploy/cross.sh program $(ARCH))" $(ARCH)
+	tests/deploy/image.sh "$$(deploy/cross.sh program $(ARCH))" $(ARCH) ssh
 
 # Its words are kept: the table of fault cases counts only what ran. Of what is generated all is gone through, where a plain `cargo test` takes a fifth.
 unit:

@@ -238,8 +238,12 @@ fn every_image_has_a_version_and_ours_is_this_one() {
     for version in ["version", "appVersion"] {
         assert_eq!(chart[version], env!("CARGO_PKG_VERSION"));
     }
-    let example = format!("sanpath:{}", env!("CARGO_PKG_VERSION"));
-    for recipe in ["Containerfile", "Containerfile.binary"] {
+    for (recipe, image) in [
+        ("Containerfile", "sanpath"),
+        ("Containerfile.binary", "sanpath"),
+        ("Containerfile.ssh", "sanpath-ssh"),
+    ] {
+        let example = format!("{image}:{}", env!("CARGO_PKG_VERSION"));
         let recipe = fs::read_to_string(folder().join(recipe)).unwrap();
         assert!(recipe.contains(&example), "{example}");
     }

@@ -137,6 +137,7 @@ BAD_VALUES = [
     ("archives: [{name: a, settings: {kind: s3}}]\narchivers: [{name: one, node: a}, {name: two, node: a}]", '"a"'),
     ("kubeletDir: var/lib/kubelet", "kubeletDir"),
     ("image: {digest: latest}", "digest"),
+    ("controller: {image: {digest: latest}}", "digest"),
     ("controller: {extraArgs: [metrics=1]}", "extraArgs"),
     ("metrics: {podMonitor: {enabled: true}}", "metrics.enabled"),
     ("metrics: {rules: {enabled: true}}", "metrics.enabled"),
@@ -168,6 +169,16 @@ def the_values_of_the_docs_are_taken():
             file.write(block.split("```")[0])
             file.flush()
             rendered.chart(file.name)
+
+
+def an_image_of_the_controllers_own_is_its_alone():
+    everything = next(it for it in rendered.VALUES if it.stem == "everything")
+    for workload, pod in rendered.pods(rendered.chart(everything)):
+        is_controller = workload["metadata"]["labels"]["app.kubernetes.io/component"] == "controller"
+        for it in rendered.containers(pod):
+            if it["name"] in ("sanpath", "doctor"):
+                has_own = it["image"].startswith("registry.example.com/storage/sanpath-ssh:")
+                assert has_own == is_controller, f"{workload['metadata']['name']}: {it['image']}"
 
 
 def mounts_have_their_volumes(objects):
@@ -329,6 +340,7 @@ def all_checks():
     yield "helm lint", helm_finds_nothing_to_say
     yield "bad values are refused", bad_values_are_refused
     yield "the values of the docs are taken", the_values_of_the_docs_are_taken
+    yield "an image of the controller's own is its alone", an_image_of_the_controllers_own_is_its_alone
     sets = everything_rendered()
     fit = {name: objects for name, objects in sets.items() if not name.startswith("chart")}
     yield "the examples fit together", lambda: examples_fit_together(fit)

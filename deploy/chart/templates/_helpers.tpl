@@ -11,9 +11,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
 {{- define "sanpath.image" -}}
-{{- with .Values.image -}}
-{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
-{{- end -}}
+{{- include "sanpath.imageOf" (dict "image" .Values.image "version" .Chart.AppVersion) -}}
+{{- end }}
+
+{{/* One with ssh in it, perhaps. */}}
+{{- define "sanpath.controllerImage" -}}
+{{- $own := .Values.controller.image -}}
+{{- include "sanpath.imageOf" (dict "image" (ternary $own .Values.image (ne $own.repository "")) "version" .Chart.AppVersion) -}}
+{{- end }}
+
+{{- define "sanpath.imageOf" -}}
+{{ .image.repository }}{{ if .image.digest }}@{{ .image.digest }}{{ else }}:{{ .image.tag | default .version }}{{ end }}
 {{- end }}
 
 {{/* The config file: each partition with its name, and where the Secrets are mounted. */}}
