@@ -18,6 +18,7 @@ mod simulators;
 mod equallogic;
 mod equallogic_copies;
 mod equallogic_disks;
+mod equallogic_names;
 mod foreign;
 mod netapp;
 mod ontap;

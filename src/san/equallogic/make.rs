@@ -64,7 +64,7 @@ impl EqualLogic {
                 source: format!("{:?} is not what was noted", made.description).into(),
             });
         }
-        Ok(made.as_volume())
+        Ok(made.asked_as(&wanted.name).as_volume())
     }
 
     async fn make_blank(

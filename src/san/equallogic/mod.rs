@@ -14,6 +14,7 @@ mod read;
 mod refusal;
 mod shell;
 mod snapshots;
+mod words;
 
 pub(super) use self::answers::reads;
 
@@ -303,7 +304,7 @@ impl Family for EqualLogic {
 
     async fn find_by_name(&self, name: &str, until: Until) -> Result<Option<SanVolume>, SanError> {
         let found = self.volume_called(&names::on_group(name), until).await?;
-        Ok(found.map(|volume| volume.as_volume()))
+        Ok(found.map(|volume| volume.asked_as(name).as_volume()))
     }
 
     async fn find_by_key(&self, key: &str, until: Until) -> Result<Option<SanVolume>, SanError> {

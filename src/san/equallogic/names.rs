@@ -14,8 +14,8 @@ const SNAPSHOT: &str = "s-";
 const SHOWN: usize = 10;
 /// Of a hash that stands for a name.
 const LETTERS: usize = 26;
-/// Of one that stands for a name within one volume.
-const FEWER: usize = 16;
+/// Of one that stands for a name within one volume, or beside the name on the group.
+pub(super) const MARKED: usize = 16;
 /// Of one that tells two things of one name apart.
 const MARK: usize = 5;
 /// Of one that tells nodes apart.
@@ -49,13 +49,23 @@ pub(super) fn is_unfinished(name: &str) -> bool {
 
 /// The name within its volume of the snapshot `name`.
 pub(super) fn snapshot(name: &str) -> String {
-    format!("{SNAPSHOT}{}", hashed(&["snapshot", name], FEWER))
+    marked(&mark(name))
+}
+
+/// The same by its mark.
+pub(super) fn marked(mark: &str) -> String {
+    format!("{SNAPSHOT}{mark}")
+}
+
+/// What stands for a name that has no room.
+pub(super) fn mark(name: &str) -> String {
+    hashed(&["snapshot", name], MARKED)
 }
 
 /// Whether it is the name of one.
 pub(super) fn is_snapshot(name: &str) -> bool {
     name.strip_prefix(SNAPSHOT)
-        .is_some_and(|rest| rest.len() == FEWER && fits(rest))
+        .is_some_and(|rest| rest.len() == MARKED && fits(rest))
 }
 
 /// The key of the volume that is called so and has a target with this fixed part.
@@ -79,7 +89,7 @@ pub(super) fn snapshot_key(volume: &str, name: &str, target: &str) -> String {
 pub(super) fn of_snapshot_key(key: &str) -> Option<(String, String)> {
     let (rest, mark) = key.rsplit_once('-')?;
     let (volume, snapshot) = rest.rsplit_once('-')?;
-    let is_ours = mark.len() == MARK && snapshot.len() == FEWER && has_key(volume);
+    let is_ours = mark.len() == MARK && snapshot.len() == MARKED && has_key(volume);
     is_ours.then(|| (volume.to_owned(), format!("{SNAPSHOT}{snapshot}")))
 }
 

@@ -1,12 +1,12 @@
 //! What we keep in a description: the group has no other place for it, and no more than 127 bytes there.
 //!
 //! The text is `sp1` and fields of a letter and a value, with `|` between. It has letters, digits and signs that no command line takes for its own; what comes
-//! often is short. Words that the reader knows anyway (the name, the origin's key, a snapshot's volume) are only pointed at. Notes that do not fit are refused.
-
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+//! often is short. Words that the reader knows anyway (the name, the origin's key, a snapshot's volume) are only pointed at. A name for which there is no room is
+//! hidden: what the group calls the thing follows from it, and whoever asks by name knows it. Notes that do not fit even so are refused.
 
 use super::super::nouns::{Metadata, Source};
+use super::names;
+use super::words::{Words, between, ends};
 
 const MARK: &str = "sp1";
 const BETWEEN: char = '|';
@@ -35,6 +35,14 @@ const BECOMES: (char, &str) = ('B', "becomes ");
 const OTHER: char = 'K';
 /// The whole name, where the group's is another.
 const NAME: char = 'N';
+/// Instead of a name that does not fit; of a snapshot with its mark, see [`names::mark`].
+const HIDDEN: char = 'Q';
+/// As the value of the note `n` then: it is the hidden name without so much at its ends.
+const OF_HIDDEN: &str = "~q";
+/// The note that is a part of the name.
+const CSI_NAME: &str = "csi/name";
+/// What has one of these is looked for by its name among all.
+const BY_NAME: [&str; 2] = ["sanpath/helps", "sanpath/archive"];
 /// What it was made of: `v` or `s`, and the key.
 const ORIGIN: char = 'O';
 /// A node that reaches the volume: its mark, `r` or `w`, its name.
@@ -43,27 +51,6 @@ const NODE: char = 'H';
 const CUT: char = 'T';
 /// Of a snapshot: how many GiB its volume had.
 const SIZE: char = 'Z';
-
-/// Before the letter of what stands for more.
-const ESCAPE: char = '~';
-/// The same for every reader. A letter here is for ever.
-const WORDS: &[(char, &str)] = &[
-    ('a', r#"{"mkfsOptions":""#),
-    ('b', r#"{"encryption":"luks2"}"#),
-    ('c', r#""noPathRetry":""#),
-    ('s', "sps1:equallogic:"),
-    ('v', "sp1:equallogic:"),
-];
-const UUID: char = 'u';
-const HEX: char = 'h';
-/// A part of the name, as prefix and suffix leave it: how much is left out before it and behind it, a letter each.
-const PART: char = 'r';
-/// A part that is shorter is written out.
-const SHORTEST_PART: usize = 6;
-/// RFC 4648 §5.
-const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-/// Of 16 bytes.
-const SIXTEEN: usize = 22;
 
 /// A node that reaches a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,11 +61,21 @@ pub(super) struct NotedNode {
     pub(super) name: String,
 }
 
+/// A name that had no room. Whoever asks for the thing by its name has it, and nobody else needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Hidden {
+    /// See [`names::mark`]. `None` of a volume: what the group calls it says more.
+    pub(super) mark: Option<String>,
+    /// What the orchestrator calls it, as the ends that the name has around it.
+    csi_name: Option<String>,
+}
+
 /// What is kept with a volume or a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Notes {
-    /// Its whole name.
+    /// Its whole name; while that is hidden, what the group calls it.
     pub(super) name: String,
+    pub(super) hidden: Option<Hidden>,
     pub(super) metadata: Metadata,
     pub(super) source: Option<Source>,
     pub(super) nodes: Vec<NotedNode>,
@@ -106,8 +103,58 @@ pub(super) struct Known<'k> {
 }
 
 impl Notes {
-    /// As a description of a thing that is `known`.
+    /// As a description of a thing that is `known`; with the name hidden if there is no room for it.
     pub(super) fn write(&self, known: Known<'_>) -> Result<String, TooLong> {
+        let whole = self.text(known);
+        if whole.len() <= MOST {
+            return Ok(whole);
+        }
+        let hidden = self.hide(known).map(|notes| notes.text(known));
+        hidden.filter(|text| text.len() <= MOST).ok_or(TooLong {
+            name: self.name.clone(),
+            bytes: whole.len(),
+        })
+    }
+
+    /// The same without its name, if nobody has to find it by that in a list.
+    fn hide(&self, known: Known<'_>) -> Option<Self> {
+        let is_listed = BY_NAME.iter().any(|key| self.metadata.contains_key(*key));
+        if self.hidden.is_some() || is_listed {
+            return None;
+        }
+        let csi_name = self.metadata.get(CSI_NAME);
+        let csi_name = csi_name.and_then(|part| ends(&self.name, part));
+        Some(Self {
+            hidden: Some(Hidden {
+                mark: known.volume.map(|_| names::mark(&self.name)),
+                csi_name,
+            }),
+            ..self.clone()
+        })
+    }
+
+    /// Whether they are those of the thing with this name.
+    pub(super) fn are_of(&self, name: &str) -> bool {
+        match &self.hidden {
+            Some(Hidden { mark: None, .. }) => self.name == names::on_group(name),
+            Some(Hidden { mark, .. }) => *mark == Some(names::mark(name)),
+            None => self.name == name,
+        }
+    }
+
+    /// To somebody who asked by that name; to anybody else a hidden name stays hidden.
+    pub(super) fn reveal(&mut self, name: &str) {
+        let Some(hidden) = self.hidden.as_ref().filter(|_| self.are_of(name)) else {
+            return;
+        };
+        if let Some(part) = hidden.csi_name.as_ref().and_then(|it| between(name, it)) {
+            self.metadata.insert(CSI_NAME.to_owned(), part.to_owned());
+        }
+        name.clone_into(&mut self.name);
+    }
+
+    /// However long.
+    fn text(&self, known: Known<'_>) -> String {
         let mut text = MARK.to_owned();
         let mut words = Words::new(known);
         let mut put = |letter: char, value: &str| {
@@ -115,10 +162,18 @@ impl Notes {
             text.push(letter);
             text.push_str(value);
         };
-        if self.name != known.name {
-            put(NAME, &words.pack(&self.name));
+        match &self.hidden {
+            Some(hidden) => put(HIDDEN, hidden.mark.as_deref().unwrap_or_default()),
+            None if self.name != known.name => put(NAME, &words.pack(&self.name)),
+            None => {}
         }
-        words.name(&self.name);
+        let csi_name = self.hidden.as_ref().and_then(|it| it.csi_name.as_ref());
+        if let Some(ends) = csi_name {
+            put('n', &format!("{OF_HIDDEN}{ends}"));
+        }
+        if self.hidden.is_none() {
+            words.name(&self.name);
+        }
         if let Some((kind, key)) = self.source.as_ref().map(origin) {
             put(ORIGIN, &format!("{kind}{}", words.pack(key)));
             words.add('o', key);
@@ -130,7 +185,8 @@ impl Notes {
                 words.add('p', value);
             }
         }
-        for (key, value) in &self.metadata {
+        let is_told = |key: &str| csi_name.is_some() && key == CSI_NAME;
+        for (key, value) in self.metadata.iter().filter(|(key, _)| !is_told(key)) {
             let (before, key) = split(key);
             match SHORT.iter().find(|(_, long)| *long == key) {
                 Some((letter, _)) if before.is_none() && "ph".contains(*letter) => {}
@@ -156,13 +212,7 @@ impl Notes {
             let name = words.pack(&node.name);
             put(NODE, &format!("{}{access}{name}", node.mark));
         }
-        if text.len() > MOST {
-            return Err(TooLong {
-                name: self.name.clone(),
-                bytes: text.len(),
-            });
-        }
-        Ok(text)
+        text
     }
 
     /// What a description says of a thing that is `known`; `None` when it is not ours, or not whole.
@@ -174,8 +224,8 @@ impl Notes {
         };
         let mut words = Words::new(known);
         let fields = rest.split(BETWEEN).skip(1);
-        let is_named = rest.starts_with(&format!("{BETWEEN}{NAME}"));
-        if !is_named {
+        let is_other = |letter: char| rest.starts_with(&format!("{BETWEEN}{letter}"));
+        if !is_other(NAME) && !is_other(HIDDEN) {
             words.name(known.name);
         }
         for field in fields {
@@ -190,6 +240,19 @@ impl Notes {
             NAME => {
                 self.name = words.unpack(value)?;
                 words.name(&self.name);
+            }
+            HIDDEN => {
+                let mark = match value.len() {
+                    0 => None,
+                    names::MARKED => Some(value.to_owned()),
+                    _ => return None,
+                };
+                let csi_name = None;
+                self.hidden = Some(Hidden { mark, csi_name });
+            }
+            'n' if value.starts_with(OF_HIDDEN) => {
+                let ends = value.get(OF_HIDDEN.len()..)?.to_owned();
+                self.hidden.as_mut()?.csi_name = Some(ends);
             }
             ORIGIN => {
                 let (kind, key) = value.split_at_checked(1)?;
@@ -209,7 +272,7 @@ impl Notes {
             CUT => self.cut = Some((value.parse().ok()?, 0)),
             SIZE => self.cut.as_mut()?.1 = value.parse().ok()?,
             NODE => {
-                let (mark, rest) = value.split_at_checked(super::names::NODE)?;
+                let (mark, rest) = value.split_at_checked(names::NODE)?;
                 let (access, name) = rest.split_at_checked(1)?;
                 self.nodes.push(NotedNode {
                     mark: mark.to_owned(),
@@ -248,171 +311,6 @@ fn origin(source: &Source) -> (char, &str) {
     }
 }
 
-/// What a letter behind [`ESCAPE`] stands for.
-struct Words(BTreeMap<char, String>, String);
-
-impl Words {
-    fn new(known: Known<'_>) -> Self {
-        let mut words = Self(BTreeMap::new(), String::new());
-        for (letter, word) in WORDS {
-            words.add(*letter, word);
-        }
-        if let Some((key, wwid)) = known.volume {
-            words.add('k', key);
-            words.add('w', wwid);
-        }
-        words
-    }
-
-    /// The name is one, and so are its parts.
-    fn name(&mut self, name: &str) {
-        self.add('n', name);
-        name.clone_into(&mut self.1);
-    }
-
-    /// A word that is shorter than what stands for it is none.
-    fn add(&mut self, letter: char, word: &str) {
-        if word.len() > 2 {
-            self.0.entry(letter).or_insert_with(|| word.to_owned());
-        }
-    }
-
-    /// In few letters, all of which a description may have.
-    fn pack(&self, text: &str) -> String {
-        if let Some(part) = self.part(text) {
-            return part;
-        }
-        let mut packed = String::new();
-        let mut rest = text;
-        while let Some(first) = rest.chars().next() {
-            let known = self.0.iter().filter(|(_, word)| rest.starts_with(&***word));
-            let taken = if let Some((letter, word)) = known.max_by_key(|(_, word)| word.len()) {
-                packed.extend([ESCAPE, *letter]);
-                word.len()
-            } else if let Some((letter, bytes, length)) = sixteen(rest) {
-                packed.extend([ESCAPE, letter]);
-                packed.push_str(&base64(bytes));
-                length
-            } else {
-                put(&mut packed, first);
-                first.len_utf8()
-            };
-            rest = &rest[taken..];
-        }
-        packed
-    }
-
-    /// The text, if it is a part of the name.
-    fn part(&self, text: &str) -> Option<String> {
-        let before = self.1.find(text)?;
-        let behind = self.1.len() - before - text.len();
-        let is_worth_it = text.len() >= SHORTEST_PART && text.len() < self.1.len();
-        let letter = |count: usize| BASE64.get(count).copied().map(char::from);
-        let (before, behind) = (letter(before)?, letter(behind)?);
-        is_worth_it.then(|| [ESCAPE, PART, before, behind].into_iter().collect())
-    }
-
-    fn unpack(&self, packed: &str) -> Option<String> {
-        let mut text = String::new();
-        let mut rest = packed;
-        while let Some(first) = rest.chars().next() {
-            rest = &rest[first.len_utf8()..];
-            match first {
-                ESCAPE => {
-                    let letter = rest.chars().next()?;
-                    rest = &rest[letter.len_utf8()..];
-                    if let Some(word) = self.0.get(&letter) {
-                        text.push_str(word);
-                        continue;
-                    }
-                    if letter == PART {
-                        let (ends, after) = rest.split_at_checked(2)?;
-                        rest = after;
-                        let count = |at: usize| digit(*ends.as_bytes().get(at)?);
-                        let end = self.1.len().checked_sub(count(1)?)?;
-                        text.push_str(self.1.get(count(0)?..end)?);
-                        continue;
-                    }
-                    let (bytes, after) = rest.split_at_checked(SIXTEEN)?;
-                    rest = after;
-                    let bytes = from_base64(bytes)?;
-                    match letter {
-                        UUID => text.push_str(&uuid::Uuid::from_u128(bytes).to_string()),
-                        HEX => write!(text, "{bytes:032x}").ok()?,
-                        _ => return None,
-                    }
-                }
-                '%' => {
-                    let (code, after) = rest.split_at_checked(6)?;
-                    rest = after;
-                    text.push(char::from_u32(u32::from_str_radix(code, 16).ok()?)?);
-                }
-                plain => text.push(turned(plain)),
-            }
-        }
-        Some(text)
-    }
-}
-
-/// One letter, or what stands for it.
-fn put(packed: &mut String, letter: char) {
-    let may_stand = |it: char| it.is_ascii_alphanumeric() || "{}:,=.-_/'+*".contains(it);
-    let turned = turned(letter);
-    if may_stand(turned) {
-        packed.push(turned);
-    } else {
-        // Writing to a String cannot fail.
-        let _ = write!(packed, "%{:06x}", u32::from(letter));
-    }
-}
-
-/// What JSON has often and a quoted word of a command line cannot have, for what it has seldom; and the other way round.
-fn turned(letter: char) -> char {
-    match letter {
-        '"' => '\'',
-        '\'' => '"',
-        ' ' => '+',
-        '+' => ' ',
-        '\\' => '*',
-        '*' => '\\',
-        other => other,
-    }
-}
-
-/// What `text` begins with, if that is 16 bytes in one of two forms: which, and its length.
-fn sixteen(text: &str) -> Option<(char, u128, usize)> {
-    const OF_UUID: usize = 36;
-    const OF_HEX: usize = 32;
-    if let Some(head) = text.get(..OF_UUID)
-        && let Ok(uuid) = head.parse::<uuid::Uuid>()
-        && uuid.to_string() == head
-    {
-        return Some((UUID, uuid.as_u128(), OF_UUID));
-    }
-    let head = text.get(..OF_HEX)?;
-    let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    let bytes = u128::from_str_radix(head, 16).ok()?;
-    head.bytes().all(is_hex).then_some((HEX, bytes, OF_HEX))
-}
-
-fn base64(bytes: u128) -> String {
-    let letter = |at: usize| {
-        let bits = (SIXTEEN - 1 - at) * 6;
-        char::from(BASE64[(bytes >> bits & 63) as usize])
-    };
-    (0..SIXTEEN).map(letter).collect()
-}
-
-fn from_base64(text: &str) -> Option<u128> {
-    text.bytes().try_fold(0_u128, |bytes, letter| {
-        bytes.checked_mul(64)?.checked_add(digit(letter)? as u128)
-    })
-}
-
-fn digit(letter: u8) -> Option<usize> {
-    BASE64.iter().position(|it| *it == letter)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -446,7 +344,7 @@ mod tests {
                 read_only: false,
                 name: "worker-1.example.com".to_owned(),
             }],
-            cut: None,
+            ..Notes::default()
         };
         (notes, name)
     }
@@ -481,6 +379,53 @@ mod tests {
         let golden = "sp1|Nsnapshot-1|pcluster-a|n~rAC|a~a-L+*'%0000e4*''}|s~v~p:~k:~w|Klater=x|e~w|T1700000000|Z10";
         assert_eq!(cut.write(known).unwrap(), golden);
         assert_eq!(Notes::read(golden, known), Some(cut));
+    }
+
+    /// Of 128 letters, as long as an orchestrator's may be, with what a partition puts around it.
+    #[test]
+    fn a_name_without_room_is_hidden_from_all_but_those_who_have_it() {
+        let asked = format!("sanpath-{}-b", "Xy".repeat(64));
+        let (notes, _) = copy();
+        let mut notes = Notes {
+            name: asked.clone(),
+            ..notes
+        };
+        let csi_name = "Xy".repeat(64);
+        notes
+            .metadata
+            .insert("csi/name".to_owned(), csi_name.clone());
+        let on_group = names::on_group(&asked);
+        let known = Known {
+            name: &on_group,
+            volume: None,
+        };
+        let golden = "sp1|Q|n~qIC|Ospvc-~uAPHi08S1ppeIeWpbTD0uHw-abcdefghijklmnop-abcde|pcluster-a|a{}|s~s~p:~o|v1|Habcdwworker-1.example.com";
+        assert_eq!(notes.write(known).unwrap(), golden);
+        let mut read = Notes::read(golden, known).unwrap();
+        assert_eq!(
+            (&read.name, read.metadata.get("csi/name")),
+            (&on_group, None)
+        );
+        assert!(read.are_of(&asked) && !read.are_of(&csi_name) && !read.are_of(&on_group));
+        assert_eq!(read.write(known).unwrap(), golden, "as it is read");
+        read.reveal(&csi_name);
+        assert_eq!(read.name, on_group, "that is another's name");
+        read.reveal(&asked);
+        assert_eq!(read.write(known).unwrap(), golden, "as it is told");
+        read.hidden = None;
+        assert_eq!(read, notes);
+        let known = Known {
+            volume: Some(VOLUME),
+            ..known
+        };
+        let cut = notes.hide(known).unwrap();
+        assert_eq!(cut.hidden.as_ref().unwrap().mark, Some(names::mark(&asked)));
+        assert!(cut.are_of(&asked) && !cut.are_of(&csi_name));
+        for by_name in BY_NAME {
+            let mut listed = notes.clone();
+            listed.metadata.insert(by_name.to_owned(), "x".to_owned());
+            listed.write(known).unwrap_err();
+        }
     }
 
     #[test]

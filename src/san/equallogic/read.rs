@@ -276,6 +276,14 @@ impl Volume {
         }
     }
 
+    /// For somebody who asked by that name.
+    pub(super) fn asked_as(mut self, name: &str) -> Self {
+        if let Some(notes) = &mut self.notes {
+            notes.reveal(name);
+        }
+        self
+    }
+
     /// In the crate's words.
     pub(super) fn as_volume(&self) -> SanVolume {
         let notes = self.notes.clone().unwrap_or_default();
@@ -332,20 +340,36 @@ impl Snapshot {
             name: "",
             volume: Some((&volume.key, volume.wwid.as_str())),
         };
+        let mut notes = Notes::read(&description, known);
+        if let Some(hidden) = notes.as_mut().filter(|it| it.hidden.is_some()) {
+            name.clone_into(&mut hidden.name);
+        }
         Ok(Self {
             key: names::snapshot_key(&volume.name, name, &fixed),
-            notes: Notes::read(&description, known),
+            notes,
             name: name.to_owned(),
             description,
         })
     }
 
+    /// For somebody who asked by that name.
+    pub(super) fn asked_as(mut self, name: &str) -> Self {
+        if let Some(notes) = &mut self.notes {
+            notes.reveal(name);
+        }
+        self
+    }
+
     /// In the crate's words, if it is ours and has its name.
     pub(super) fn as_snapshot(&self, volume: &Volume) -> Option<SanSnapshot> {
         let notes = self.notes.as_ref()?;
+        let meant = match &notes.hidden {
+            Some(hidden) => names::marked(hidden.mark.as_ref()?),
+            None => names::snapshot(&notes.name),
+        };
         let (at, size) = notes.cut?;
         let created_at = UNIX_EPOCH.checked_add(Duration::from_secs(at))?;
-        (names::snapshot(&notes.name) == self.name).then(|| SanSnapshot {
+        (meant == self.name).then(|| SanSnapshot {
             key: self.key.clone(),
             name: notes.name.clone(),
             volume: volume.key.clone(),

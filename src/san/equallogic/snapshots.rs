@@ -81,11 +81,11 @@ impl EqualLogic {
         Ok(found.pop().map(|cut| (volume, cut)))
     }
 
-    /// Of each volume of the group that has snapshots, or of one: its snapshots that `is_meant` says by their names.
+    /// Of each volume of the group that has snapshots, or of one: its snapshots, or those that are called so.
     async fn all_snapshots(
         &self,
         of: Option<&str>,
-        is_meant: impl Fn(&str) -> bool,
+        name: Option<&str>,
         until: Until,
     ) -> Result<Vec<SanSnapshot>, SanError> {
         let volumes = match of {
@@ -107,12 +107,21 @@ impl EqualLogic {
                 volumes
             }
         };
+        let on_group = name.map(names::snapshot);
+        let is_meant = |it: &String| match &on_group {
+            Some(name) => it == name,
+            None => names::is_snapshot(it),
+        };
         let mut found = Vec::new();
         let names = self.names_of_snapshots(&volumes, until).await?;
         for (volume, mut names) in volumes.iter().zip(names) {
-            names.retain(|name| is_meant(name));
+            names.retain(is_meant);
             let cuts = self.snapshots_called(volume, &names, until).await?;
-            found.extend(cuts.iter().filter_map(|cut| cut.as_snapshot(volume)));
+            let cuts = cuts.into_iter().map(|cut| match name {
+                Some(name) => cut.asked_as(name),
+                None => cut,
+            });
+            found.extend(cuts.filter_map(|cut| cut.as_snapshot(volume)));
         }
         found.sort_by(|one, other| one.key.cmp(&other.key));
         Ok(found)
@@ -135,6 +144,7 @@ impl EqualLogic {
         self.change(CUT, &[rename], until).await?;
         let cut = self.snapshots_called(&volume, &[name], until).await?.pop();
         let cut = cut.ok_or_else(|| self.absent(CUT, &wanted.name))?;
+        let cut = cut.asked_as(&wanted.name);
         cut.as_snapshot(&volume).ok_or_else(|| SanError::Answer {
             call: CUT,
             field: "Description",
@@ -153,7 +163,7 @@ impl EqualLogic {
         let mut names: Vec<String> = names.await?.into_iter().flatten().collect();
         names.retain(|name| !names::is_snapshot(name));
         let mut strays = self.snapshots_called(volume, &names, until).await?;
-        strays.retain(|cut| cut.notes.as_ref().is_some_and(|it| it.name == name));
+        strays.retain(|cut| cut.notes.as_ref().is_some_and(|it| it.are_of(name)));
         match strays.as_slice() {
             [] => Ok(None),
             [one] => Ok(Some(one.name.clone())),
@@ -231,8 +241,7 @@ impl SnapshotFamily for EqualLogic {
         name: &str,
         until: Until,
     ) -> Result<Option<SanSnapshot>, SanError> {
-        let on_group = names::snapshot(name);
-        let found = self.all_snapshots(None, |it| it == on_group, until).await?;
+        let found = self.all_snapshots(None, Some(name), until).await?;
         Ok(found.into_iter().find(|cut| cut.name == name))
     }
 
@@ -252,9 +261,7 @@ impl SnapshotFamily for EqualLogic {
         volume: Option<&str>,
         until: Until,
     ) -> Result<SnapshotPage, SanError> {
-        let mut snapshots = self
-            .all_snapshots(volume, names::is_snapshot, until)
-            .await?;
+        let mut snapshots = self.all_snapshots(volume, None, until).await?;
         snapshots.retain(|cut| *cut.key > *after);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let more = snapshots.len() > most;

@@ -112,11 +112,6 @@ const SKIPS: &str = include_str!("csi_sanity_skips.txt");
 /// The same where the SAN is an array.
 const SKIPS_ON_ARRAYS: &str = include_str!("csi_sanity_skips_arrays.txt");
 
-/// What the SAN refuses, in the same form.
-const REFUSALS_ON_EQUALLOGIC: &str = include_str!("csi_sanity_refusals_equallogic.txt");
-/// In its words.
-const NO_ROOM: &str = "a group keeps 127";
-
 /// What is judged, and how.
 struct Trial<'a> {
     stack: &'a Stack,
@@ -124,8 +119,6 @@ struct Trial<'a> {
     /// `mount` or `block`.
     access_type: &'a str,
     skips: &'a str,
-    /// Tests that must fail, for the SAN has no room for what they want to keep.
-    refusals: &'a str,
     /// Of the volumes that it makes.
     size: u64,
     /// What csi-sanity sets by a VolumeAttributesClass, where it can.
@@ -149,7 +142,6 @@ fn linux(lab: &mut Lab, access_type: &str) -> Result<()> {
         part: Part::Whole,
         access_type,
         skips: SKIPS,
-        refusals: "",
         size: SIZE,
         mutable: None,
     };
@@ -163,7 +155,6 @@ fn on_array(stack: &Stack, part: Part) -> Trial<'_> {
         part,
         access_type: "mount",
         skips: SKIPS_ON_ARRAYS,
-        refusals: "",
         size: SIZE,
         mutable: Some(format!("qosPolicy: {}\n", array::POLICY)),
     }
@@ -207,7 +198,6 @@ fn equallogic(lab: &mut Lab, part: Part) -> Result<()> {
     let rig = group::start(lab)?;
     let trial = Trial {
         skips: SKIPS,
-        refusals: REFUSALS_ON_EQUALLOGIC,
         size: 1 << 30,
         mutable: None,
         ..on_array(&rig.stack, part)
@@ -253,37 +243,33 @@ fn judge(lab: &Lab, trial: &Trial<'_>) -> Result<()> {
     for (name, said) in &report.failed {
         lab.story(format!("failed: {name}: {said}"));
     }
-    let is_other = |(_, said): &&(String, String)| !said.contains(NO_ROOM);
-    let failed = report.failed.iter().filter(is_other).count();
-    ensure!(failed == 0, "csi-sanity failed in {failed} tests");
-    let refused = report.failed.iter().map(|(name, _)| name.clone());
-    compare(
-        "refusals",
-        trial.refusals,
-        part,
-        &refused.collect::<Vec<_>>(),
-    )?;
+    ensure!(
+        report.failed.is_empty(),
+        "csi-sanity failed in {} tests",
+        report.failed.len()
+    );
     ensure!(
         report.passed.len() > 30,
         "only {} tests ran",
         report.passed.len()
     );
-    compare("skips", trial.skips, part, &report.skipped)
+    compare_skips(trial, &report.skipped)
 }
 
-/// What was found is what the list says, of this part.
-fn compare(what: &str, list: &str, part: Part, found: &[String]) -> Result<()> {
-    let expected: BTreeSet<&str> = list
+fn compare_skips(trial: &Trial<'_>, skipped: &[String]) -> Result<()> {
+    let part = trial.part;
+    let expected: BTreeSet<&str> = trial
+        .skips
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#') && part.has(line))
         .collect();
-    let found = found.iter().map(String::as_str);
+    let found = skipped.iter().map(String::as_str);
     let found: BTreeSet<&str> = found.filter(|test| part.has(test)).collect();
     if expected == found {
         return Ok(());
     }
     bail!(
-        "the {what} are not those of the list; found beyond it: {:#?}; in it but not found: {:#?}",
+        "the skips are not those of the list; skipped beyond it: {:#?}; in it but not skipped: {:#?}",
         found.difference(&expected).collect::<Vec<_>>(),
         expected.difference(&found).collect::<Vec<_>>()
     )
