@@ -145,7 +145,8 @@ $(S3S_FS):
 	    --target $$(rustc --print host-tuple) --root $(dir $@)..
 
 # The clients that prove the simulators are found by these names.
-arrays: $(NETAPP) $(STOROPS) $(CINDER) $(SSHD) ## simulated arrays: driven by their makers' own clients, then by our families
+arrays: $(NETAPP) $(STOROPS) $(CINDER) $(SSHD) ## simulated arrays: driven by their makers' own clients, then by our families, and by csi-sanity through our controller
+	SANPATH_CSI_SANITY=$$(cargo test --quiet --test lab -- --csi-sanity) && export SANPATH_CSI_SANITY && \
 	SANPATH_NETAPP_ONTAP=$(abspath $(NETAPP)) SANPATH_STOROPS=$(abspath $(STOROPS)) \
 	    SANPATH_CINDER=$(abspath $(dir $(CINDER)))/bin/python cargo test --test arrays
 	SANPATH_STOROPS_DATA=$$(echo $(abspath $(dir $(STOROPS))..)/lib/python*/site-packages/storops_test) \

@@ -11,6 +11,8 @@
 
 #[path = "../conformance/mod.rs"]
 mod conformance;
+#[path = "../sanity/mod.rs"]
+mod sanity;
 #[allow(dead_code, reason = "each family has a use for another part of it")]
 #[path = "../simulators/mod.rs"]
 mod simulators;
@@ -26,6 +28,7 @@ mod ontap_certificate;
 mod ontap_chap;
 mod ontap_flexvols;
 mod policies;
+mod sanity_tests;
 mod server;
 mod storops;
 mod story;

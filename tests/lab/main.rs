@@ -21,6 +21,8 @@ mod conformance;
 mod faults;
 mod fleet;
 mod kit;
+#[path = "../sanity/mod.rs"]
+mod sanity;
 mod selftest;
 #[expect(
     dead_code,
@@ -65,6 +67,9 @@ struct Arguments {
     /// Only make what is made once: tools, guest image, csi-sanity.
     #[arg(long)]
     prepare: bool,
+    /// Only make csi-sanity, and print where it is.
+    #[arg(long)]
+    csi_sanity: bool,
     /// Prove the lab itself: leftovers are found, wedged guests condemned, evidence kept.
     #[arg(long)]
     self_test: bool,
@@ -130,6 +135,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     }
     if arguments.prepare {
         return runner::prepare_only();
+    }
+    if arguments.csi_sanity {
+        let program = kit::sanity::ensure()?;
+        println!("{}", std::path::absolute(program)?.display());
+        return Ok(true);
     }
     if arguments.self_test {
         return selftest::run();

@@ -30,13 +30,12 @@ pub const CASES: &[Case] = &[
         deadline: Duration::from_secs(360),
         run: unity,
     },
+    Case {
+        name: "array_vnx",
+        deadline: Duration::from_secs(600),
+        run: vnx,
+    },
 ];
-
-pub const LONG: &[Case] = &[Case {
-    name: "array_vnx",
-    deadline: Duration::from_secs(600),
-    run: vnx,
-}];
 
 const SIZE: i64 = 128 << 20;
 const LARGER: i64 = 192 << 20;

@@ -125,7 +125,6 @@ pub fn long() -> Vec<Case> {
         archive_crashes::LONG,
         archive_refusals::LONG,
         archive_increments::LONG,
-        arrays::LONG,
         csi_sanity::LONG,
         faults_sessions::LONG,
         faults_chap::LONG,

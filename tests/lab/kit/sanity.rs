@@ -12,6 +12,7 @@ use super::case::Lab;
 use super::command::{self, Finished};
 use super::folders;
 use super::tools;
+use crate::sanity::Report;
 
 /// Cases whose name starts so find the program at [`PROGRAM`].
 pub const CASES: &str = "csi_sanity";
@@ -82,15 +83,6 @@ fn version_in(said: &str) -> Option<(u32, u32)> {
     Some((1, digits.parse().ok()?))
 }
 
-/// What csi-sanity found, by the names of its tests.
-#[derive(Debug, Default)]
-pub struct Report {
-    pub passed: Vec<String>,
-    /// Name and what it said.
-    pub failed: Vec<(String, String)>,
-    pub skipped: Vec<String>,
-}
-
 /// Runs csi-sanity in the guest with these arguments (`--csi.endpoint=…`) and reads its report.
 pub fn run(lab: &Lab, arguments: &[&str], deadline: Duration) -> Result<Report> {
     let junit = lab.work_folder().join("csi-sanity.xml");
@@ -100,7 +92,7 @@ pub fn run(lab: &Lab, arguments: &[&str], deadline: Duration) -> Result<Report> 
     fs::create_dir_all(super::daemons::LOGS)?;
     fs::write(super::daemons::log_of("csi-sanity"), &finished.stdout)?;
     let text = fs::read_to_string(&junit).with_context(|| no_report(&finished))?;
-    let report = read(&text)?;
+    let report = Report::read(&text)?;
     if finished.code != Some(0) && report.failed.is_empty() {
         bail!(
             "csi-sanity failed outside its tests: {}",
@@ -118,29 +110,4 @@ fn no_report(finished: &Finished) -> String {
         finished.code,
         lines[lines.len().saturating_sub(10)..].join(" | ")
     )
-}
-
-/// Ginkgo's report: suites of cases, set-up and report nodes among them in square brackets of their own.
-fn read(text: &str) -> Result<Report> {
-    let document = roxmltree::Document::parse(text).context("reading csi-sanity's report")?;
-    let mut report = Report::default();
-    for case in document
-        .descendants()
-        .filter(|node| node.has_tag_name("testcase"))
-    {
-        let name = case.attribute("name").unwrap_or_default().to_owned();
-        let child = |tag: &str| case.children().find(|child| child.has_tag_name(tag));
-        if let Some(failure) = child("failure").or_else(|| child("error")) {
-            let said = failure
-                .attribute("message")
-                .or_else(|| failure.text())
-                .unwrap_or_default();
-            report.failed.push((name, said.to_owned()));
-        } else if child("skipped").is_some() {
-            report.skipped.push(name);
-        } else if name.starts_with("[It]") {
-            report.passed.push(name);
-        }
-    }
-    Ok(report)
 }
