@@ -345,7 +345,10 @@ type OnLink = fn(Link) -> Result<()>;
 fn attach_over_a_stale_disk(lab: &mut Lab) -> Result<()> {
     let mut rig = Rig::new(lab)?;
     let old = rig.volume(5)?;
-    rig.ensure("the old volume", &old)?;
+    lab.wait_for("both paths of the old volume", PATIENCE, || {
+        let (attached, _) = rig.ensure("the old volume", &old)?;
+        Ok((attached.map.members.len() == 2).then_some(()))
+    })?;
     // The SAN gives its LUN to another volume behind our back.
     rig.target.unmap(5, &old.disk)?;
     let new = rig.volume(5)?;

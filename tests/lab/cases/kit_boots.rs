@@ -119,7 +119,7 @@ fn kit_cuts_paths(lab: &mut Lab) -> Result<()> {
 /// A daemon in the SAN's network, and the host's own multipathd: started, ended, started again.
 fn kit_keeps_daemons(lab: &mut Lab) -> Result<()> {
     let address = format!("{}:8080", Link::MANAGEMENT.san_address(1));
-    let script = "trap 'kill $!; exit 0' TERM; busybox httpd -f -p $ADDRESS & wait";
+    let script = "trap 'kill $!; wait $!; exit 0' TERM; busybox httpd -f -p $ADDRESS & wait";
     let daemon = Daemon::new("web", ["sh", "-c", script])
         .with_environment("ADDRESS", &address)
         .in_network(SAN_NAMESPACE);
