@@ -202,7 +202,9 @@ fn restored(
     (size, blocks): (i64, u64),
 ) -> Result<()> {
     let snapshot = orchestrator.cut("cut", source)?;
-    fs::write(source.target.join("later"), "not in the snapshot")?;
+    // On the disk, so that a copy of the disk as it is now would have it.
+    let later = fs::File::create(source.target.join("later"))?;
+    later.sync_all()?;
     let origin = Origin::Snapshot(&snapshot);
     let mut copy = patiently("CreateVolume", || {
         orchestrator.copy("copy", size, Access::Ext4, origin)

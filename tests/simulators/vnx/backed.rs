@@ -60,9 +60,9 @@ impl State {
     fn cut(&self, snap: &Snap) -> Option<Object> {
         let lun = self.luns.get(&snap.lun)?;
         Some(Object {
-            id: id_of_cut(snap),
+            id: id_of_cut(snap.cut_at),
             size: lun.size,
-            copy_of: Some(id(lun)),
+            copy_of: Some(snap.copied_from.map_or_else(|| id(lun), id_of_cut)),
             ..Object::default()
         })
     }
@@ -73,7 +73,7 @@ impl State {
         Object {
             id: id(lun),
             size: lun.size,
-            copy_of: snap.map(id_of_cut),
+            copy_of: snap.map(|it| id_of_cut(it.cut_at)),
             wwid: format!("3{}", id(lun)),
             shown_to: self.shown_to(number),
             ..Object::default()
@@ -101,6 +101,6 @@ fn id(lun: &Lun) -> String {
     lun.uid.replace(':', "").to_lowercase()
 }
 
-fn id_of_cut(snap: &Snap) -> String {
-    format!("cut-{}", snap.cut_at)
+fn id_of_cut(cut_at: u64) -> String {
+    format!("cut-{cut_at}")
 }

@@ -50,6 +50,7 @@ pub fn create(state: &mut State, asked: &Asked) -> Done {
         lun: lun.primary.unwrap_or(number),
         description: described(state, asked).unwrap_or_default(),
         cut_at: 0,
+        copied_from: None,
         is_writable: is_yes(asked, "-allowReadWrite").unwrap_or(false),
         may_go: is_yes(asked, "-allowAutoDelete").unwrap_or(true),
     };
@@ -63,6 +64,7 @@ pub fn copy(state: &mut State, asked: &Asked) -> Done {
     };
     let copied = Snap {
         description: String::new(),
+        copied_from: Some(snap.cut_at),
         ..snap
     };
     let name = asked.need("-name")?.to_owned();

@@ -36,6 +36,8 @@ pub struct Snap {
     pub description: String,
     /// Seconds from the first one.
     pub cut_at: u64,
+    /// That of the snapshot which it is a copy of.
+    pub copied_from: Option<u64>,
     pub is_writable: bool,
     pub may_go: bool,
 }
