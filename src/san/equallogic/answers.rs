@@ -43,7 +43,11 @@ fn volume(said: &[Said]) {
             volume: None,
         };
         if let Ok(text) = notes.write(known) {
-            let again = Notes::read(&text, known);
+            let mut again = Notes::read(&text, known);
+            if let Some(again) = again.as_mut().filter(|_| notes.hidden.is_none()) {
+                again.reveal(&notes.name);
+                again.hidden = None;
+            }
             assert_eq!(again.as_ref(), Some(notes), "what was written is read");
         }
     }

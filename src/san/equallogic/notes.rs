@@ -116,10 +116,12 @@ impl Notes {
         })
     }
 
-    /// The same without its name, if nobody has to find it by that in a list.
+    /// The same without its name, if whoever has that finds the thing by what the group calls it, and nobody has to find it by its name in a list.
     fn hide(&self, known: Known<'_>) -> Option<Self> {
         let is_listed = BY_NAME.iter().any(|key| self.metadata.contains_key(*key));
-        if self.hidden.is_some() || is_listed {
+        // An administrator may have called a volume otherwise.
+        let is_found = known.volume.is_some() || known.name == names::on_group(&self.name);
+        if self.hidden.is_some() || is_listed || !is_found {
             return None;
         }
         let csi_name = self.metadata.get(CSI_NAME);
@@ -421,6 +423,11 @@ mod tests {
         let cut = notes.hide(known).unwrap();
         assert_eq!(cut.hidden.as_ref().unwrap().mark, Some(names::mark(&asked)));
         assert!(cut.are_of(&asked) && !cut.are_of(&csi_name));
+        let renamed = Known {
+            name: "renamed",
+            volume: None,
+        };
+        notes.write(renamed).unwrap_err();
         for by_name in BY_NAME {
             let mut listed = notes.clone();
             listed.metadata.insert(by_name.to_owned(), "x".to_owned());
