@@ -20,7 +20,7 @@ use crate::simulators::http::{Fault, Server, Trap};
 use crate::simulators::ontap::{
     ACCOUNTS, AGGREGATES, FLEXVOLS, Manner, Ontap, SVM, SVM_UUID, TARGET,
 };
-use crate::story::{ALONE_IN_ITS_LIFE, Breakable, Losses, lose_any_change};
+use crate::story::{ALONE_IN_ITS_LIFE, Losses, OverHttp, lose_any_change};
 
 /// A SAN of ours on the simulator.
 pub struct Rig {
@@ -199,20 +199,11 @@ pub async fn life(subject: &Subject) -> Result<(), SanError> {
     Ok(())
 }
 
-impl Breakable for Rig {
-    type Mishap = Fault;
+impl OverHttp for Rig {
+    type Array = Ontap;
 
-    fn fail_at(&self, number: usize, mishap: Self::Mishap) {
-        self.server.set(Trap::mutation(number, mishap));
-    }
-
-    fn all_came(&self) -> bool {
-        self.server.clear_traps()
-    }
-
-    fn take_changes(&self) -> usize {
-        let seen = self.server.take_seen();
-        seen.iter().filter(|it| it.is_mutation()).count()
+    fn server(&self) -> &Server<Ontap> {
+        &self.server
     }
 }
 

@@ -2,18 +2,18 @@
 //! data path is needed for them; all of csi-sanity, with disks that exist, is the lab's.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::sanity::{Report, SKIPS, SKIPS_WITH_POLICIES};
+use crate::sanity::{self, Report, SKIPS, SKIPS_WITH_POLICIES};
 use crate::simulators::equallogic;
-use crate::simulators::http::{Array, Server};
+use crate::simulators::http::Server;
 use crate::simulators::ontap::{self, Ontap};
 use crate::simulators::unity::{self, Unity};
-use crate::simulators::vnx::{self, Navi};
+use crate::simulators::vnx::Navi;
 
 const WHY: &str = "SANPATH_CSI_SANITY is not set; `make arrays` builds csi-sanity and sets it";
 const SANPATH: &str = env!("CARGO_BIN_EXE_sanpath");
@@ -39,7 +39,8 @@ impl Daemon {
     fn start(role: &str, folder: &Path, arguments: &[String]) -> Self {
         let of = |name: &str| folder.join(format!("{role}{name}"));
         fs::create_dir_all(of("")).unwrap();
-        let endpoint = endpoint(folder, role);
+        let socket = socket(folder, role);
+        let endpoint = format!("unix://{}", socket.display());
         let mut command = Command::new(SANPATH);
         command.args([role, "--endpoint", &endpoint, "--runtime-dir"]);
         command.arg(of("")).arg("--config");
@@ -48,7 +49,7 @@ impl Daemon {
         let child = command.stdin(Stdio::null()).stderr(log).spawn();
         let mut daemon = Self(child.unwrap());
         let deadline = Instant::now() + START;
-        while !of(".sock").exists() {
+        while !socket.exists() {
             let has_ended = daemon.0.try_wait().unwrap().is_some();
             let is_late = Instant::now() > deadline;
             let said = || fs::read_to_string(of(".log")).unwrap();
@@ -59,8 +60,8 @@ impl Daemon {
     }
 }
 
-fn endpoint(folder: &Path, role: &str) -> String {
-    format!("unix://{}", folder.join(format!("{role}.sock")).display())
+fn socket(folder: &Path, role: &str) -> PathBuf {
+    folder.join(format!("{role}.sock"))
 }
 
 /// What is judged.
@@ -101,59 +102,22 @@ impl Trial {
     }
 
     fn judged(&self, folder: &Path) -> Report {
-        let at = |name: &str| folder.join(name).display().to_string();
-        let mutable = format!("qosPolicy: {POLICY}\n");
-        fs::write(folder.join("mutable.yaml"), mutable).unwrap();
+        let trial = sanity::Trial {
+            node: &socket(folder, "node"),
+            controller: &socket(folder, "controller"),
+            folder,
+            size: self.size,
+            access_type: "mount",
+            policy: (self.skips == SKIPS_WITH_POLICIES).then_some(POLICY),
+        };
         let focus = SUITES.map(|suite| suite.replace('[', "\\[").replace(']', "\\]"));
-        let program = std::env::var("SANPATH_CSI_SANITY").expect(WHY);
-        let mut command = Command::new(program);
-        command.arg("--ginkgo.no-color");
-        command.arg(format!("--ginkgo.junit-report={}", at("report.xml")));
+        let mut command = Command::new(std::env::var("SANPATH_CSI_SANITY").expect(WHY));
+        command.args(trial.arguments().unwrap());
         command.arg(format!("--ginkgo.focus={}", focus.join("|")));
-        for (name, value) in [
-            ("endpoint", endpoint(folder, "node")),
-            ("controllerendpoint", endpoint(folder, "controller")),
-            ("mountdir", at("mount")),
-            ("stagingdir", at("staging")),
-            ("testvolumesize", self.size.to_string()),
-            ("testvolumeaccesstype", "mount".to_owned()),
-        ] {
-            command.arg(format!("--csi.{name}={value}"));
-        }
-        if self.skips == SKIPS_WITH_POLICIES {
-            let file = at("mutable.yaml");
-            command.arg(format!("--csi.testvolumemutableparameters={file}"));
-        }
         let done = command.output().unwrap();
-        let said = || String::from_utf8_lossy(&done.stdout).into_owned();
-        let report = fs::read_to_string(folder.join("report.xml"));
-        let report = Report::read(&report.unwrap_or_else(|_| panic!("{}", said()))).unwrap();
-        let has_failed = !report.failed.is_empty();
-        assert!(done.status.success() || has_failed, "{}", said());
-        report
+        let said = String::from_utf8_lossy(&done.stdout);
+        trial.report(done.status.success(), &said).unwrap()
     }
-}
-
-/// How an array behind TLS is reached and logged in to; the login stands in `folder`.
-fn sealed<A: Array>(
-    server: &Server<A>,
-    (user, password): (&str, &str),
-    folder: &Path,
-) -> Vec<String> {
-    let certificate = server.certificate.clone().unwrap();
-    for (name, text) in [
-        ("username", user),
-        ("password", password),
-        ("ca.crt", &certificate),
-    ] {
-        fs::write(folder.join(name), text).unwrap();
-    }
-    let place = folder.display();
-    vec![
-        format!("sanhost: {}", server.addresses().join(",")),
-        format!("tls: {place}"),
-        format!("sanCredentials: {place}"),
-    ]
 }
 
 #[test]
@@ -162,7 +126,7 @@ fn csi_sanity_finds_nothing_on_ontap() {
     let limit = json!({"max_throughput_iops": 100_000});
     server.array.state().put_policy(ontap::SVM, POLICY, &limit);
     let login = tempfile::tempdir().unwrap();
-    let mut settings = sealed(&server, ontap::ACCOUNTS[1], login.path());
+    let mut settings = server.settings(ontap::ACCOUNTS[1], login.path());
     settings.extend([
         "blockstoragemanager: ontap".to_owned(),
         format!("svm: {}", ontap::SVM),
@@ -187,7 +151,7 @@ fn csi_sanity_finds_nothing_on_unity() {
     let id = "qp_1".to_owned();
     server.array.state().policies.insert(id, policy);
     let login = tempfile::tempdir().unwrap();
-    let mut settings = sealed(&server, (unity::USER, unity::PASSWORD), login.path());
+    let mut settings = server.settings((unity::USER, unity::PASSWORD), login.path());
     settings.push("blockstoragemanager: unity".to_owned());
     let trial = Trial {
         settings,
@@ -203,15 +167,8 @@ fn csi_sanity_finds_nothing_on_unity() {
 #[test]
 fn csi_sanity_finds_nothing_on_vnx() {
     let navi = Navi::new("APM00153042305");
-    let hosts = vnx::PROCESSORS.map(|it| format!("{it}:443")).join(",");
     let trial = Trial {
-        settings: vec![
-            "blockstoragemanager: vnx".to_owned(),
-            format!("sanhost: {hosts}"),
-            format!("clipath: {}", navi.program().display()),
-            format!("sanCredentials: {}", navi.security().display()),
-            "pools: Pool 0".to_owned(),
-        ],
+        settings: navi.settings(),
         skips: SKIPS,
         size: 128 * MIB,
     };
@@ -229,11 +186,7 @@ fn csi_sanity_finds_nothing_on_vnx() {
 fn csi_sanity_finds_nothing_on_equallogic() {
     let server = equallogic::Server::new(1).with_one_connection();
     let trial = Trial {
-        settings: vec![
-            "blockstoragemanager: equallogic".to_owned(),
-            format!("sanhost: {}", server.addresses().join(",")),
-            format!("sanCredentials: {}", server.folder().display()),
-        ],
+        settings: server.settings(),
         skips: SKIPS,
         size: 1024 * MIB,
     };

@@ -14,6 +14,8 @@ use sanpath::san::{
 };
 use sanpath::volume::{NodeId, SizeRange};
 
+use crate::simulators::http::{self, Array, Server};
+
 pub const GIB: u64 = 1 << 30;
 /// A call has so long.
 const BUDGET: Duration = Duration::from_secs(30);
@@ -29,6 +31,29 @@ pub trait Breakable {
     fn all_came(&self) -> bool;
     /// How many changes there were since the last time.
     fn take_changes(&self) -> usize;
+}
+
+/// One whose array is behind HTTP.
+pub trait OverHttp {
+    type Array: Array;
+    fn server(&self) -> &Server<Self::Array>;
+}
+
+impl<R: OverHttp> Breakable for R {
+    type Mishap = http::Fault;
+
+    fn fail_at(&self, number: usize, mishap: http::Fault) {
+        self.server().set(http::Trap::mutation(number, mishap));
+    }
+
+    fn all_came(&self) -> bool {
+        self.server().clear_traps()
+    }
+
+    fn take_changes(&self) -> usize {
+        let seen = self.server().take_seen();
+        seen.iter().filter(|it| it.is_mutation()).count()
+    }
 }
 
 /// What is lost of the changes of a life.

@@ -17,7 +17,7 @@ use crate::conformance;
 use crate::simulators::http::{Fault as Mishap, Request, Server, Trap};
 use crate::simulators::unity::{PASSWORD, USER, Unity};
 use crate::story::{
-    ALONE, ALONE_IN_ITS_LIFE, Breakable, GIB, Losses, SHARED, Subject, lose_any_change, node,
+    ALONE, ALONE_IN_ITS_LIFE, GIB, Losses, OverHttp, SHARED, Subject, lose_any_change, node,
     repeated, until, wanted,
 };
 
@@ -64,20 +64,11 @@ impl Rig {
     }
 }
 
-impl Breakable for Rig {
-    type Mishap = Mishap;
+impl OverHttp for Rig {
+    type Array = Unity;
 
-    fn fail_at(&self, number: usize, mishap: Self::Mishap) {
-        self.server.set(Trap::mutation(number, mishap));
-    }
-
-    fn all_came(&self) -> bool {
-        self.server.clear_traps()
-    }
-
-    fn take_changes(&self) -> usize {
-        let seen = self.server.take_seen();
-        seen.iter().filter(|it| it.is_mutation()).count()
+    fn server(&self) -> &Server<Unity> {
+        &self.server
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -213,6 +214,24 @@ impl<A: Array> Server<A> {
     pub fn addresses(&self) -> Vec<String> {
         let sockets = self.addresses.iter().map(|it| it.socket.to_string());
         sockets.collect()
+    }
+
+    /// What a partition's config says to reach it over TLS with this login, whose files are written to `folder`.
+    pub fn settings(&self, (user, password): (&str, &str), folder: &Path) -> Vec<String> {
+        let certificate = self.certificate.as_deref().expect("it shows a certificate");
+        for (name, text) in [
+            ("username", user),
+            ("password", password),
+            ("ca.crt", certificate),
+        ] {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        let folder = folder.display();
+        vec![
+            format!("sanhost: {}", self.addresses().join(",")),
+            format!("tls: {folder}"),
+            format!("sanCredentials: {folder}"),
+        ]
     }
 
     /// From now on connections to this address are refused, and those that are there break.

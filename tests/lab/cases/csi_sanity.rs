@@ -2,7 +2,6 @@
 //! sockets. Its skips must be exactly those of the committed list: each for a capability that is not advertised yet. The same on simulated arrays, whose disks exist
 //! here, in the long run; every day `tests/arrays` runs its tests of the controller on them.
 
-use std::fs;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -11,9 +10,9 @@ use super::array_logins;
 use crate::kit::array;
 use crate::kit::case::{Case, Lab};
 use crate::kit::equallogic as group;
-use crate::kit::sanity;
+use crate::kit::sanity as program;
 use crate::kit::stack::{Plan, Stack};
-use crate::sanity::{SKIPS, SKIPS_WITH_POLICIES};
+use crate::sanity::{self, SKIPS, SKIPS_WITH_POLICIES};
 
 pub const CASES: &[Case] = &[Case {
     name: "csi_sanity",
@@ -62,8 +61,8 @@ struct Trial<'a> {
     skips: &'a str,
     /// Of the volumes that it makes.
     size: u64,
-    /// What csi-sanity sets by a VolumeAttributesClass, where it can.
-    mutable: Option<String>,
+    /// What volumes are put under, where the SAN has policies.
+    policy: Option<&'a str>,
 }
 
 /// With volumes that are used as file systems.
@@ -83,7 +82,7 @@ fn linux(lab: &mut Lab, access_type: &str) -> Result<()> {
         access_type,
         skips: SKIPS,
         size: SIZE,
-        mutable: None,
+        policy: None,
     };
     judge(lab, &trial)?;
     stack.stop(lab)
@@ -95,7 +94,7 @@ fn on_array(stack: &Stack) -> Trial<'_> {
         access_type: "mount",
         skips: SKIPS_WITH_POLICIES,
         size: SIZE,
-        mutable: Some(format!("qosPolicy: {}\n", array::POLICY)),
+        policy: Some(array::POLICY),
     }
 }
 
@@ -122,7 +121,7 @@ fn vnx(lab: &mut Lab) -> Result<()> {
     let rig = array::vnx(lab)?;
     let trial = Trial {
         skips: SKIPS,
-        mutable: None,
+        policy: None,
         ..on_array(&rig.stack)
     };
     judge(lab, &trial)?;
@@ -138,7 +137,7 @@ fn equallogic(lab: &mut Lab) -> Result<()> {
     let trial = Trial {
         skips: SKIPS,
         size: 1 << 30,
-        mutable: None,
+        policy: None,
         ..on_array(&rig.stack)
     };
     judge(lab, &trial)?;
@@ -148,30 +147,15 @@ fn equallogic(lab: &mut Lab) -> Result<()> {
 }
 
 fn judge(lab: &Lab, trial: &Trial<'_>) -> Result<()> {
-    let stack = trial.stack;
-    let folder = lab.work_folder();
-    let flag = |name: &str, value: &str| format!("--csi.{name}={value}");
-    let at = |part: &str| folder.join(part).display().to_string();
-    let mut arguments = vec![
-        flag(
-            "endpoint",
-            &format!("unix://{}", stack.node_socket.display()),
-        ),
-        flag(
-            "controllerendpoint",
-            &format!("unix://{}", stack.controller_socket.display()),
-        ),
-        flag("mountdir", &at("mount")),
-        flag("stagingdir", &at("staging")),
-        flag("testvolumesize", &trial.size.to_string()),
-        flag("testvolumeaccesstype", trial.access_type),
-    ];
-    if let Some(mutable) = &trial.mutable {
-        fs::write(folder.join("mutable.yaml"), mutable)?;
-        arguments.push(flag("testvolumemutableparameters", &at("mutable.yaml")));
-    }
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let report = sanity::run(lab, &arguments, Duration::from_secs(1100))?;
+    let told = sanity::Trial {
+        node: &trial.stack.node_socket,
+        controller: &trial.stack.controller_socket,
+        folder: &lab.work_folder(),
+        size: trial.size,
+        access_type: trial.access_type,
+        policy: trial.policy,
+    };
+    let report = program::run(&told, Duration::from_secs(1100))?;
     lab.story(format!(
         "csi-sanity: {} passed, {} failed, {} skipped",
         report.passed.len(),

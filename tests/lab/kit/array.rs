@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::case::{Lab, SANPATH};
@@ -48,25 +48,14 @@ impl<A: Array> Rig<Server<A>> {
     fn start(
         lab: &mut Lab,
         (array, disks): (A, Arc<LioArray>),
-        (user, password): (&str, &str),
+        login: (&str, &str),
         settings: &[&str],
     ) -> Result<Self> {
         let server = Server::sealed(array, 1);
         let folder = lab.work_folder().join("array");
         fs::create_dir_all(&folder)?;
-        let certificate = server.certificate.clone().context("it shows none")?;
-        for (name, text) in [
-            ("username", user),
-            ("password", password),
-            ("ca.crt", &certificate),
-        ] {
-            fs::write(folder.join(name), text)?;
-        }
         let mut lines: Vec<String> = settings.iter().map(|&line| line.to_owned()).collect();
-        lines.push(format!("sanhost: {}", server.addresses().join(",")));
-        for name in ["tls", "sanCredentials"] {
-            lines.push(format!("{name}: {}", folder.display()));
-        }
+        lines.extend(server.settings(login, &folder));
         let plan = Plan {
             array: Some(lines),
             ..Plan::default()
@@ -203,16 +192,8 @@ pub fn vnx(lab: &mut Lab) -> Result<Rig<Navi>> {
     };
     let disks = Arc::new(LioArray::serve(lab, face)?);
     let navi = Navi::backed(VNX_SERIAL, disks.clone(), ports);
-    let hosts = vnx::PROCESSORS.map(|it| format!("{it}:443")).join(",");
-    let settings = [
-        "blockstoragemanager: vnx".to_owned(),
-        format!("sanhost: {hosts}"),
-        format!("clipath: {}", navi.program().display()),
-        format!("sanCredentials: {}", navi.security().display()),
-        "pools: Pool 0".to_owned(),
-    ];
     let plan = Plan {
-        array: Some(settings.into()),
+        array: Some(navi.settings()),
         ..Plan::default()
     };
     Rig::over(lab, (navi, disks), plan)

@@ -80,11 +80,7 @@ pub fn start(lab: &mut Lab) -> Result<Rig<Served>> {
     });
     let redirector = server.redirect(listen_in_san()?, members.collect());
     let plan = Plan {
-        array: Some(vec![
-            "blockstoragemanager: equallogic".to_owned(),
-            format!("sanhost: {}", server.addresses().join(",")),
-            format!("sanCredentials: {}", server.folder().display()),
-        ]),
+        array: Some(server.settings()),
         ncpaths: Some("iface0:10.110.1.1,iface1:10.110.1.1"),
         node_arguments: &["--storage-interfaces", "iface0=path1,iface1=path2"],
         ..Plan::default()

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
-use super::case::Lab;
-use super::command::{self, Finished};
+use super::command;
 use super::folders;
 use super::tools;
-use crate::sanity::Report;
+use crate::sanity::{Report, Trial};
 
 /// Cases whose name starts so find the program at [`PROGRAM`].
 pub const CASES: &str = "csi_sanity";
@@ -83,31 +82,14 @@ fn version_in(said: &str) -> Option<(u32, u32)> {
     Some((1, digits.parse().ok()?))
 }
 
-/// Runs csi-sanity in the guest with these arguments (`--csi.endpoint=…`) and reads its report.
-pub fn run(lab: &Lab, arguments: &[&str], deadline: Duration) -> Result<Report> {
-    let junit = lab.work_folder().join("csi-sanity.xml");
-    let file = format!("--ginkgo.junit-report={}", junit.display());
-    let argv = [&[PROGRAM, &file, "--ginkgo.no-color"], arguments].concat();
+/// Runs csi-sanity in the guest and reads its report.
+pub fn run(trial: &Trial<'_>, deadline: Duration) -> Result<Report> {
+    let arguments = trial.arguments()?;
+    let words = arguments.iter().map(String::as_str);
+    let argv: Vec<&str> = [PROGRAM].into_iter().chain(words).collect();
     let finished = command::run(&argv, deadline)?;
     fs::create_dir_all(super::daemons::LOGS)?;
     fs::write(super::daemons::log_of("csi-sanity"), &finished.stdout)?;
-    let text = fs::read_to_string(&junit).with_context(|| no_report(&finished))?;
-    let report = Report::read(&text)?;
-    if finished.code != Some(0) && report.failed.is_empty() {
-        bail!(
-            "csi-sanity failed outside its tests: {}",
-            no_report(&finished)
-        );
-    }
-    Ok(report)
-}
-
-fn no_report(finished: &Finished) -> String {
     let said = format!("{}{}", finished.stdout, finished.stderr);
-    let lines: Vec<&str> = said.lines().collect();
-    format!(
-        "csi-sanity ended with {:?}: {}",
-        finished.code,
-        lines[lines.len().saturating_sub(10)..].join(" | ")
-    )
+    trial.report(finished.code == Some(0), &said)
 }

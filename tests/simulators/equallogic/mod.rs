@@ -240,6 +240,15 @@ impl Server {
         folder
     }
 
+    /// What a partition's config says to reach it.
+    pub fn settings(&self) -> Vec<String> {
+        vec![
+            "blockstoragemanager: equallogic".to_owned(),
+            format!("sanhost: {}", self.addresses().join(",")),
+            format!("sanCredentials: {}", self.folder().display()),
+        ]
+    }
+
     /// From now on connections to that address end before a word is said, or no more.
     pub fn refuse(&self, address: usize, refuses: bool) {
         self.listeners[address].1.store(refuses, Ordering::SeqCst);

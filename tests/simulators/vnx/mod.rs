@@ -147,6 +147,18 @@ impl Navi {
         self.folder.path().join("naviseccli")
     }
 
+    /// What a partition's config says to reach it.
+    pub fn settings(&self) -> Vec<String> {
+        let hosts = PROCESSORS.map(|it| format!("{it}:443")).join(",");
+        vec![
+            "blockstoragemanager: vnx".to_owned(),
+            format!("sanhost: {hosts}"),
+            format!("clipath: {}", self.program().display()),
+            format!("sanCredentials: {}", self.security().display()),
+            "pools: Pool 0".to_owned(),
+        ]
+    }
+
     /// The folder with the security file.
     pub fn security(&self) -> PathBuf {
         self.folder.path().join("security")
