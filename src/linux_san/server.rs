@@ -157,6 +157,7 @@ impl LinuxSan for Service {
         Ok(Response::new(pb::IdentifyResponse {
             san_uuid: self.san_uuid.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            clock_ms: None,
         }))
     }
 
