@@ -14,6 +14,7 @@ mod wire;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 
@@ -22,7 +23,9 @@ use super::engine::Engine;
 use super::names::VolumeKey;
 use super::snapshots::NewSnapshot;
 use super::state::Source;
+use crate::deadline::Moment;
 use crate::fault::{Faulted, status};
+use crate::host::Host;
 use crate::inflight::{Inflight, InflightError};
 use crate::linux_san_wire as pb;
 pub use life::{ServeError, serve};
@@ -34,7 +37,20 @@ struct Service {
     engine: Arc<Engine>,
     inflight: Inflight,
     san_uuid: String,
+    clock: Clock,
     reads: Arc<AtomicU64>,
+}
+
+/// What callers are told of our time: the host's monotonic clock.
+#[derive(Clone)]
+struct Clock(Host);
+
+impl Clock {
+    /// Milliseconds.
+    fn now_ms(&self) -> u64 {
+        let since_zero = self.0.now().since(Moment::from_zero(Duration::ZERO));
+        u64::try_from(since_zero.as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -157,7 +173,7 @@ impl LinuxSan for Service {
         Ok(Response::new(pb::IdentifyResponse {
             san_uuid: self.san_uuid.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            clock_ms: None,
+            clock_ms: Some(self.clock.now_ms()),
         }))
     }
 

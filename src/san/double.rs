@@ -12,12 +12,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) use line::Line;
 
 use tokio::sync::{Notify, watch};
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service as _;
 use tonic::codegen::http::{Request, Response};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 
 use crate::linux_san_wire as wire;
 use crate::linux_san_wire::linux_san_server::LinuxSanServer;
+use crate::san::Until;
 use crate::tls::Papers;
 
 /// The target that all nodes log in to, and where it listens.
@@ -52,11 +56,27 @@ impl Mishap {
 #[derive(Clone)]
 pub(crate) struct Double {
     inner: Arc<Mutex<Inner>>,
+    /// The zero of its clock.
+    began: Until,
     /// Counts the moments at which all connections break.
     breaks: Arc<watch::Sender<u64>>,
     /// Counts the calls that were done.
     changes: Arc<watch::Sender<u64>>,
 }
+
+/// Keeps out what comes too late.
+#[derive(Clone)]
+struct InTime(Double);
+
+impl Interceptor for InTime {
+    fn call(&mut self, request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
+        wire::refuse_late(request.metadata().as_ref(), self.0.clock_ms())?;
+        Ok(request)
+    }
+}
+
+/// What answers calls.
+type Server = InterceptedService<LinuxSanServer<service::Service>, InTime>;
 
 /// Where a call waits for the test.
 #[derive(Clone, Default)]
@@ -137,27 +157,37 @@ impl Double {
                 given: BTreeMap::new(),
                 onlooker: None,
             })),
+            began: Until::now(),
             breaks: Arc::default(),
             changes: Arc::default(),
         }
     }
 
+    /// Milliseconds.
+    fn clock_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap()
+    }
+
+    /// What answers calls that are still meant.
+    fn server(&self) -> Server {
+        let server = LinuxSanServer::new(service::Service(self.clone()));
+        InterceptedService::new(server, InTime(self.clone()))
+    }
+
     /// One more management address that leads here.
     pub(crate) async fn line(&self) -> Line {
-        Line::lay(service::Service(self.clone()), self.breaks.subscribe()).await
+        Line::lay(self.server(), self.breaks.subscribe()).await
     }
 
     /// Answers one request of the wire with no network between.
     pub(super) async fn answer(&self, request: Request<Body>) -> Response<Body> {
-        let mut server = LinuxSanServer::new(service::Service(self.clone()));
-        let Ok(response) = server.call(request).await;
-        response
+        let Ok(response) = self.server().call(request).await;
+        response.map(Body::new)
     }
 
     /// One more management address, over TLS, with the papers that a SAN has.
     pub(crate) async fn guarded_line(&self, papers: Papers) -> Line {
-        let service = service::Service(self.clone());
-        Line::lay_guarded(service, papers, self.breaks.subscribe()).await
+        Line::lay_guarded(self.server(), papers, self.breaks.subscribe()).await
     }
 
     /// Lets something go wrong once.

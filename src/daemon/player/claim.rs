@@ -307,7 +307,7 @@ impl Claim {
                 .world
                 .sidecar("ControllerUnpublishVolume", Caller::Attacher, call)
                 .await;
-            // What a former leader gives meanwhile, the attacher finds by ListVolumes and takes back again.
+            // What comes of a former leader meanwhile, the attacher finds by ListVolumes and takes back again.
             if answer.is_ok() && !self.world.outlast_former_leader().await {
                 self.world.net.wait_until_all_landed().await;
                 let (nodes, _) = self.world.on_san(&self.name).unwrap();

@@ -96,7 +96,7 @@ pub(super) struct World {
     dice: Mutex<Dice>,
     seats: Arc<Seats>,
     calm_at: Instant,
-    /// Until then a leader that was replaced and does not know it may go on with what it began.
+    /// Until then a leader that was replaced and does not know it may go on with what it began, and what a dead one has sent may be done.
     former_until: Mutex<Instant>,
     tally: Mutex<Tally>,
     refusals: Refusals,
@@ -185,7 +185,7 @@ impl World {
             name,
             answer.as_ref().map_or_else(|code| *code, |_| Code::Ok),
         );
-        // A connection that is given up takes with it what is still on its way, while here it lands late.
+        // What a dead leader has sent may still be done, whatever this one answers.
         if answer.is_err() && self.refuses {
             self.net.wait_until_all_landed().await;
         }
@@ -198,9 +198,8 @@ impl World {
         let before = std::mem::replace(&mut *lock(&self.leader), process(&self.net, seed));
         if self.throw(2) == 0 {
             before.net.kill_process();
-        } else {
-            *lock(&self.former_until) = Instant::now() + BUDGET;
         }
+        *lock(&self.former_until) = Instant::now() + BUDGET;
     }
 
     /// Waits until only one leads; whether that took time.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
 use super::roles::Gate;
-use super::{Service, listen};
+use super::{Clock, Service, listen};
 use crate::fault::chain;
 use crate::host::Host;
 use crate::inflight::{Inflight, InflightError};
@@ -87,6 +87,7 @@ pub(super) async fn serve_bound(
         san_uuid: engine.san_uuid().to_string(),
         engine: Arc::clone(&engine),
         inflight: inflight.clone(),
+        clock: Clock(host.clone()),
         reads: Arc::default(),
     };
     let stopped = CancellationToken::new();
@@ -161,7 +162,8 @@ async fn serve_on(
             source,
         })?;
         tracing::info!(%address, "the SAN answers");
-        let gate = Gate::new(LinuxSanServer::new(service.clone()), door.management());
+        let inner = LinuxSanServer::new(service.clone());
+        let gate = Gate::new(inner, door.management(), service.clock.clone());
         let server = tonic::transport::Server::builder()
             .max_connection_age(LONGEST_CONNECTION)
             .http2_keepalive_interval(Some(silence / 2))

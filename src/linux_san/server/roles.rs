@@ -1,4 +1,4 @@
-//! Who may call what: one table, and the gate before the service that asks it. A call without a row is nobody's.
+//! Who may call what: one table, and the gate before the service that asks it. A call without a row is nobody's. The gate also keeps out what comes too late.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -10,8 +10,10 @@ use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{BoxFuture, Service};
 use tonic::server::NamedService;
 
+use super::Clock;
 use crate::fault::{Fault, Faulted, status};
 use crate::linux_san::Management;
+use crate::linux_san_wire::refuse_late;
 use crate::tls::{Caller, Role};
 
 /// Everybody with a certificate.
@@ -88,19 +90,32 @@ fn roles(call: &str) -> &'static [Role] {
 
 type Answer = BoxFuture<Response<Body>, Infallible>;
 
-/// Lets a call pass to the service when its caller has the role for it.
+/// Lets a call pass to the service when its caller has the role for it and has not given it up.
 #[derive(Clone)]
 pub(super) struct Gate<S> {
     inner: S,
     management: Management,
+    clock: Clock,
 }
 
 impl<S> Gate<S> {
-    pub(super) fn new(inner: S, management: Management) -> Self {
-        Self { inner, management }
+    pub(super) fn new(inner: S, management: Management, clock: Clock) -> Self {
+        Self {
+            inner,
+            management,
+            clock,
+        }
     }
 
     fn admit(&self, request: &Request<Body>) -> Result<(), Status> {
+        self.check_role(request)?;
+        let call = request.uri().path();
+        refuse_late(request.headers(), self.clock.now_ms()).inspect_err(|refused| {
+            tracing::warn!(call, reason = refused.message(), "a call is refused");
+        })
+    }
+
+    fn check_role(&self, request: &Request<Body>) -> Result<(), Status> {
         if self.management == Management::Plaintext {
             return Ok(());
         }

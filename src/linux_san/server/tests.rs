@@ -150,7 +150,16 @@ async fn one_san_answers_on_every_address() {
         .await
         .unwrap()
         .into_inner();
-    assert_eq!(first, second, "one SAN behind all its addresses");
+    let told = |it: &pb::IdentifyResponse| (it.san_uuid.clone(), it.version.clone());
+    assert_eq!(
+        told(&first),
+        told(&second),
+        "one SAN behind all its addresses"
+    );
+    assert!(
+        first.clock_ms.unwrap() <= second.clock_ms.unwrap(),
+        "one clock"
+    );
     let portals = one.list_portals(pb::ListPortalsRequest {}).await.unwrap();
     assert_eq!(
         portals.into_inner().portals,
@@ -161,6 +170,37 @@ async fn one_san_answers_on_every_address() {
     assert_eq!((capacity.promised_bytes, capacity.granule_bytes), (0, MIB));
 
     drop((one, two));
+    running.shutdown.cancel();
+    running.server.await.unwrap().unwrap();
+}
+
+/// A network that was cut off lets through what was sent over connections that are closed by now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_its_caller_gave_up_is_not_done_any_more() {
+    let running = Running::start();
+    let mut client = running.client(0).await;
+    let identity = client.identify(pb::IdentifyRequest {}).await.unwrap();
+    let clock_ms = identity.into_inner().clock_ms.unwrap();
+    let create = |not_after: String| {
+        let mut request = Request::new(new_volume("pvc-1", MIB));
+        let headers = request.metadata_mut();
+        headers.insert("sanpath-not-after", not_after.parse().unwrap());
+        request
+    };
+    let late = create((clock_ms - 1).to_string());
+    let refused = client.create_volume(late).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Aborted);
+    assert!(refused.message().contains("gave it up"), "{refused}");
+    let odd = client.create_volume(create("soon".to_owned())).await;
+    let odd = odd.unwrap_err();
+    assert_eq!(odd.code(), Code::InvalidArgument);
+    assert!(odd.message().contains("sanpath-not-after"), "{odd}");
+    let all = client.list_volumes(pb::ListVolumesRequest::default()).await;
+    assert_eq!(all.unwrap().into_inner().volumes, []);
+
+    let in_time = create((clock_ms + 3_600_000).to_string());
+    client.create_volume(in_time).await.unwrap();
+    drop(client);
     running.shutdown.cancel();
     running.server.await.unwrap().unwrap();
 }

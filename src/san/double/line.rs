@@ -9,8 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
-use super::service::Service;
-use crate::linux_san_wire::linux_san_server::LinuxSanServer;
+use super::Server;
 use crate::tls::{Papers, guard};
 
 /// An address that leads to the double while it lives.
@@ -21,15 +20,15 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    pub(super) async fn lay(service: Service, breaks: watch::Receiver<u64>) -> Self {
-        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let behind = server.local_addr().unwrap();
+    pub(super) async fn lay(server: Server, breaks: watch::Receiver<u64>) -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let behind = socket.local_addr().unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(
             tonic::transport::Server::builder()
-                .add_service(LinuxSanServer::new(service))
+                .add_service(server)
                 .serve_with_incoming_shutdown(
-                    TcpIncoming::from(server).with_nodelay(Some(true)),
+                    TcpIncoming::from(socket).with_nodelay(Some(true)),
                     stop.clone().cancelled_owned(),
                 ),
         );
@@ -37,18 +36,18 @@ impl Line {
     }
 
     pub(super) async fn lay_guarded(
-        service: Service,
+        server: Server,
         papers: Papers,
         breaks: watch::Receiver<u64>,
     ) -> Self {
-        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let behind = server.local_addr().unwrap();
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let behind = socket.local_addr().unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(
             tonic::transport::Server::builder()
-                .add_service(LinuxSanServer::new(service))
+                .add_service(server)
                 .serve_with_incoming_shutdown(
-                    guard(server, papers),
+                    guard(socket, papers),
                     stop.clone().cancelled_owned(),
                 ),
         );

@@ -183,7 +183,7 @@ impl LinuxSan for Service {
         Ok(Response::new(wire::IdentifyResponse {
             san_uuid: self.0.inner().uuid.clone(),
             version: "double".to_owned(),
-            clock_ms: None,
+            clock_ms: Some(self.0.clock_ms()),
         }))
     }
 

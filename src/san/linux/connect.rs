@@ -97,17 +97,17 @@ impl Dial for Way {
 /// A SAN that has said who it is.
 pub(super) struct Reached {
     pub(super) wire: Wire,
-    pub(super) client: Client,
     pub(super) san_uuid: String,
 }
 
 impl Reached {
     fn over(wire: Wire, san_uuid: String) -> Self {
-        Self {
-            client: LinuxSanClient::new(wire.clone()),
-            wire,
-            san_uuid,
-        }
+        Self { wire, san_uuid }
+    }
+
+    /// For a request that is given up at `moment`, and is not done after that either.
+    pub(super) fn client_until(&self, moment: Until) -> Client {
+        LinuxSanClient::new(self.wire.until(moment))
     }
 }
 
@@ -160,19 +160,21 @@ async fn introduced(dial: &dyn Dial, wire: Wire, by: Until) -> Result<Reached, A
     let identity = timeout_at(by, client.identify(IdentifyRequest {}))
         .await
         .map_err(|_| not_reached(Late::Silent.into()))?;
-    let told = match identity {
-        Ok(identity) => identity.into_inner().san_uuid,
+    let identity = match identity {
+        Ok(identity) => identity.into_inner(),
         Err(status) if !is_ours(&status) && is_denied(&status) => return Err(refused(&status)),
         Err(status) => return Err(not_reached(status.into())),
     };
+    let told = &identity.san_uuid;
     match proven {
-        Some(proven) if proven.to_string() != told => {
+        Some(proven) if proven.to_string() != *told => {
+            let told = told.clone();
             return Err(not_reached(Liar { told, proven }.into()));
         }
-        _ => dial.accept(&told).map_err(not_reached)?,
+        _ => dial.accept(told).map_err(not_reached)?,
     }
-    wire.introduced(&told);
-    Ok(Reached::over(wire, told))
+    wire.introduced(&identity);
+    Ok(Reached::over(wire, identity.san_uuid))
 }
 
 /// The answer to a request. No answer leaves open whether it was done.

@@ -81,7 +81,8 @@ impl LinuxSan {
             self.sanhost
                 .recognise(&attempt.address, &reached.san_uuid)
                 .map_err(|mixed| AttemptError::NotReached(mixed.into()))?;
-            let reply = connect::answered(send(reached.client), attempt.answered_by).await;
+            let client = reached.client_until(attempt.answered_by);
+            let reply = connect::answered(send(client), attempt.answered_by).await;
             match &reply {
                 Err(AttemptError::NoAnswer(_)) => {
                     self.pool.forget(&attempt.address, &reached.wire);

@@ -10,7 +10,7 @@ mod net;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 pub(crate) use self::net::{Dice, Net, Trouble};
 use self::net::{FATES, Fate, WORKER};
@@ -45,8 +45,9 @@ enum Wish {
 }
 
 /// What an orchestrator wants of one volume, one after the other.
-const LIVES: [&[Wish]; 5] = [
+const LIVES: [&[Wish]; 6] = [
     &[Wish::Create, Wish::Export("n1"), Wish::Expand],
+    &[Wish::Create, Wish::Export("n1"), Wish::Unexport("n1")],
     &[
         Wish::Create,
         Wish::Export("n1"),
@@ -73,9 +74,10 @@ const LIVES: [&[Wish]; 5] = [
 struct Worker {
     number: usize,
     san: Arc<San>,
-    net: Net,
     volume: Option<(String, Wwid)>,
     snapshot: Option<String>,
+    /// What was given up may still be done until then.
+    given_up_until: Until,
 }
 
 impl Worker {
@@ -90,14 +92,15 @@ impl Worker {
             while !self.wish(wish).await {
                 sleep(RETRY).await;
             }
-            // The next one is not wanted before the kernel or the SAN is done with what was given up: the real wire cuts its connections off.
-            self.net.wait_until_landed(self.number).await;
+            // What is still on its way is not meant any more, and the next wish may come. Only of a call that its own deadline did not end is more to be expected.
+            sleep_until(self.given_up_until).await;
         }
     }
 
     async fn wish(&mut self, wish: Wish) -> bool {
         let until = Until::now() + BUDGET;
         let Ok(ended) = timeout(SIDECAR, self.call(wish, until)).await else {
+            self.given_up_until = until;
             return false;
         };
         match ended {
@@ -212,14 +215,16 @@ impl World {
             let mut worker = Worker {
                 number,
                 san: Arc::clone(&self.san),
-                net: self.net.clone(),
                 volume: None,
                 snapshot: None,
+                given_up_until: Until::now(),
             };
             workers.spawn(WORKER.scope(number, async move { worker.live(wishes).await }));
         }
         let together = timeout(AT_MOST, workers.join_all());
         together.await.expect("it never comes to an end");
+        // What arrives at last changes nothing any more.
+        self.net.wait_until_all_landed().await;
     }
 
     /// Exactly what was wanted, and nothing beside it.

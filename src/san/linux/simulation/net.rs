@@ -39,7 +39,7 @@ pub(crate) enum Fate {
     RequestCut,
     /// It is lost, and nobody hears of it.
     RequestSwallowed,
-    /// It arrives so many seconds late, though the sender may have given up.
+    /// It arrives so many seconds late, though the sender may have given up: a connection that is closed still delivers what was sent over it.
     RequestHeld(u64),
     /// The SAN dies before the work, and is back after so many seconds.
     CrashBefore(u64),
@@ -57,11 +57,12 @@ pub(crate) enum Fate {
     PartitionAll(u64),
 }
 
-pub(super) const FATES: [Fate; 14] = [
+pub(super) const FATES: [Fate; 15] = [
     Fate::RequestCut,
     Fate::RequestSwallowed,
     Fate::RequestHeld(2),
     Fate::RequestHeld(12),
+    Fate::RequestHeld(45),
     Fate::CrashBefore(1),
     Fate::CrashBefore(15),
     Fate::CrashAfter(1),
@@ -132,8 +133,8 @@ struct Inner {
     /// Counts the deaths of the SAN: what was under way then gets no answer.
     deaths: u64,
     sent: Vec<Sent>,
-    /// Requests of each worker that have still to arrive.
-    held: BTreeMap<Option<usize>, usize>,
+    /// Requests that have still to arrive.
+    held: usize,
 }
 
 impl Net {
@@ -146,7 +147,7 @@ impl Net {
             down_until: Until::now(),
             deaths: 0,
             sent: Vec::new(),
-            held: BTreeMap::new(),
+            held: 0,
         };
         Self {
             double,
@@ -170,7 +171,7 @@ impl Net {
 
     /// Returns once nothing at all is under way any more.
     pub(crate) async fn wait_until_all_landed(&self) {
-        while self.inner().held.values().any(|&count| count > 0) {
+        while self.inner().held > 0 {
             sleep(Duration::from_millis(100)).await;
         }
     }
@@ -183,18 +184,6 @@ impl Net {
     /// All messages in the order in which they were sent.
     pub(super) fn sent(&self) -> Vec<Sent> {
         self.inner().sent.clone()
-    }
-
-    /// Returns once nothing of this worker is under way any more.
-    pub(super) async fn wait_until_landed(&self, worker: usize) {
-        while self
-            .inner()
-            .held
-            .get(&Some(worker))
-            .is_some_and(|&count| count > 0)
-        {
-            sleep(Duration::from_millis(100)).await;
-        }
     }
 
     fn is_dead(&self) -> bool {
@@ -237,7 +226,7 @@ impl Net {
             _ => Duration::from_millis(1),
         };
         // What is on its way arrives, whatever becomes of its sender.
-        let response = tokio::spawn(self.clone().arrive(request, late, worker, deaths));
+        let response = tokio::spawn(self.clone().arrive(request, late, deaths));
         let response = response.await??;
         if self.is_dead() {
             std::future::pending::<()>().await;
@@ -266,17 +255,16 @@ impl Net {
         self,
         request: Request<Body>,
         late: Duration,
-        worker: Option<usize>,
         deaths: u64,
     ) -> Result<Response<Body>, StdError> {
-        *self.inner().held.entry(worker).or_default() += 1;
+        self.inner().held += 1;
         sleep(late).await;
         let is_dead = self.inner().deaths != deaths;
         let response = match is_dead {
             true => Err(broken("the SAN died")),
             false => Ok(self.double.answer(request).await),
         };
-        *self.inner().held.entry(worker).or_default() -= 1;
+        self.inner().held -= 1;
         response
     }
 }
