@@ -128,7 +128,7 @@ impl Inner {
         }
         let (wwid, size_bytes) = (volume.wwid.clone(), volume.size_bytes);
         let is_copy = volume.source.is_some();
-        let Given { lun, blank } = self.give(place, &wwid);
+        let Given { lun, blank } = self.give(place, &wwid, is_copy);
         let offer = |portal: &str| wire::Offer {
             portal: portal.to_owned(),
             target_iqn: TARGET.to_owned(),
@@ -138,14 +138,14 @@ impl Inner {
             wwid,
             size_bytes,
             offers: PORTALS.map(offer).into(),
-            blank: blank && !is_copy,
+            blank,
             read_only: request.read_only,
             own_target: false,
         })
     }
 
-    /// The lowest number that is free on the node's target; the same again to one that has it.
-    fn give(&mut self, place: (String, String), wwid: &str) -> Given {
+    /// The lowest number that is free on the node's target; the same again to one that has it. A copy is as blank as its source was, if it is known what that held.
+    fn give(&mut self, place: (String, String), wwid: &str, is_copy: bool) -> Given {
         if let Some(given) = self.given.get(&place) {
             return *given;
         }
@@ -156,7 +156,7 @@ impl Inner {
         let nodes = self.onlooker.as_ref();
         let given = Given {
             lun: (1..).find(|lun| !is_taken(*lun)).unwrap(),
-            blank: nodes.is_none_or(|nodes| nodes.is_blank(wwid)),
+            blank: nodes.map_or(!is_copy, |nodes| nodes.is_blank(wwid)),
         };
         self.given.insert(place, given);
         given
