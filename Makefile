@@ -129,7 +129,7 @@ image: ## the images of the release program (ARCH=arm64 for the other processor)
 # Its words are kept: the table of fault cases counts only what ran. Of what is generated all is gone through, where a plain `cargo test` takes a fifth.
 unit:
 	@mkdir -p target/lab
-	set -o pipefail; SANPATH_SWEEP=whole cargo test 2>&1 | tee target/lab/unit.log
+	set -o pipefail; SANPATH_SWEEP=whole cargo test --no-fail-fast 2>&1 | tee target/lab/unit.log
 
 # Archives in two S3s that we did not write, one after the other on a port of this machine.
 s3: $(MOTO) $(S3S_FS) ## archives in an S3 bucket, of moto and of s3s-fs
