@@ -39,7 +39,7 @@ pub(crate) enum Fate {
     RequestCut,
     /// It is lost, and nobody hears of it.
     RequestSwallowed,
-    /// It arrives so many seconds late, though the sender may have given up: a connection that is closed still delivers what was sent over it.
+    /// It arrives so many seconds late, though the sender may have given up, as one that waits in the socket of a SAN that stands still.
     RequestHeld(u64),
     /// The SAN dies before the work, and is back after so many seconds.
     CrashBefore(u64),
