@@ -1,8 +1,8 @@
 //! The header `sanpath-not-after`: until when a call is meant, by the SAN's clock in milliseconds.
 //!
-//! A caller that gives a call up resets its connection. That takes back what its own kernel holds, but not what the SAN's kernel has taken in: a SAN that stood
-//! still reads it when it goes on. An export that is done after its caller gave it up, and after the volume was taken away again, would leave the volume with
-//! a node that nobody knows of.
+//! A caller that gives a call up resets its connection, which takes the call back, but not while other calls use the connection: a SAN that stood still does
+//! then what was given up (seen in the lab, `san_stands_still`). An export that is done after its caller gave it up, and after the volume was taken away again,
+//! would leave the volume with a node that nobody knows of.
 
 use tonic::Status;
 use tonic::codegen::http::{HeaderMap, HeaderName, HeaderValue};

@@ -8,18 +8,17 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use sanpath::host::Host;
 use sanpath::linux_san_wire as pb;
 use sanpath::linux_san_wire::linux_san_client::LinuxSanClient;
-use sanpath::tls::{Papers, dial};
 use tokio::runtime::Runtime;
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::kit::case::{Case, Lab, SANPATH};
 use crate::kit::certificates;
 use crate::kit::daemons::{self, Daemon};
 use crate::kit::guest_setup;
+use crate::kit::san_calls;
 use crate::kit::topology::{self, Link, SAN_NAMESPACE};
 
 pub const CASES: &[Case] = &[
@@ -329,7 +328,7 @@ impl San {
     }
 
     pub(super) fn start_as(lab: &mut Lab, start: &Start) -> Result<Self> {
-        let address = format!("{}:7420", Link::MANAGEMENT.san_address(1));
+        let address = Self::address();
         let state = lab.work_folder().join("san-state");
         let operator = lab.work_folder().join("tls");
         certificates::ensure_of_san(lab, &state)?;
@@ -340,17 +339,14 @@ impl San {
             .worker_threads(1)
             .enable_all()
             .build()?;
-        let papers = Papers::of_caller(&Host::real(Path::new("/")), &operator);
-        let soon = tokio::time::Instant::now() + SOON;
-        let endpoint = Endpoint::from_static("http://san").timeout(SOON);
-        let channel = async {
-            let dialled = dial(&address, Some(&papers), soon).await?;
-            dialled.into_channel(&endpoint).await
-        };
-        let mut client = LinuxSanClient::new(runtime.block_on(channel)?);
+        let mut client = runtime.block_on(san_calls::client(&address, &operator, SOON))?;
         // The port is open before the volumes are there again; the first answer says that they are.
         runtime.block_on(client.identify(pb::IdentifyRequest {}))?;
         Ok(San { runtime, client })
+    }
+
+    pub(super) fn address() -> String {
+        format!("{}:7420", Link::MANAGEMENT.san_address(1))
     }
 
     pub(super) fn create(&mut self, name: &str) -> Result<pb::Volume> {
@@ -364,7 +360,7 @@ impl San {
         Ok(made.into_inner())
     }
 
-    fn find(&mut self, volume: &pb::Volume) -> Result<pb::Volume> {
+    pub(super) fn find(&mut self, volume: &pb::Volume) -> Result<pb::Volume> {
         let by = Some(pb::find_volume_request::By::Key(volume.key.clone()));
         let request = pb::FindVolumeRequest { by };
         let found = self.runtime.block_on(self.client.find_volume(request))?;

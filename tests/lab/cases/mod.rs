@@ -59,6 +59,7 @@ mod san_mtls;
 mod san_pool_full;
 mod san_power_cut;
 mod san_snapshots;
+mod san_stands_still;
 mod sanhost;
 mod snapshots;
 mod static_volumes;
@@ -74,6 +75,7 @@ pub fn everyday() -> Vec<Case> {
         kit_boots::CASES,
         lio_two_paths::CASES,
         linux_san::CASES,
+        san_stands_still::CASES,
         conformance::CASES,
         fencing::CASES,
         san_chap::CASES,

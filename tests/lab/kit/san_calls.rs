@@ -23,6 +23,19 @@ pub struct SanCalls {
     client: LinuxSanClient<Channel>,
 }
 
+/// A connection of its own to the SAN at `address`, with the papers in `tls`; each call may take `patience`.
+pub async fn client(
+    address: &str,
+    tls: &Path,
+    patience: Duration,
+) -> Result<LinuxSanClient<Channel>> {
+    let endpoint = Endpoint::from_static("http://san").timeout(patience);
+    let papers = Papers::of_caller(&Host::real(Path::new("/")), tls);
+    let soon = tokio::time::Instant::now() + patience;
+    let dialled = dial(address, Some(&papers), soon).await?;
+    Ok(LinuxSanClient::new(dialled.into_channel(&endpoint).await?))
+}
+
 /// The SAN's own key of a volume.
 pub fn key_of(volume: &Volume) -> Result<String> {
     let key = volume.id.split(':').nth(3);
@@ -35,16 +48,9 @@ impl SanCalls {
             .worker_threads(1)
             .enable_all()
             .build()?;
-        let endpoint = Endpoint::from_static("http://san").timeout(PATIENCE);
-        let papers = Papers::of_caller(&Host::real(Path::new("/")), &stack.tls());
-        let soon = tokio::time::Instant::now() + PATIENCE;
-        let address = Stack::san_address();
-        let channel = async {
-            let dialled = dial(&address, Some(&papers), soon).await?;
-            dialled.into_channel(&endpoint).await
-        };
-        let channel = runtime.block_on(channel)?;
-        let client = LinuxSanClient::new(channel);
+        let (address, tls) = (Stack::san_address(), stack.tls());
+        let client = client(&address, &tls, PATIENCE);
+        let client = runtime.block_on(client)?;
         Ok(SanCalls { runtime, client })
     }
 
