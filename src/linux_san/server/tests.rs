@@ -174,7 +174,7 @@ async fn one_san_answers_on_every_address() {
     running.server.await.unwrap().unwrap();
 }
 
-/// A network that was cut off lets through what was sent over connections that are closed by now.
+/// A SAN that stood still reads what was given up over a connection that others still use.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_its_caller_gave_up_is_not_done_any_more() {
     let running = Running::start();

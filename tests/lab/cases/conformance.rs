@@ -14,7 +14,7 @@ use super::linux_san::{San, Start};
 use super::san_lvm::ThinPool;
 use crate::conformance::{self, Capabilities, Subject};
 use crate::kit::case::{Case, Lab};
-use crate::kit::topology::Link;
+use crate::kit::stack::Stack;
 
 pub const CASES: &[Case] = &[Case {
     name: "conformance_of_reflink",
@@ -59,7 +59,7 @@ fn conforms(lab: &mut Lab, start: &Start, has: Capabilities) -> Result<()> {
     let host = Host::real(Path::new("/"));
     let settings = Settings {
         family: Family::Linux,
-        sanhost: vec![format!("{}:7420", Link::MANAGEMENT.san_address(1))],
+        sanhost: vec![Stack::san_address()],
         papers: Some(Papers::of_caller(&host, &lab.work_folder().join("tls"))),
         san_uuid: None,
         array: None,

@@ -19,6 +19,7 @@ use crate::kit::certificates;
 use crate::kit::daemons::{self, Daemon};
 use crate::kit::guest_setup;
 use crate::kit::san_calls;
+use crate::kit::stack::Stack;
 use crate::kit::topology::{self, Link, SAN_NAMESPACE};
 
 pub const CASES: &[Case] = &[
@@ -328,7 +329,7 @@ impl San {
     }
 
     pub(super) fn start_as(lab: &mut Lab, start: &Start) -> Result<Self> {
-        let address = Self::address();
+        let address = Stack::san_address();
         let state = lab.work_folder().join("san-state");
         let operator = lab.work_folder().join("tls");
         certificates::ensure_of_san(lab, &state)?;
@@ -343,10 +344,6 @@ impl San {
         // The port is open before the volumes are there again; the first answer says that they are.
         runtime.block_on(client.identify(pb::IdentifyRequest {}))?;
         Ok(San { runtime, client })
-    }
-
-    pub(super) fn address() -> String {
-        format!("{}:7420", Link::MANAGEMENT.san_address(1))
     }
 
     pub(super) fn create(&mut self, name: &str) -> Result<pb::Volume> {

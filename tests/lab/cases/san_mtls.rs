@@ -8,18 +8,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use sanpath::host::Host;
 use sanpath::linux_san_wire as pb;
 use sanpath::linux_san_wire::linux_san_client::LinuxSanClient;
-use sanpath::tls::{CA_FILE, CERTIFICATE_FILE, KEY_FILE, Papers, dial};
+use sanpath::tls::{CA_FILE, CERTIFICATE_FILE, KEY_FILE};
 use tokio::runtime::Runtime;
-use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
 use crate::kit::case::{Case, Lab, SANPATH};
 use crate::kit::certificates;
 use crate::kit::csi::{Access, patiently};
 use crate::kit::daemons;
+use crate::kit::san_calls;
 use crate::kit::stack::{Plan, Stack};
 use crate::kit::topology::Link;
 
@@ -60,22 +59,15 @@ impl Caller {
             .build()?;
         Ok(Caller {
             runtime,
-            address: format!("{}:7420", Link::MANAGEMENT.san_address(1)),
+            address: Stack::san_address(),
         })
     }
 
     fn volumes(&self, tls: &Path) -> Result<usize, Status> {
-        let papers = Papers::of_caller(&Host::real(Path::new("/")), tls);
         self.runtime.block_on(async {
-            let refused = |error| Status::unavailable(format!("{:#}", anyhow::Error::new(error)));
-            let soon = tokio::time::Instant::now() + SOON;
-            let dialled = dial(&self.address, Some(&papers), soon).await;
-            let dialled = dialled.map_err(refused)?;
-            let channel = dialled
-                .into_channel(&Endpoint::from_static("http://san"))
-                .await
-                .map_err(refused)?;
-            let listed = LinuxSanClient::new(channel)
+            let client = san_calls::client(&self.address, tls, SOON).await;
+            let mut client = client.map_err(|error| Status::unavailable(format!("{error:#}")))?;
+            let listed = client
                 .list_volumes(pb::ListVolumesRequest::default())
                 .await?;
             Ok(listed.into_inner().volumes.len())

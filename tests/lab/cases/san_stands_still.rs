@@ -14,6 +14,7 @@ use tonic::{Code, Request, Response, Status};
 use super::linux_san::San;
 use crate::kit::case::{Case, Lab};
 use crate::kit::san_calls;
+use crate::kit::stack::Stack;
 
 pub const CASES: &[Case] = &[Case {
     name: "san_stands_still",
@@ -98,7 +99,7 @@ fn export_meanwhile(
     (patience, caller): (Option<Duration>, Caller),
 ) -> Result<Option<Result<Response<pb::Export>, Status>>> {
     let tls = lab.work_folder().join("tls");
-    let address = San::address();
+    let address = Stack::san_address();
     let client = san_calls::client(&address, &tls, LONG);
     let mut client = san.runtime.block_on(client)?;
     let identity = client.identify(pb::IdentifyRequest {});
