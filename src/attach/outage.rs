@@ -3,16 +3,23 @@
 //! Giving up is the one place where data may be lost on purpose. Nothing here decides it: `node` asks the operator.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::error::DetachError;
 use super::release::Care;
+use super::verify::{MemberIdentity, PATIENCE, answer_of};
 use super::{Engine, Outcome, Record};
 use crate::deadline::Deadline;
 use crate::fabric::Wwid;
 use crate::fault::chain;
 use crate::multipath::{self, Map, Opener, Reach, Reaches, Unwritten};
-use crate::scsi::{self, DiskState};
+use crate::scsi::{self, Disk, DiskState};
+
+/// How long multipathd may take to see that a path serves again. It looks at a failed one each `polling_interval`, 5 s unless multipath.conf says
+/// otherwise, and takes its time where many look at once.
+const NEXT_LOOK: Duration = Duration::from_secs(20);
 
 /// A map as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +50,31 @@ impl Engine {
             dm: map.dm,
             reach,
         }))
+    }
+
+    /// How the map of `wwid` stands for whoever acts upon its being dead; `None` without one. multipathd's word is that of its last look. So when no path
+    /// serves by it and a member says itself that it is the volume, an outage may be over, and its next look is waited for: what it says
+    /// then counts, for it has read from the disk.
+    ///
+    /// # Errors
+    /// As [`Self::find_standing`].
+    pub fn wait_for_standing(&self, wwid: &Wwid) -> Result<Option<Standing>, DetachError> {
+        let serves = || {
+            let standing = self.find_standing(wwid)?;
+            let serves = standing.as_ref().is_none_or(|it| !it.reach.is_dead());
+            Ok::<_, DetachError>(serves.then_some(standing))
+        };
+        if let Some(standing) = serves()? {
+            return Ok(standing);
+        }
+        if self.is_answered(wwid)? {
+            tracing::info!(%wwid, "no path serves by multipathd's word, and a disk of the volume answers; its next look is waited for");
+            let soon = self.host.deadline_in(NEXT_LOOK);
+            if let Some(standing) = self.host.wait_for(soon, serves)? {
+                return Ok(standing);
+            }
+        }
+        self.find_standing(wwid)
     }
 
     /// How all maps of a kind that we use stand, by WWID; multipathd is asked once. Without its word a map is left out.
@@ -138,15 +170,33 @@ impl Engine {
     /// Whether no path of `map` can serve and the kernel has nothing to write to it: then there is nothing to flush, and waiting for a path is in
     /// vain. sysfs is asked first; multipathd only when it looks bad there.
     pub(super) fn is_dead_and_clean(&self, map: &Map) -> bool {
-        let runs = |disk: &scsi::Disk| {
+        self.running_members(map)
+            .is_ok_and(|disks| disks.is_empty())
+            && multipath::reach(&self.host, map).is_ok_and(Reach::is_dead)
+            && multipath::unwritten(&self.host, map) == Unwritten::Nothing
+    }
+
+    /// Whether a member of the map of `wwid` says, now, that it is the volume. Only those are asked that the kernel has in use.
+    fn is_answered(&self, wwid: &Wwid) -> Result<bool, DetachError> {
+        let Some(map) = self.find_map(wwid)? else {
+            return Ok(false);
+        };
+        let disks = self.running_members(&map).map_err(DetachError::Read)?;
+        let asked: Vec<_> = disks
+            .iter()
+            .filter_map(|disk| self.ask_member(&disk.name).ok())
+            .collect();
+        self.wait_until_landed(asked.iter(), self.host.deadline_in(PATIENCE));
+        let is_it = |identity| matches!(identity, MemberIdentity::Is(found, _) if found == *wwid);
+        Ok(asked.iter().map(answer_of).any(is_it))
+    }
+
+    fn running_members(&self, map: &Map) -> io::Result<Vec<Disk>> {
+        let runs = |disk: &Disk| {
             let state = disk.state(&self.host).ok().flatten();
             map.members.contains(&disk.name) && state == Some(DiskState::Running)
         };
-        let Ok(disks) = scsi::list_disks(&self.host) else {
-            return false;
-        };
-        !disks.iter().any(runs)
-            && multipath::reach(&self.host, map).is_ok_and(Reach::is_dead)
-            && multipath::unwritten(&self.host, map) == Unwritten::Nothing
+        let disks = scsi::list_disks(&self.host)?;
+        Ok(disks.into_iter().filter(runs).collect())
     }
 }

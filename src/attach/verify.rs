@@ -16,7 +16,7 @@ use crate::multipath::{self, Map};
 use crate::scsi::{self, Disk, IdentityError};
 
 /// How long members may take to answer. A dead one is then counted as silent.
-const PATIENCE: Duration = Duration::from_secs(8);
+pub(super) const PATIENCE: Duration = Duration::from_secs(8);
 /// multipathd suspends a map while it gives it another table, as when a second path joins; under load that has been seen to take tens of milliseconds.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(3);
 

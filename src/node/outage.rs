@@ -20,7 +20,7 @@ impl Node {
     /// Before an unmount or detach: with every path dead, one with unwritten data is refused, since the kernel throws away what it cannot write and
     /// calls it success. With nothing unwritten, what waits for a path is made to fail, so that a map that queues for ever holds up nobody.
     pub(super) fn mind_outage(&self, volume: &VolumeId) -> Result<(), NodeError> {
-        let standing = match self.engine.find_standing(&volume.wwid) {
+        let standing = match self.engine.wait_for_standing(&volume.wwid) {
             Ok(standing) => standing,
             Err(error) => {
                 // Without multipathd no map can go; the detach says so itself.
@@ -85,7 +85,7 @@ pub fn release(
 }
 
 fn refuse_while_a_path_lives(node: &Node, volume: &VolumeId) -> Result<(), NodeError> {
-    match node.engine.find_standing(&volume.wwid)? {
+    match node.engine.wait_for_standing(&volume.wwid)? {
         Some(standing) if !standing.reach.is_dead() => Err(NodeError::NotNow {
             volume: volume.clone(),
             why: format!(

@@ -11,6 +11,8 @@ use crate::fault::Fault;
 use crate::host::fake::{Broken, PortalState};
 use crate::volume::{AccessType, FileSystemKind};
 
+const LIMIT: Duration = Duration::from_secs(5);
+
 impl Rig {
     fn all_portals(&self, state: PortalState) {
         for portal in &self.portals {
@@ -28,6 +30,15 @@ impl Rig {
     fn unstaged(&self, node: &Node) {
         node.unstage(&self.unstage_call()).outcome.unwrap();
         self.assert_clean();
+    }
+
+    /// By multipathd's word.
+    fn active_paths(&self) -> usize {
+        let shown = self
+            .fake
+            .host()
+            .tell_multipathd("show paths raw format %t", LIMIT);
+        shown.unwrap().matches("active").count()
     }
 
     fn condition(&self, node: &Node) -> Condition {
@@ -117,6 +128,54 @@ fn nothing_is_given_up_while_a_path_lives() {
     rig.unstaged(&node);
     let (fault, _) = refused(node.release(&rig.volume(), true).outcome.map(drop));
     assert_eq!(fault, Fault::NotFound);
+}
+
+/// multipathd sees at its next look that a path is back; until then its word is that of the outage.
+#[test]
+fn a_path_that_is_back_counts_before_multipathd_has_looked_at_it() {
+    let outage_ends = |rig: &Rig| {
+        rig.all_portals(PortalState::BlackHoled);
+        rig.fake.set_portal(rig.portals[0], PortalState::Up);
+        rig.fake.sleep(Duration::from_secs(4));
+        assert_eq!(rig.active_paths(), 0, "multipathd has seen it already");
+    };
+    let rig = Rig::new();
+    let node = rig.staged(ext4());
+    rig.fake.dirty_map(&rig.wwid);
+    outage_ends(&rig);
+    let (fault, told) = refused(node.release(&rig.volume(), true).outcome.map(drop));
+    assert_eq!(fault, Fault::Precondition);
+    assert!(told.contains("1 of its 2 paths work"), "{told}");
+    outage_ends(&rig);
+    rig.unstaged(&node);
+    assert_eq!(rig.fake.violations(), [""; 0], "all was written");
+
+    let node = rig.staged(ext4());
+    rig.fake.break_file_system(&rig.wwid, Broken::ReadOnly);
+    outage_ends(&rig);
+    node.recover(&rig.volume()).outcome.unwrap();
+    rig.unstaged(&node);
+}
+
+/// Its disks answer, and multipathd, who reads from them, still calls them failed: what is unwritten is not for an unmount to lose, and an operator
+/// is not held up for ever.
+#[test]
+fn disks_that_answer_and_are_never_taken_hold_up_no_operator() {
+    let rig = Rig::new();
+    let node = rig.staged(ext4());
+    rig.fake.dirty_map(&rig.wwid);
+    for disk in ["sda", "sdb"] {
+        let words = format!("fail path {disk}");
+        let told = rig.fake.host().tell_multipathd(&words, LIMIT);
+        assert_eq!(told.unwrap(), "ok\n");
+    }
+    let before = node.host.now();
+    let (fault, told) = refused(node.unstage(&rig.unstage_call()).outcome);
+    assert_eq!(fault, Fault::Precondition, "{told}");
+    assert!(told.contains("about 524288 bytes are unwritten"), "{told}");
+    let took = node.host.now().since(before);
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    node.release(&rig.volume(), true).outcome.unwrap();
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn find_staged(node: &Node, volume: &VolumeId) -> Result<Intent, NodeError> {
 }
 
 fn refuse_without_paths(node: &Node, volume: &VolumeId) -> Result<(), NodeError> {
-    match node.engine.find_standing(&volume.wwid)? {
+    match node.engine.wait_for_standing(&volume.wwid)? {
         Some(standing) if !standing.reach.is_dead() => Ok(()),
         _ => Err(not_now(
             volume,

@@ -7,6 +7,7 @@
 //! Time is virtual, see [`clock`]. A driver process is a [`FakeWorld`] handle: it can be killed, which takes its locks and
 //! makes every later call of its threads unwind, while the host lives on for the next process.
 
+mod checker;
 mod clock;
 mod control;
 mod crypt;

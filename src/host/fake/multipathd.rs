@@ -42,6 +42,8 @@ pub(super) struct Multipathd {
     pub(super) bans: BTreeSet<&'static str>,
     /// The disks that somebody failed by hand.
     pub(super) failed: BTreeSet<u64>,
+    /// The disks that are back, which its checker has not looked at since.
+    pub(super) unseen: BTreeSet<u64>,
     /// The disks it knows, with the WWID that udev told it.
     paths: BTreeMap<u64, Wwid>,
 }
@@ -57,6 +59,7 @@ impl Default for Multipathd {
             blacklist: BTreeSet::new(),
             bans: BTreeSet::new(),
             failed: BTreeSet::new(),
+            unseen: BTreeSet::new(),
             paths: BTreeMap::new(),
         }
     }
@@ -66,6 +69,7 @@ impl Multipathd {
     /// What it keeps in memory dies with it.
     pub(super) fn forget(&mut self) {
         self.failed.clear();
+        self.unseen.clear();
         self.paths.clear();
     }
 }
@@ -383,10 +387,6 @@ impl State {
         self.maps.values().find(stats)
     }
 
-    pub(super) fn path_works(&self, path: u64) -> bool {
-        !self.multipathd.failed.contains(&path) && self.disk_behind(path).is_ok()
-    }
-
     // ---- I/O through a map ---------------------------------------------------------------------------------------------------
 
     /// Which disk answers behind a map now.
@@ -397,7 +397,7 @@ impl State {
         let ways: Vec<_> = map
             .paths
             .iter()
-            .filter(|path| !self.multipathd.failed.contains(path))
+            .filter(|path| !self.multipathd.shuns(**path))
             .map(|&path| self.disk_behind(path))
             .collect();
         let disks: BTreeSet<DiskId> = ways.iter().filter_map(|way| way.ok()).collect();

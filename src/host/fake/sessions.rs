@@ -337,6 +337,7 @@ impl State {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.state = SessionState::LoggedIn;
         }
+        self.await_checker(id);
         self.show_states(id, "LOGGED_IN", "up", "running");
     }
 

@@ -17,8 +17,14 @@ use crate::kit::daemons::Daemon;
 use crate::kit::stack::{Plan, Stack};
 use crate::kit::{paths, topology};
 
-/// Of the long run: paths take their time to die.
-pub const CASES: &[Case] = &[
+pub const CASES: &[Case] = &[Case {
+    name: "outage_is_over_before_multipathd_sees_it",
+    deadline: Duration::from_secs(180),
+    run: over_before_it_is_seen,
+}];
+
+/// Their paths take their time to die.
+pub const LONG: &[Case] = &[
     Case {
         name: "outage_recovered_and_given_up",
         deadline: Duration::from_secs(480),
@@ -61,6 +67,65 @@ fn recovered_and_given_up(lab: &mut Lab) -> Result<()> {
         refused.code == Some(1) && refused.stderr.contains("does not run"),
         "{refused:?}"
     );
+    Ok(())
+}
+
+/// multipathd looks at paths so seldom that its word is the outage's long after a disk answers again. An operator's word that gives the volume up is not
+/// taken then, and the volume leaves with all that was unwritten.
+fn over_before_it_is_seen(lab: &mut Lab) -> Result<()> {
+    let stack = Stack::start(lab, Plan::default())?;
+    let mut orchestrator = stack.orchestrator()?;
+    drop_in(
+        lab,
+        "defaults {\n    polling_interval 15\n    max_polling_interval 15\n}\noverrides {\n    no_path_retry queue\n}\n",
+    )?;
+    for way in ["release", "unstage"] {
+        let mut volume = patiently("CreateVolume", || {
+            orchestrator.create(way, SIZE, Access::Ext4)
+        })?;
+        orchestrator.bring_up(&mut volume)?;
+        fs::write(volume.target.join("dirty"), vec![7_u8; 4 << 20])?;
+        patiently("NodeUnpublishVolume", || orchestrator.unpublish(&volume))?;
+        let disks = members(lab, &volume)?;
+        set_disks(&disks, "offline")?;
+        wait_for_row(lab, &volume, |row| row["activePaths"] == 0)?;
+        set_disks(&disks, "running")?;
+        let start = Instant::now();
+        if way == "release" {
+            let refused = sanpath(lab, &["release", &volume.id, "--accept-data-loss"])?;
+            ensure!(
+                refused.code == Some(1) && refused.stderr.contains("paths work"),
+                "{refused:?}"
+            );
+        }
+        orchestrator.unstage(&volume)?;
+        lab.story(format!("{way}: {} ms", start.elapsed().as_millis()));
+        patiently("NodeStageVolume", || orchestrator.stage(&volume))?;
+        patiently("NodePublishVolume", || orchestrator.publish(&volume, false))?;
+        ensure!(fs::read(volume.target.join("dirty"))? == vec![7_u8; 4 << 20]);
+        orchestrator.bring_down(&volume)?;
+    }
+    with_usual_paths(lab)?;
+    stack.stop(lab)
+}
+
+fn members(lab: &Lab, volume: &Volume) -> Result<Vec<String>> {
+    let shown = lab.execute(&["multipathd", "show", "paths", "raw", "format", "%w|%d"])?;
+    let its = shown.lines().filter_map(|line| line.split_once('|'));
+    let its = its.filter(|(wwid, _)| *wwid == volume.wwid());
+    let disks: Vec<String> = its.map(|(_, disk)| disk.trim().to_owned()).collect();
+    ensure!(disks.len() == 2, "{shown}");
+    Ok(disks)
+}
+
+/// The kernel refuses commands to a disk that is `offline` (`drivers/scsi/scsi_sysfs.c`, `store_state_field`).
+fn set_disks(disks: &[String], state: &str) -> Result<()> {
+    for disk in disks {
+        fs::write(
+            format!("/sys/block/{disk}/device/state"),
+            format!("{state}\n"),
+        )?;
+    }
     Ok(())
 }
 
@@ -309,11 +374,15 @@ fn write_durably(path: &Path, text: &str) -> Result<()> {
 
 /// What maps do with I/O when they have no path, from now on.
 fn without_paths(lab: &Lab, no_path_retry: &str) -> Result<()> {
+    drop_in(
+        lab,
+        &format!("overrides {{\n    no_path_retry {no_path_retry}\n}}\n"),
+    )
+}
+
+fn drop_in(lab: &Lab, sections: &str) -> Result<()> {
     fs::create_dir_all("/etc/multipath/conf.d")?;
-    fs::write(
-        DROP_IN,
-        format!("overrides {{\n    no_path_retry {no_path_retry}\n}}\n"),
-    )?;
+    fs::write(DROP_IN, sections)?;
     reconfigure(lab)
 }
 
