@@ -533,6 +533,16 @@ impl Host {
         self.step("flush", path.display(), || self.world.flush_block(path))
     }
 
+    /// Writes out the file system at `path` (syncfs(2)).
+    ///
+    /// # Errors
+    /// A write that failed, now or since somebody was last told of one (`fs/sync.c`, Linux 5.8 and later).
+    pub fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+        self.step("syncfs", path.display(), || {
+            self.world.sync_file_system(path)
+        })
+    }
+
     /// Takes the lock file at `path` for this process and thread, waiting for its holder until `deadline` (then `None`). The kernel
     /// gives it back when its holder dies.
     ///

@@ -330,6 +330,10 @@ impl World for Real {
         File::open(path)?.sync_all()
     }
 
+    fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+        Ok(nix::unistd::syncfs(File::open(path)?)?)
+    }
+
     fn try_lock(&self, path: &Path) -> io::Result<Option<LockGuard>> {
         let file = OpenOptions::new()
             .write(true)

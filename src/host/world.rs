@@ -110,6 +110,7 @@ pub trait World: Send + Sync {
     fn thaw(&self, path: &Path) -> io::Result<bool>;
     fn ask_multipathd(&self, command: &str, timeout: Duration) -> io::Result<String>;
     fn flush_block(&self, path: &Path) -> io::Result<()>;
+    fn sync_file_system(&self, path: &Path) -> io::Result<()>;
     /// `None` while somebody else holds it.
     fn try_lock(&self, path: &Path) -> io::Result<Option<LockGuard>>;
 }

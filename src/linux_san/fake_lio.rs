@@ -457,6 +457,9 @@ impl World for FakeLio {
     fn flush_block(&self, path: &Path) -> io::Result<()> {
         self.real.flush_block(path)
     }
+    fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+        self.real.sync_file_system(path)
+    }
     fn try_lock(&self, path: &Path) -> io::Result<Option<LockGuard>> {
         self.real.try_lock(path)
     }

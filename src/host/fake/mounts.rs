@@ -334,6 +334,30 @@ impl State {
         Ok(())
     }
 
+    /// syncfs(2). A write that fails is told here and lost; one of which nobody asks is lost at the last unmount without a word.
+    pub(super) fn sync_file_system(&mut self, path: &Path) -> Result<(), Trouble> {
+        let target = self.tree.resolve(path, true).map_err(failed)?;
+        let Some(mount) = self.mounts.at(&target).cloned() else {
+            return Ok(());
+        };
+        if mount.broken.is_some() {
+            return Err(Trouble::Failed(Errno::EIO));
+        }
+        let Some(id) = mount.device.and_then(|device| self.map_under(device)) else {
+            return Ok(());
+        };
+        if mount.read_only || !self.maps[&id].dirty {
+            return Ok(());
+        }
+        let reached = self.disk_behind_map(id).map(drop);
+        if reached != Err(Trouble::Held)
+            && let Some(map) = self.maps.get_mut(&id)
+        {
+            map.dirty = false;
+        }
+        reached
+    }
+
     /// The last unmount writes the superblock and all that is dirty; it hangs while the map queues. When I/O fails, umount(2) still
     /// succeeds, and what was dirty is lost.
     fn write_out(&mut self, mount: &Mount) -> Result<(), Trouble> {

@@ -362,6 +362,12 @@ impl World for FakeWorld {
         self.until_it_ends(|state| state.flush(path))
     }
 
+    fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+        self.change("syncfs", path.display())?
+            .fail_if_told("syncfs")?;
+        self.until_it_ends(|state| state.sync_file_system(path))
+    }
+
     fn try_lock(&self, path: &Path) -> io::Result<Option<LockGuard>> {
         let mut state = self.enter()?;
         let at = state.tree.resolve(path, true)?;
