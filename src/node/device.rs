@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::unmount::Before;
 use super::{Node, NodeError};
 use crate::fabric::Wwid;
 use crate::fault::chain;
@@ -178,6 +179,7 @@ impl Node {
         &self,
         volume: &VolumeId,
         target: &Path,
+        before: Before,
     ) -> Result<bool, NodeError> {
         let table = MountTable::read(&self.host)?;
         if table.find_top(target).is_none() {
@@ -192,7 +194,7 @@ impl Node {
                 });
             }
         }
-        self.unmount(volume, target)?;
+        self.unmount(volume, target, before)?;
         Ok(true)
     }
 

@@ -307,6 +307,18 @@ pub enum NodeError {
         /// What would be lost.
         unwritten: Unwritten,
     },
+    /// A write that nobody was told of has failed, and the kernel has thrown it away.
+    #[error(
+        "the file system of {volume} at {} tells of writes that failed; what they held is lost. This is told once, and the next NodeUnstageVolume goes on", path.display()
+    )]
+    Lost {
+        /// Which.
+        volume: VolumeId,
+        /// Where it is staged.
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     /// An operator names what this node does not have.
     #[error("this node has no volume {0:?}; `sanpath node volumes` lists those it has")]
     NotHere(String),
@@ -414,6 +426,7 @@ impl Faulted for NodeError {
             Self::Resolve { .. }
             | Self::Unfinished(..)
             | Self::LookLost(_)
+            | Self::Lost { .. }
             | Self::Space { .. }
             | Self::Intent { .. }
             | Self::IntentVersion { .. }

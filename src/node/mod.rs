@@ -20,6 +20,7 @@ mod expand;
 mod failures;
 mod health;
 mod intent;
+mod lost;
 mod outage;
 #[cfg(test)]
 mod outage_tests;
@@ -265,6 +266,7 @@ pub struct Node {
     looks: Arc<health::Looks>,
     unmounts: Arc<unmount::Unmounts>,
     failures: Arc<failures::Failures>,
+    losses: Arc<lost::Losses>,
 }
 
 /// What a call came to, and what it cost.
@@ -291,6 +293,7 @@ impl Node {
             looks: Arc::default(),
             unmounts: Arc::default(),
             failures: Arc::default(),
+            losses: Arc::default(),
         }
     }
 
@@ -326,7 +329,7 @@ impl Node {
     #[must_use]
     pub fn stage(&self, call: &StageCall) -> Counted<()> {
         self.noted("NodeStageVolume", &call.volume, |node| {
-            stage::stage(node, call)
+            stage::stage(node, call).inspect(|()| node.losses.forget(&call.volume))
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::unmount::Before;
 use super::{Node, NodeError};
 use crate::attach::{Standing, Unwritten};
 use crate::fault::chain;
@@ -18,21 +19,25 @@ pub struct GivenUp {
 
 impl Node {
     /// Before an unmount or detach: with every path dead, one with unwritten data is refused, since the kernel throws away what it cannot write and
-    /// calls it success. With nothing unwritten, what waits for a path is made to fail, so that a map that queues for ever holds up nobody.
-    pub(super) fn mind_outage(&self, volume: &VolumeId) -> Result<(), NodeError> {
+    /// calls it success. With nothing unwritten, what waits for a path is made to fail, so that a map that queues for ever holds up nobody, and there
+    /// is nothing to write out. A path may also die later: what is dirty is written out before the unmount, so that a loss is told.
+    pub(super) fn mind_outage(&self, volume: &VolumeId) -> Result<Before, NodeError> {
         let standing = match self.engine.wait_for_standing(&volume.wwid) {
             Ok(standing) => standing,
             Err(error) => {
                 // Without multipathd no map can go; the detach says so itself.
                 tracing::debug!(volume.id = %volume, error = chain(&error), "the paths are not known");
-                return Ok(());
+                return Ok(Before::WriteOut);
             }
         };
         let Some(standing) = standing.filter(|standing| standing.reach.is_dead()) else {
-            return Ok(());
+            return Ok(Before::WriteOut);
         };
         match self.engine.unwritten(&volume.wwid)? {
-            Unwritten::Nothing => self.let_fail(volume, &standing),
+            Unwritten::Nothing => {
+                self.let_fail(volume, &standing)?;
+                Ok(Before::Nothing)
+            }
             unwritten => Err(NodeError::Stranded {
                 volume: volume.clone(),
                 unwritten,
@@ -76,7 +81,7 @@ pub fn release(
     node.engine.stop_queueing(&volume.wwid, deadline)?;
     for place in given_up.places.iter().rev() {
         node.end_freeze(volume, place)?;
-        node.unmount(volume, place)?;
+        node.unmount(volume, place, Before::Nothing)?;
     }
     node.wait_for_unmount(volume, "its place".as_ref())?;
     node.drop_layer(volume)?;

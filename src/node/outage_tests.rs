@@ -238,6 +238,49 @@ fn an_unmount_that_hangs_holds_up_no_call_and_the_next_ones_join_it() {
     rig.unstaged(&node);
 }
 
+/// The paths die unseen, I/O waits for its time and fails then, and the kernel throws away what it has not written.
+#[test]
+fn writes_that_are_lost_at_the_last_unmount_are_told_once() {
+    for access in [ext4(), mounted(FileSystemKind::Xfs)] {
+        for wait in [Duration::from_secs(10), Duration::from_secs(120)] {
+            let rig = Rig::new();
+            rig.fake.set_no_path_retry(Some(wait));
+            let node = rig.staged(access.clone());
+            rig.fake.dirty_map(&rig.wwid);
+            rig.fake.stop_multipathd();
+            rig.all_portals(PortalState::BlackHoled);
+            let mut told = refused(node.unstage(&rig.unstage_call()).outcome);
+            if told.0 == Fault::Timeout {
+                // It is found when nobody waits for it any more.
+                rig.fake.sleep(wait);
+                told = refused(node.unstage(&rig.unstage_call()).outcome);
+            }
+            assert_eq!(told.0, Fault::MaybeDone, "{told:?}");
+            assert!(told.1.contains("tells of writes that failed"), "{told:?}");
+            assert_eq!(rig.fake.leftovers().mounts.len(), 1, "it stays mounted");
+            rig.fake.start_multipathd();
+            rig.all_portals(PortalState::Up);
+            rig.unstaged(&node);
+            assert_eq!(rig.fake.violations(), [""; 0], "lost without a word");
+        }
+    }
+}
+
+/// Used again after it was told, the volume has new writes to lose.
+#[test]
+fn a_volume_that_is_staged_again_after_a_loss_tells_the_next_one() {
+    let rig = Rig::new();
+    let node = rig.staged(ext4());
+    for _ in 0..2 {
+        rig.fake.break_file_system(&rig.wwid, Broken::ReadOnly);
+        let (_, told) = refused(node.unstage(&rig.unstage_call()).outcome);
+        assert!(told.contains("tells of writes that failed"), "{told}");
+        node.recover(&rig.volume()).outcome.unwrap();
+        node.stage(&rig.stage_call(ext4())).outcome.unwrap();
+    }
+    rig.unstaged(&node);
+}
+
 #[test]
 fn who_keeps_a_place_busy_is_named() {
     let rig = Rig::new();
@@ -454,6 +497,8 @@ fn an_encrypted_file_system_that_died_is_mounted_anew_by_its_next_stage_alone() 
         assert_eq!(fault, Fault::Precondition);
         assert!(told.contains("it is encrypted"), "{told}");
         assert_eq!(rig.condition(&node), health.condition, "nothing was done");
+        let (_, told) = refused(node.unstage(&rig.unstage_call()).outcome);
+        assert!(told.contains("tells of writes that failed"), "{told}");
         node.unstage(&rig.unstage_call()).outcome.unwrap();
         node.stage(&call).outcome.unwrap();
         assert_eq!(rig.condition(&node), Condition::Good);

@@ -10,7 +10,7 @@ use super::device::Device;
 use super::health::{self, Condition};
 use super::intent::{Intent, TargetMode};
 use super::stage::mount_again;
-use super::unmount::users_text;
+use super::unmount::{Before, users_text};
 use super::{Node, NodeError};
 use crate::mount::{Bind, MountTable, ensure_bound};
 use crate::volume::{AccessType, VolumeId};
@@ -110,7 +110,7 @@ fn take_down(
     }
     for place in places.iter().rev() {
         node.end_freeze(volume, place)?;
-        node.remove_own_mount(volume, place)?;
+        node.remove_own_mount(volume, place, Before::Nothing)?;
     }
     Ok(())
 }

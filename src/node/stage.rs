@@ -11,6 +11,7 @@ use super::device::{Device, beside};
 use super::encrypted::ensure_layer;
 use super::expand::{fill, kind_of};
 use super::intent::{Formatting, Intent};
+use super::unmount::Before;
 use super::{Node, NodeError, StageCall};
 use crate::attach::Want;
 use crate::fabric::{Export, LeftOut, Selection, WantedPath, select};
@@ -346,7 +347,7 @@ fn remove_corrupted(node: &Node, staging: &Staging<'_>) -> Result<(), NodeError>
     tracing::warn!(volume.id = %staging.call.volume, path = %staging.path.display(), %error,
         "the staged file system has shut down; mounting it anew");
     node.refuse_other_places(&staging.call.volume, &staging.path)?;
-    node.unmount(&staging.call.volume, &staging.path)
+    node.unmount(&staging.call.volume, &staging.path, Before::Nothing)
 }
 
 /// Makes the unmounted device fit to be mounted, or refuses it.
@@ -444,7 +445,7 @@ fn take_back(node: &Node, staging: &Staging<'_>) -> Result<(), NodeError> {
     let volume = &staging.call.volume;
     node.refuse_other_places(volume, &staging.path)?;
     if !node.all_places_of(volume)?.is_empty() {
-        node.unmount(volume, &staging.path)?;
+        node.unmount(volume, &staging.path, Before::Nothing)?;
     }
     node.close_layer(volume)?;
     node.detach(volume)

@@ -32,6 +32,8 @@ fn a_file_system_that_is_well_is_trimmed_and_others_wait() {
     assert!(told.contains("not supported"), "{told}");
     rig.fake.break_file_system(&rig.wwid, Broken::ReadOnly);
     assert!(matches!(trimmed(), Trimmed::Skipped(_)));
+    let (_, told) = refused(node.unstage(&rig.unstage_call()).outcome);
+    assert!(told.contains("tells of writes that failed"), "{told}");
     node.unstage(&rig.unstage_call()).outcome.unwrap();
     rig.assert_clean();
 }

@@ -9,9 +9,19 @@ use std::sync::Arc;
 
 use super::{Node, NodeError};
 use crate::attach::Opener;
+use crate::fault::chain;
 use crate::flights::{Flights, Listener, Look};
 use crate::mount::{MountError, remove_mount};
 use crate::volume::VolumeId;
+
+/// What is to be done before an unmount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    /// What is dirty is written out; when that fails the mount stays.
+    WriteOut,
+    /// Nothing: others have it mounted still, it cannot be written, or it is given up.
+    Nothing,
+}
 
 /// What came of unmounting a place.
 #[derive(Debug)]
@@ -25,15 +35,15 @@ pub type Unmounts = Flights<Unmounted>;
 
 impl Node {
     /// Unmounts every layer at `target`; never lazily.
-    pub(super) fn unmount(&self, volume: &VolumeId, target: &Path) -> Result<(), NodeError> {
+    pub(super) fn unmount(
+        &self,
+        volume: &VolumeId,
+        target: &Path,
+        before: Before,
+    ) -> Result<(), NodeError> {
         let deadline = self.host.deadline_in(self.limits.deadline);
         loop {
-            let (host, place) = (self.host.clone(), target.to_owned());
-            let work = move || Unmounted {
-                outcome: remove_mount(&host, &place)
-                    .map_err(|error| Arc::new(NodeError::Mount(error))),
-                target: place,
-            };
+            let work = self.unmounting(volume, target, before);
             let listener = self
                 .unmounts
                 .join(&volume.to_string(), work, || {})
@@ -49,6 +59,38 @@ impl Node {
                     .clone()
                     .map_err(|error| self.named_users(volume, error));
             }
+        }
+    }
+
+    fn unmounting(
+        &self,
+        volume: &VolumeId,
+        target: &Path,
+        before: Before,
+    ) -> impl FnOnce() -> Unmounted + Send + 'static {
+        let (host, losses) = (self.host.clone(), Arc::clone(&self.losses));
+        let (volume, target) = (volume.clone(), target.to_owned());
+        move || {
+            let is_written = before == Before::Nothing || losses.is_known(&volume);
+            let lost = if is_written {
+                None
+            } else {
+                host.sync_file_system(&target).err()
+            };
+            let outcome = match lost {
+                None => remove_mount(&host, &target).map_err(|it| Arc::new(NodeError::Mount(it))),
+                Some(source) => {
+                    let error = Arc::new(NodeError::Lost {
+                        volume: volume.clone(),
+                        path: target.clone(),
+                        source,
+                    });
+                    tracing::error!(volume.id = %volume, error = chain(&*error), "writes were lost");
+                    losses.note(&volume, &error);
+                    Err(error)
+                }
+            };
+            Unmounted { target, outcome }
         }
     }
 

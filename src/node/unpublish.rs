@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::unmount::Before;
 use super::{Node, NodeError, UnpublishCall};
 use crate::fault::Faulted;
 use crate::host::FileKind;
@@ -15,7 +16,7 @@ pub fn unpublish(node: &Node, call: &UnpublishCall) -> Result<(), NodeError> {
 impl Node {
     /// Takes the mounts at `target` away, then the place that was made for them, then the memory of it. Absent is fine.
     pub(super) fn remove_target(&self, volume: &VolumeId, target: &Path) -> Result<(), NodeError> {
-        self.remove_own_mount(volume, target)?;
+        self.remove_own_mount(volume, target, Before::Nothing)?;
         self.remove_place(target)?;
         self.forget_target(volume, target)
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::unmount::Before;
 use super::{Node, NodeError, UnstageCall};
 use crate::mount::Mount;
 use crate::volume::VolumeId;
@@ -13,9 +14,9 @@ pub fn unstage(node: &Node, call: &UnstageCall) -> Result<(), NodeError> {
     }
     // Answering OK lets the orchestrator take the LUN away: a mount anywhere else, be it an earlier staging path, must be gone first.
     node.refuse_other_places(&call.volume, &staging_path)?;
-    node.mind_outage(&call.volume)?;
+    let before = node.mind_outage(&call.volume)?;
     node.end_freeze(&call.volume, &staging_path)?;
-    node.remove_own_mount(&call.volume, &staging_path)?;
+    node.remove_last_mount(&call.volume, &staging_path, before)?;
     node.close_layer(&call.volume)?;
     node.detach(&call.volume)
 }
@@ -30,9 +31,9 @@ fn remove_unrecorded(node: &Node, volume: &VolumeId, staging_path: &Path) -> Res
     tracing::warn!(volume.id = %volume, path = %staging_path.display(),
         "the ledger knows nothing of a volume that is staged here; removing it");
     node.refuse_other_places(volume, staging_path)?;
-    node.mind_outage(volume)?;
+    let before = node.mind_outage(volume)?;
     node.end_freeze(volume, staging_path)?;
-    node.remove_own_mount(volume, staging_path)?;
+    node.remove_last_mount(volume, staging_path, before)?;
     node.close_layer(volume)?;
     let deadline = node.host.deadline_in(node.limits.deadline);
     node.engine.detach_unrecorded(&volume.wwid, deadline)?;
@@ -62,6 +63,22 @@ impl Node {
             volume: volume.clone(),
             places: places.join(", "),
         })
+    }
+
+    /// Unmounts the volume where it was staged. Writes that were lost are told first, once; see [`super::lost`].
+    fn remove_last_mount(
+        &self,
+        volume: &VolumeId,
+        staging_path: &Path,
+        before: Before,
+    ) -> Result<(), NodeError> {
+        // Found by an unmount whose caller had given up waiting.
+        self.losses.tell(volume)?;
+        let removed = self.remove_own_mount(volume, staging_path, before);
+        self.losses.tell(volume)?;
+        removed?;
+        self.losses.forget(volume);
+        Ok(())
     }
 
     /// Ends a freeze that somebody left behind (R-FS-3). After its last mount nobody could: the file system would stay in the kernel, frozen, with
