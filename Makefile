@@ -126,7 +126,7 @@ image: ## the images of the release program (ARCH=arm64 for the other processor)
 	tests/deploy/image.sh "$$(deploy/cross.sh program $(ARCH))" $(ARCH)
 	tests/deploy/image.sh "$$(deploy/cross.sh program $(ARCH))" $(ARCH) ssh
 
-# Its words are kept: the table of fault cases counts only what ran. Of what is generated all is gone through, where a plain `cargo test` takes a tenth.
+# Its words are kept: the table of fault cases counts only what ran. Of what is generated all is gone through, where a plain `cargo test` takes a fifth.
 unit:
 	@mkdir -p target/lab
 	set -o pipefail; SANPATH_SWEEP=whole cargo test --no-fail-fast 2>&1 | tee target/lab/unit.log

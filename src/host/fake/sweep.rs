@@ -3,14 +3,14 @@
 /// `make test` sets it; in a plain `cargo test` it is absent.
 const VARIABLE: &str = "SANPATH_SWEEP";
 /// One of so many is a part.
-const PART: u32 = 10;
+const PART: u32 = 5;
 
 /// Whether it is all.
 pub(crate) fn is_whole() -> bool {
     std::env::var_os(VARIABLE).is_some_and(|it| it == "whole")
 }
 
-/// The numbers of the steps after which something is cut off: the first, and each that follows, or every tenth.
+/// The numbers of the steps after which something is cut off: the first, and each that follows, or every fifth.
 pub(crate) fn steps() -> impl Iterator<Item = u64> {
     let stride = u64::from(if is_whole() { 1 } else { PART });
     (0..).map(move |it| 1 + it * stride)
