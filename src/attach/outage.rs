@@ -59,22 +59,16 @@ impl Engine {
     /// # Errors
     /// As [`Self::find_standing`].
     pub fn wait_for_standing(&self, wwid: &Wwid) -> Result<Option<Standing>, DetachError> {
-        let serves = || {
-            let standing = self.find_standing(wwid)?;
-            let serves = standing.as_ref().is_none_or(|it| !it.reach.is_dead());
-            Ok::<_, DetachError>(serves.then_some(standing))
-        };
-        if let Some(standing) = serves()? {
-            return Ok(standing);
-        }
-        if self.is_answered(wwid)? {
+        let is_dead = |it: &Option<Standing>| it.as_ref().is_some_and(|it| it.reach.is_dead());
+        let mut standing = self.find_standing(wwid)?;
+        if is_dead(&standing) && self.is_answered(wwid)? {
             tracing::info!(%wwid, "no path serves by multipathd's word, and a disk of the volume answers; its next look is waited for");
-            let soon = self.host.deadline_in(NEXT_LOOK);
-            if let Some(standing) = self.host.wait_for(soon, serves)? {
-                return Ok(standing);
-            }
+            self.host.wait_for(self.host.deadline_in(NEXT_LOOK), || {
+                standing = self.find_standing(wwid)?;
+                Ok::<_, DetachError>((!is_dead(&standing)).then_some(()))
+            })?;
         }
-        self.find_standing(wwid)
+        Ok(standing)
     }
 
     /// How all maps of a kind that we use stand, by WWID; multipathd is asked once. Without its word a map is left out.

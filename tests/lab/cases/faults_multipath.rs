@@ -442,7 +442,7 @@ fn name_of(volume: &Volume) -> Result<String> {
     Ok(name.trim().to_owned())
 }
 
-fn members_of(volume: &Volume) -> Result<Vec<String>> {
+pub(super) fn members_of(volume: &Volume) -> Result<Vec<String>> {
     let members = fs::read_dir(map_of(volume)?.join("slaves"))?;
     let name = |member: std::io::Result<fs::DirEntry>| -> Result<String> {
         Ok(member?.file_name().to_string_lossy().into_owned())

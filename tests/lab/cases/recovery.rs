@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tonic::Code;
 
+use super::faults_multipath::members_of;
 use crate::kit::case::{Case, Lab, SANPATH};
 use crate::kit::command::Finished;
 use crate::kit::csi::{Access, Orchestrator, Volume, patiently};
@@ -86,7 +87,8 @@ fn over_before_it_is_seen(lab: &mut Lab) -> Result<()> {
         orchestrator.bring_up(&mut volume)?;
         fs::write(volume.target.join("dirty"), vec![7_u8; 4 << 20])?;
         patiently("NodeUnpublishVolume", || orchestrator.unpublish(&volume))?;
-        let disks = members(lab, &volume)?;
+        let disks = members_of(&volume)?;
+        ensure!(disks.len() == 2, "{disks:?}");
         set_disks(&disks, "offline")?;
         wait_for_row(lab, &volume, |row| row["activePaths"] == 0)?;
         set_disks(&disks, "running")?;
@@ -107,15 +109,6 @@ fn over_before_it_is_seen(lab: &mut Lab) -> Result<()> {
     }
     with_usual_paths(lab)?;
     stack.stop(lab)
-}
-
-fn members(lab: &Lab, volume: &Volume) -> Result<Vec<String>> {
-    let shown = lab.execute(&["multipathd", "show", "paths", "raw", "format", "%w|%d"])?;
-    let its = shown.lines().filter_map(|line| line.split_once('|'));
-    let its = its.filter(|(wwid, _)| *wwid == volume.wwid());
-    let disks: Vec<String> = its.map(|(_, disk)| disk.trim().to_owned()).collect();
-    ensure!(disks.len() == 2, "{shown}");
-    Ok(disks)
 }
 
 /// The kernel refuses commands to a disk that is `offline` (`drivers/scsi/scsi_sysfs.c`, `store_state_field`).
