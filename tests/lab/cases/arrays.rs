@@ -244,6 +244,18 @@ fn wait_for_paths(lab: &Lab, volume: &Volume, wanted: usize) -> Result<()> {
     })
 }
 
+/// A disk is the best way to the kernel until it has asked it (`alua_initialize` of `scsi_dh_alua.c`, in the background), and multipathd takes the kernel's word (its
+/// prioritizer `sysfs`). So a fresh map may have all paths in one group, and is mended at multipathd's next look.
+fn wait_for_groups(lab: &Lab, volume: &Volume, disks: &Disks) -> Result<()> {
+    lab.wait_for("the groups of the maker's disks", SOON, || {
+        let groups = groups_of(&map_of(lab, volume)?);
+        let priorities: Vec<Value> = groups.iter().map(|it| it["pri"].clone()).collect();
+        let told = priorities == disks.priorities;
+        ensure!(told, "the groups have {priorities:?}");
+        Ok(Some(()))
+    })
+}
+
 /// What multipathd says of the volume's map.
 fn map_of(lab: &Lab, volume: &Volume) -> Result<Value> {
     let told = lab.execute(&["multipathd", "show", "maps", "json"])?;
@@ -287,6 +299,7 @@ fn doctor_knows_them<S>(lab: &Lab, rig: &Rig<S>, disks: &Disks) -> Result<()> {
 
 /// What the node's kernel and multipathd see is what they would see of the maker's array, and they treat it so.
 fn are_the_makers(lab: &Lab, volume: &Volume, disks: &Disks) -> Result<()> {
+    wait_for_groups(lab, volume, disks)?;
     lab.story(lab.execute(&["multipath", "-ll"])?.trim_end());
     ensure!(
         volume.wwid().starts_with(disks.wwid),
@@ -310,11 +323,6 @@ fn are_the_makers(lab: &Lab, volume: &Volume, disks: &Disks) -> Result<()> {
     }
     let text = |of: &str| map[of].as_str().unwrap_or_default().trim().to_owned();
     ensure!(text("vend") == disks.vendor, "{map}");
-    let priorities: Vec<Value> = groups_of(&map).iter().map(|it| it["pri"].clone()).collect();
-    ensure!(
-        priorities == disks.priorities,
-        "the groups have {priorities:?}"
-    );
     ensure!(text("failback") == disks.failback, "{map}");
     ensure!(text("features").contains(disks.features), "{map}");
     ensure!(text("hwhandler") == disks.hwhandler, "{map}");
