@@ -30,6 +30,7 @@ pub fn cases() -> Vec<Case> {
         case("selftest_hangs", hangs),
         case("selftest_wedges", wedges),
         case("selftest_leaves_a_mount", leaves_a_mount),
+        case("selftest_crashes", crashes),
     ]
 }
 
@@ -60,6 +61,12 @@ fn leaves_a_mount(_: &mut Lab) -> Result<()> {
         MsFlags::empty(),
         None::<&str>,
     )?;
+    Ok(())
+}
+
+/// Its guest's kernel, as one of a SAN that is met by a bug of its own.
+fn crashes(_: &mut Lab) -> Result<()> {
+    fs::write("/proc/sysrq-trigger", "c")?;
     Ok(())
 }
 
@@ -101,6 +108,11 @@ const EXPECTED: &[Expected] = &[
         name: "selftest_leaves_a_mount",
         failure: Some("left behind: mount /mnt (tmpfs)"),
         boots: 2,
+    },
+    Expected {
+        name: "selftest_crashes",
+        failure: Some("Kernel panic - not syncing: sysrq triggered crash"),
+        boots: 3,
     },
 ];
 

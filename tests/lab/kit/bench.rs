@@ -65,7 +65,10 @@ impl<'a> Bench<'a> {
                 judge(verdict.failed.as_deref(), &verdict.leftovers),
                 verdict.leftovers.is_empty(),
             ),
-            Err(error) => (Some(format!("the guest was given up: {error:#}")), false),
+            Err(error) => {
+                let given_up = format!("the guest was given up: {error:#}");
+                (Some(with_crashes(given_up, &[&guest])), false)
+            }
         };
         let story = guest.take_story();
         let mut evidence = None;
@@ -150,6 +153,15 @@ fn judge(failed: Option<&str>, leftovers: &BTreeSet<String>) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
+/// A guest whose kernel crashed is a cause that the case itself cannot see.
+fn with_crashes(failure: String, guests: &[&Guest]) -> String {
+    let crashes = guests.iter().filter_map(|guest| guest.crash());
+    std::iter::once(failure)
+        .chain(crashes)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
 /// One folder for the case, with one more inside for each of several guests.
 fn keep_evidence(guests: &[&Guest], case: &str, answering: bool) -> Result<PathBuf> {
     let folder = folders::evidence().join(case);
@@ -178,6 +190,7 @@ pub fn run_fleet(ground: &Ground, case: &FleetCase, keep: bool) -> Result<Outcom
         BTreeSet::new()
     };
     let failure = judge(failed.as_deref(), &leftovers);
+    let failure = failure.map(|failure| with_crashes(failure, &fleet.guests()));
     let evidence = failure
         .is_some()
         .then(|| keep_evidence(&fleet.guests(), case.name, true))

@@ -186,6 +186,15 @@ impl Guest {
         std::mem::take(&mut *locked(&self.shared.story))
     }
 
+    /// What its kernel said when it crashed, which no bug of ours has to be the cause of.
+    pub fn crash(&self) -> Option<String> {
+        let said = fs::read(self.console()).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
+        let last = said.lines().find(|line| line.contains("Kernel panic"))?;
+        let words = last.split_once("] ").map_or(last, |(_, words)| words);
+        Some(format!("guest {}: {}", self.name(), words.trim_end()))
+    }
+
     pub fn console(&self) -> PathBuf {
         self.folder.join("console.log")
     }
