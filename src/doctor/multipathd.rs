@@ -20,6 +20,11 @@ pub(super) fn check_multipathd(host: &Host) -> Vec<Finding> {
     let makers = makers_here(host);
     let mut findings = vec![Finding::good("multipathd", "it answers")];
     findings.extend(makers.iter().map(|maker| check_device(&settings, maker)));
+    findings.extend(
+        makers
+            .iter()
+            .filter_map(|maker| check_failback(&settings, maker)),
+    );
     findings.extend(makers.iter().map(|maker| check_retry(&settings, maker)));
     findings.extend(makers.iter().map(|maker| check_name(&settings, maker)));
     findings.push(check_find(&settings));
@@ -92,6 +97,28 @@ fn lacks(maker: &Maker, word: &str, (found, wanted): (Option<&str>, &str)) -> Fi
         ),
     )
     .with_command(format!("sanpath host-setup --apply && {RELOAD}"))
+}
+
+/// Where paths are grouped by what the disks say of them. The kernel takes each path for a good one until it has asked the disk, so a map that is made in
+/// between has all paths in one group; multipathd groups them anew when they say something else, but only with `immediate` (`update_mpp_prio` in its `main.c`).
+fn check_failback(settings: &Settings, maker: &Maker) -> Option<Finding> {
+    const CHECK: &str = "multipath-failback";
+    let policy = settings.value_for(maker.vendor, "path_grouping_policy")?;
+    if policy != "group_by_prio" {
+        return None;
+    }
+    let failback = settings.value_for(maker.vendor, "failback");
+    let found = format!(
+        "{}: failback is {}",
+        maker.vendor,
+        failback.unwrap_or("manual")
+    );
+    if failback == Some("immediate") {
+        return Some(Finding::good(CHECK, found));
+    }
+    let fix = format!("take failback out of {FILES}, or set it to immediate there, then {RELOAD}");
+    let reason = "I/O stays on the worse path after the better one was away, or when a volume came before the kernel knew which is the better one";
+    Some(Finding::warning(CHECK, found, reason, fix))
 }
 
 fn check_retry(settings: &Settings, maker: &Maker) -> Finding {

@@ -235,6 +235,19 @@ const BREAKS: &[Break] = &[
         |rig| rig.configure_device("EQLOGIC", "path_grouping_policy \"multibus\""),
     ),
     (
+        "multipath-failback",
+        Grade::Warning,
+        "NETAPP: failback is manual",
+        |rig| {
+            rig.fake.write_file(Path::new(OTHER_DISK), "NETAPP  \n");
+            rig.configure_device("NETAPP", "path_grouping_policy \"group_by_prio\"");
+        },
+        |rig| {
+            let words = "path_grouping_policy \"group_by_prio\"\n\t\tfailback \"immediate\"";
+            rig.configure_device("NETAPP", words);
+        },
+    ),
+    (
         "multipath-blacklist",
         Grade::Problem,
         "protocol \"scsi:iscsi\"",

@@ -193,6 +193,14 @@ pub const NODE: &[BrokenSetUp] = &[
         tidy: None,
     },
     BrokenSetUp {
+        name: "no return to the better path",
+        checks: &["multipath-failback"],
+        words: "LIO-ORG: failback is manual",
+        broken: |rig| rig.configure_multipath("overrides {\n    failback manual\n}\n"),
+        mend: Mend::Words(unconfigure),
+        tidy: None,
+    },
+    BrokenSetUp {
         name: "an interface that is down",
         checks: &["storage-interfaces", "address"],
         words: "iface1 is path1, and that is down",
