@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,9 +18,9 @@ use crate::fault::chain;
 use crate::multipath::{self, Map, Opener, Reach, Reaches, Unwritten};
 use crate::scsi::{self, Disk, DiskState};
 
-/// How long multipathd may take to see that a path serves again. It looks at a failed one each `polling_interval`, 5 s unless multipath.conf says
-/// otherwise, and takes its time where many look at once.
-const NEXT_LOOK: Duration = Duration::from_secs(20);
+/// How long multipathd may take at least to see that a path serves again, and at most, whatever multipath.conf says. It looks at a failed one each
+/// `polling_interval`, usually 5 s, and takes its time where it looks at many at once.
+const NEXT_LOOK: RangeInclusive<Duration> = Duration::from_secs(20)..=Duration::from_secs(90);
 
 /// A map as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,12 +64,21 @@ impl Engine {
         let mut standing = self.find_standing(wwid)?;
         if is_dead(&standing) && self.is_answered(wwid)? {
             tracing::info!(%wwid, "no path serves by multipathd's word, and a disk of the volume answers; its next look is waited for");
-            self.host.wait_for(self.host.deadline_in(NEXT_LOOK), || {
-                standing = self.find_standing(wwid)?;
-                Ok::<_, DetachError>((!is_dead(&standing)).then_some(()))
-            })?;
+            self.host
+                .wait_for(self.host.deadline_in(self.next_look()), || {
+                    standing = self.find_standing(wwid)?;
+                    Ok::<_, DetachError>((!is_dead(&standing)).then_some(()))
+                })?;
         }
         Ok(standing)
+    }
+
+    /// Twice as long as multipathd lets pass between two looks, by its own word.
+    fn next_look(&self) -> Duration {
+        let settings = multipath::read_settings(&self.host).ok();
+        let interval = settings.and_then(|it| it.polling_interval());
+        let twice = interval.unwrap_or_default().saturating_mul(2);
+        twice.clamp(*NEXT_LOOK.start(), *NEXT_LOOK.end())
     }
 
     /// How all maps of a kind that we use stand, by WWID; multipathd is asked once. Without its word a map is left out.

@@ -1,6 +1,7 @@
 //! The settings that multipathd really works by, from its own word: `show config` prints defaults, built-in tables, files and drop-ins as merged.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::daemon::{self, DaemonError};
 use super::no_path_retry::unquoted;
@@ -125,6 +126,13 @@ impl Settings {
         self.defaults.get(word).map(String::as_str)
     }
 
+    /// From one look at a failed path to the next, where it says so.
+    #[must_use]
+    pub fn polling_interval(&self) -> Option<Duration> {
+        let seconds = self.default_of("polling_interval")?.parse().ok()?;
+        Some(Duration::from_secs(seconds))
+    }
+
     /// Whether `overrides` settles it for every disk.
     #[must_use]
     pub fn is_overridden(&self, word: &str) -> bool {
@@ -208,6 +216,7 @@ mod tests {
     const PRINTED: &str = "\
 defaults {
 \tverbosity 2
+\tpolling_interval 7
 \tno_path_retry \"fail\"
 \tfind_multipaths \"strict\"
 }
@@ -241,6 +250,7 @@ overrides {
         assert_eq!(settings.retry_for("DGC"), "queue");
         assert_eq!(settings.retry_for("NETAPP"), "fail");
         assert_eq!(settings.default_of("find_multipaths"), Some("strict"));
+        assert_eq!(settings.polling_interval(), Some(Duration::from_secs(7)));
         assert!(settings.knows("DGC") && !settings.knows("EQLOGIC"));
         assert_eq!(settings.bans_on(&LIO), [""; 0]);
         let overridden = PRINTED.replace("overrides {", "overrides {\n\tno_path_retry queue");

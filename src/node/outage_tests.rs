@@ -133,6 +133,11 @@ fn nothing_is_given_up_while_a_path_lives() {
 /// multipathd sees at its next look that a path is back; until then its word is that of the outage.
 #[test]
 fn a_path_that_is_back_counts_before_multipathd_has_looked_at_it() {
+    back_before_the_next_look("");
+    back_before_the_next_look("defaults {\n\tpolling_interval 40\n}\n");
+}
+
+fn back_before_the_next_look(multipath_words: &str) {
     let outage_ends = |rig: &Rig| {
         rig.all_portals(PortalState::BlackHoled);
         rig.fake.set_portal(rig.portals[0], PortalState::Up);
@@ -140,6 +145,7 @@ fn a_path_that_is_back_counts_before_multipathd_has_looked_at_it() {
         assert_eq!(rig.active_paths(), 0, "multipathd has seen it already");
     };
     let rig = Rig::new();
+    rig.fake.set_multipath_words(multipath_words);
     let node = rig.staged(ext4());
     rig.fake.dirty_map(&rig.wwid);
     outage_ends(&rig);

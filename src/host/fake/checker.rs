@@ -1,6 +1,5 @@
 //! What multipathd's checker knows of paths: that one serves again it sees at its next look, and I/O goes over it from then on.
 
-use super::multipath_conf::POLLING_INTERVAL;
 use super::multipathd::Multipathd;
 use super::state::State;
 
@@ -21,7 +20,7 @@ impl State {
         let lost = |sd: &u64| self.sds[sd].state == "transport-offline";
         let lost: Vec<u64> = self.disks_of(session).into_iter().filter(lost).collect();
         self.multipathd.unseen.extend(&lost);
-        self.later(POLLING_INTERVAL, move |state| {
+        self.later(self.polling_interval(), move |state| {
             let unseen = &mut state.multipathd.unseen;
             lost.iter().for_each(|path| _ = unseen.remove(path));
             state.maps_changed();

@@ -8,7 +8,7 @@ use super::multipathd::Multipathd;
 use super::state::State;
 use crate::fabric::{NoPathRetry, Wwid};
 
-/// From one check of a path to the next.
+/// From one check of a path to the next, unless its configuration was made to say otherwise.
 pub(super) const POLLING_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Multipathd {
@@ -24,6 +24,13 @@ impl Multipathd {
 }
 
 impl State {
+    /// From one check of a path to the next, by its configuration.
+    pub(super) fn polling_interval(&self) -> Duration {
+        let mut lines = self.multipath_words.lines().map(str::trim);
+        let said = lines.find_map(|line| line.strip_prefix("polling_interval ")?.parse().ok());
+        said.map_or(POLLING_INTERVAL, Duration::from_secs)
+    }
+
     /// The `multipath` entries in the files of its directory, of which the last one counts. Whatever it was told of a map is forgotten.
     pub(super) fn read_multipath_conf(&mut self) {
         let folder = Path::new("/etc/multipath/conf.d");

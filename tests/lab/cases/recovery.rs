@@ -20,7 +20,7 @@ use crate::kit::{paths, topology};
 
 pub const CASES: &[Case] = &[Case {
     name: "outage_is_over_before_multipathd_sees_it",
-    deadline: Duration::from_secs(180),
+    deadline: Duration::from_secs(360),
     run: over_before_it_is_seen,
 }];
 
@@ -78,7 +78,7 @@ fn over_before_it_is_seen(lab: &mut Lab) -> Result<()> {
     let mut orchestrator = stack.orchestrator()?;
     drop_in(
         lab,
-        "defaults {\n    polling_interval 15\n    max_polling_interval 15\n}\noverrides {\n    no_path_retry queue\n}\n",
+        "defaults {\n    polling_interval 25\n    max_polling_interval 25\n}\noverrides {\n    no_path_retry queue\n}\n",
     )?;
     for way in ["release", "unstage"] {
         let mut volume = patiently("CreateVolume", || {
@@ -87,8 +87,12 @@ fn over_before_it_is_seen(lab: &mut Lab) -> Result<()> {
         orchestrator.bring_up(&mut volume)?;
         fs::write(volume.target.join("dirty"), vec![7_u8; 4 << 20])?;
         patiently("NodeUnpublishVolume", || orchestrator.unpublish(&volume))?;
-        let disks = members_of(&volume)?;
-        ensure!(disks.len() == 2, "{disks:?}");
+        // A stage is done with the first path that serves, some seconds after it at most.
+        let disks = lab.wait_for("both paths in the map", DEATH, || {
+            let disks = members_of(&volume)?;
+            ensure!(disks.len() == 2, "{disks:?}");
+            Ok(Some(disks))
+        })?;
         set_disks(&disks, "offline")?;
         wait_for_row(lab, &volume, |row| row["activePaths"] == 0)?;
         set_disks(&disks, "running")?;
