@@ -86,9 +86,12 @@ fn tell_paths(board: &mut Board, volume: &VolumePaths) {
         let up = row.session == Some(crate::iscsi::SessionState::LoggedIn);
         let help = "Whether the session of the path is logged in";
         board.gauge("path_session_up", help, &labels, u64::from(up));
-        let active = u64::from(row.state == "active");
-        let help = "Whether the path serves its volume";
-        board.gauge("path_active", help, &labels, active);
+        // multipathd did not say. That is told by the volume's health, and is no outage.
+        if row.state != "not known" {
+            let active = u64::from(row.state == "active");
+            let help = "Whether the path serves its volume";
+            board.gauge("path_active", help, &labels, active);
+        }
         if let Some(errors) = row.errors {
             let help = "Commands to the path's disk that failed since it is there";
             board.gauge("path_errors", help, &labels, errors);
@@ -386,5 +389,11 @@ mod tests {
             format!("path_session_up{{{path}}} 0"),
         ];
         assert_told(&told(), &ill);
+        rig.fake.stop_multipathd();
+        let silent = told();
+        let not_known = format!(r#"volume_adverse{{{volume},reason="PathsNotKnown"}} 1"#);
+        assert_told(&silent, &[not_known]);
+        let good = format!(r#"path_active{{{volume},portal="{}""#, rig.portals[0]);
+        assert!(!silent.contains(&good), "nothing was said: {silent}");
     }
 }
