@@ -50,8 +50,12 @@ fn beside_node(lab: &mut Lab) -> Result<()> {
     orchestrator.bring_up(&mut source)?;
     let node = lab.initiator()?;
     let archiver = format!("{node}:archive");
-    let of_node = of(&sessions()?, &node);
-    ensure!(of_node.len() == topology::paths().count(), "{of_node:?}");
+    let of_node = lab.wait_for("a session over each path", SOON, || {
+        let of_node = of(&sessions()?, &node);
+        let all = of_node.len() == topology::paths().count();
+        ensure!(all, "{of_node:?}");
+        Ok(Some(of_node))
+    })?;
     let writer = Writer::start(&source.target.join("data"), 256)?;
     writer.wait_for_more(2, SOON)?;
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tonic::Code;
@@ -12,6 +13,7 @@ use crate::kit::case::Lab;
 use crate::kit::csi::Access;
 
 const SIZE: i64 = 64 << 20;
+const SOON: Duration = Duration::from_secs(60);
 const FIRST: &str = "hunter2-number-1";
 const SECOND: &str = "hunter2-number-2";
 
@@ -32,7 +34,7 @@ pub(super) fn are_proven<S>(lab: &Lab, rig: &Rig<S>, credentials: &Path) -> Resu
     lab.story(refused.message());
     ensure!(refused.code() == Code::PermissionDenied, "{refused:?}");
     orchestrator.bring_up(&mut volume)?;
-    let sessions = both_ways()?;
+    let sessions = lab.wait_for("both sessions", SOON, || both_ways().map(Some))?;
     lab.story(format!("{sessions} sessions are proven both ways"));
     orchestrator.bring_down(&volume)
 }

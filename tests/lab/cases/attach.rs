@@ -276,7 +276,7 @@ fn attach_and_detach(lab: &mut Lab) -> Result<()> {
     let mut held = open_for_writing(&neighbour.map.path)?;
     let refused = rig.engine.detach(
         second.export.wwid.as_str(),
-        rig.host.deadline_in(Duration::from_secs(3)),
+        rig.host.deadline_in(Duration::from_secs(15)),
     );
     let refused = refused.err().context("a map that is open was removed")?;
     ensure!(
@@ -366,7 +366,8 @@ fn attach_over_a_stale_disk(lab: &mut Lab) -> Result<()> {
     // Its map goes, its disks stay.
     let name = old.export.wwid.as_str();
     lab.wait_for("the old map to go", PATIENCE, || {
-        lab.execute(&["multipathd", "del", "map", name])?;
+        // Whether it went is looked at; one that is gone already is refused.
+        lab.run(&["multipathd", "del", "map", name])?;
         let maps = lab.execute(&["multipathd", "show", "maps", "raw", "format", "%w"])?;
         Ok((!maps.contains(name)).then_some(()))
     })?;

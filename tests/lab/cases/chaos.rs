@@ -199,6 +199,16 @@ fn restart(service: Service, signal: &str) -> Result<()> {
 
 /// Until both sessions are logged in and the maps of so many volumes have both their paths: only then may the other path be hurt.
 pub(super) fn wait_until_whole(lab: &Lab, volumes: usize) -> Result<()> {
+    lab.wait_for("every session", PATIENCE, || {
+        let mut states = Vec::new();
+        for session in fs::read_dir("/sys/class/iscsi_session")? {
+            states.push(fs::read_to_string(session?.path().join("state"))?);
+        }
+        let up = states.iter().filter(|state| state.trim() == "LOGGED_IN");
+        let all = up.count() == states.len() && states.len() == usize::from(topology::PATHS);
+        ensure!(all, "the sessions are {states:?}");
+        Ok(Some(()))
+    })?;
     lab.wait_for("every path in every map", PATIENCE, || {
         let show = ["multipathd", "show", "paths", "raw", "format", "%t %T"];
         let shown = lab.run(&show)?.stdout;

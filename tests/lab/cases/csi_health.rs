@@ -63,7 +63,9 @@ fn health_of_volumes_and_sans(lab: &mut Lab) -> Result<()> {
     ensure!(orchestrator.list_sick()?.is_empty());
 
     patiently("NodeStageVolume", || orchestrator.stage(&volume))?;
-    ensure!(orchestrator.storage_health()?.is_empty());
+    lab.wait_for("both paths to serve", SOON, || {
+        Ok(orchestrator.storage_health()?.is_empty().then_some(()))
+    })?;
     paths::cut(Link(1))?;
     lab.wait_for("the lost path to be told", SOON, || {
         let found = orchestrator.storage_health()?;

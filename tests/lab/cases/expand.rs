@@ -99,6 +99,9 @@ fn with_one_path_cut(lab: &mut Lab) -> Result<()> {
     let file = place_to_write(&volume);
     let writer = Writer::start(&file, 512)?;
     writer.wait_for_more(16, PATIENCE)?;
+    lab.wait_for("both paths in the map", PATIENCE, || {
+        Ok((member_sizes(&volume)?.len() == 2).then_some(()))
+    })?;
     let victim = topology::paths().next().context("no path")?;
     paths::cut(victim)?;
     let grown = grow(&mut orchestrator, &mut volume);
@@ -128,6 +131,11 @@ fn with_one_path_cut(lab: &mut Lab) -> Result<()> {
     stack.stop(lab)
 }
 
+fn taken_off(orchestrator: &mut Orchestrator, volume: &Volume) -> Result<()> {
+    patiently("NodeUnpublishVolume", || orchestrator.unpublish(volume))?;
+    patiently("NodeUnstageVolume", || orchestrator.unstage(volume))
+}
+
 /// Grown at the SAN alone. The next stage is told of the old size, as by an orchestrator that has not published anew; then of the new one.
 fn while_nowhere(lab: &mut Lab) -> Result<()> {
     let stack = Stack::start(lab, Plan::default())?;
@@ -137,18 +145,16 @@ fn while_nowhere(lab: &mut Lab) -> Result<()> {
         let mut volume = created(&mut orchestrator, &name, access)?;
         orchestrator.bring_up(&mut volume)?;
         fs::write(volume.target.join("kept"), "yes")?;
-        orchestrator.unpublish(&volume)?;
-        orchestrator.unstage(&volume)?;
+        taken_off(&mut orchestrator, &volume)?;
         patiently("ControllerExpandVolume", || {
             orchestrator.expand(&mut volume, AFTER)
         })?;
         patiently("NodeStageVolume", || orchestrator.stage(&volume))?;
-        orchestrator.publish(&volume, false)?;
+        patiently("NodePublishVolume", || orchestrator.publish(&volume, false))?;
         ensure_size(lab, &volume)?;
         ensure!(fs::read_to_string(volume.target.join("kept"))? == "yes");
-        orchestrator.unpublish(&volume)?;
-        orchestrator.unstage(&volume)?;
-        orchestrator.detach(&volume)?;
+        taken_off(&mut orchestrator, &volume)?;
+        patiently("ControllerUnpublishVolume", || orchestrator.detach(&volume))?;
         patiently("ControllerExpandVolume", || {
             orchestrator.expand(&mut volume, AFTER + (64 << 20))
         })?;

@@ -84,9 +84,11 @@ fn ext4_dirty_damaged_or_unchecked(lab: &mut Lab) -> Result<()> {
         .context("it was mounted without being mended")?;
 
     hurt(&["ssv state 2"])?;
+    let e2fsck = slow_e2fsck(lab)?;
     let killer = std::thread::spawn(|| kill_when_it_runs("e2fsck"));
     let staged = orchestrator.stage(&volume);
     let met = killer.join();
+    lab.execute(&["umount", &e2fsck])?;
     ensure!(
         met.map_err(|_| anyhow::anyhow!("the killer panicked"))??,
         "e2fsck was never seen"
@@ -112,6 +114,22 @@ fn ext4_dirty_damaged_or_unchecked(lab: &mut Lab) -> Result<()> {
     orchestrator.bring_up(&mut volume)?;
     orchestrator.bring_down(&volume)?;
     stack.stop(lab)
+}
+
+/// Its check of a small file system is over before a busy machine has seen it; from now on it begins some seconds late.
+fn slow_e2fsck(lab: &Lab) -> Result<String> {
+    let program = fs::canonicalize("/usr/sbin/e2fsck")?.display().to_string();
+    let [itself, late] = ["e2fsck-itself", "e2fsck"].map(|name| lab.work_folder().join(name));
+    fs::copy(&program, &itself)?;
+    let script = format!(
+        "#!/bin/sh\nsleep 5 </dev/null >/dev/null 2>&1\nexec {} \"$@\"\n",
+        itself.display()
+    );
+    fs::write(&late, script)?;
+    let late = late.display().to_string();
+    lab.execute(&["chmod", "755", &late])?;
+    lab.execute(&["mount", "--bind", &late, &program])?;
+    Ok(program)
 }
 
 fn take_off(orchestrator: &mut Orchestrator, volume: &Volume) -> Result<()> {

@@ -115,6 +115,10 @@ fn multipathd_stopped_after_stage(lab: &mut Lab) -> Result<()> {
     orchestrator.bring_up(&mut volume)?;
     let writer = Writer::start(&volume.target, 256)?;
     writer.wait_for_more(16, PATIENCE)?;
+    // A stage is done with the first of them, and nobody else takes one in.
+    lab.wait_for("both paths in the map", PATIENCE, || {
+        Ok((members_of(&volume)?.len() == 2).then_some(()))
+    })?;
     Service::Multipathd.hold_down("TERM")?;
     let left = (|| {
         // The kernel itself goes over to the path that lives.
@@ -123,7 +127,7 @@ fn multipathd_stopped_after_stage(lab: &mut Lab) -> Result<()> {
         paths::restore(Link(1))?;
         wrote?;
         let blocks = writer.finish()?;
-        orchestrator.unpublish(&volume)?;
+        patiently("NodeUnpublishVolume", || orchestrator.unpublish(&volume))?;
         let start = Instant::now();
         let unstaged = orchestrator.unstage(&volume);
         let Err(status) = unstaged else {

@@ -70,11 +70,14 @@ fn automatic_record(lab: &mut Lab) -> Result<()> {
         }
     }
     orchestrator.bring_up(&mut wanted)?;
-    let disks = lab.execute(&["sh", "-c", "ls /sys/block | grep -c ^sd"])?;
-    ensure!(
-        disks.trim() == "2",
-        "{disks} disks for one volume on two paths"
-    );
+    lab.wait_for("a disk over each path", Duration::from_secs(60), || {
+        let disks = lab.execute(&["sh", "-c", "ls /sys/block | grep -c ^sd"])?;
+        ensure!(
+            disks.trim() == "2",
+            "{disks} disks for one volume on two paths"
+        );
+        Ok(Some(()))
+    })?;
     for link in topology::paths() {
         let portal = link.san_address(1);
         let record = lab.execute(&["iscsiadm", "-m", "node", "-T", &iqn, "-p", &portal])?;

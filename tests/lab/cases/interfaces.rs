@@ -146,7 +146,7 @@ fn stage(
     expected: &[(&str, &str)],
 ) -> Result<Vec<PathSeen>> {
     patiently("NodeStageVolume", || orchestrator.stage(volume))?;
-    let seen = lab.wait_for("the paths", Duration::from_secs(20), || {
+    let seen = lab.wait_for("the paths", Duration::from_secs(60), || {
         let seen = paths_of(volume)?;
         let names: Vec<(&str, &str)> = seen
             .iter()

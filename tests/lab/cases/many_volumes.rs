@@ -75,13 +75,13 @@ fn at_once(lab: &mut Lab, count: usize, patience: Duration) -> Result<Duration> 
         "processor seconds meanwhile: {}",
         told.collect::<Vec<_>>().join(", ")
     ));
-    let sessions = leftovers::sessions();
-    ensure!(sessions.len() == 2, "2 portals: {sessions:?}");
     let maps = users
         .iter()
         .map(|(_, volume)| ensure_own(lab, volume))
         .collect::<Result<BTreeSet<_>>>()?;
     ensure!(maps.len() == count, "{count} volumes share {maps:?}");
+    let sessions = leftovers::sessions();
+    ensure!(sessions.len() == 2, "2 portals: {sessions:?}");
     let unstaged = all_at_once(&mut users, |orchestrator, volume| {
         patiently_for(patience, "NodeUnstageVolume", || {
             orchestrator.unstage(volume)

@@ -125,11 +125,15 @@ fn neighbour_on_the_shared_target(lab: &mut Lab) -> Result<()> {
     })?;
     orchestrator.bring_up(&mut first)?;
     orchestrator.bring_up(&mut second)?;
-    let sessions = session_names()?;
-    ensure!(
-        sessions.len() == 2,
-        "two volumes on one target need 2 sessions, not {sessions:?}"
-    );
+    // The second may still be on its way when a stage is done.
+    let sessions = lab.wait_for("a session over each path", PATIENCE, || {
+        let sessions = session_names()?;
+        ensure!(
+            sessions.len() == 2,
+            "two volumes on one target need 2 sessions, not {sessions:?}"
+        );
+        Ok(Some(sessions))
+    })?;
 
     let file = second.target.join("data");
     let writer = Writer::start(&file, 512)?;

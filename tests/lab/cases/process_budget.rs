@@ -22,9 +22,10 @@ const BEFORE: i64 = 128 << 20;
 const AFTER: i64 = 192 << 20;
 
 fn process_budget(lab: &mut Lab) -> Result<()> {
-    // Sessions stay between one volume and the next.
+    // Sessions stay between one volume and the next, and a stage is done when all of its paths serve: nothing of it is left to do beside later calls.
     let plan = Plan {
         session_idle: "60s",
+        settings: vec![format!("minPaths: {}", topology::paths().count())],
         ..Plan::default()
     };
     // On a host that never had a multipath device, one process more makes multipath's file of WWIDs (`attach_and_detach`); this host had one.

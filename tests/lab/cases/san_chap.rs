@@ -47,7 +47,7 @@ fn chap_mutual(lab: &mut Lab) -> Result<()> {
 
     put(&of_node, FIRST)?;
     orchestrator.bring_up(&mut volume)?;
-    let before = check_sessions()?;
+    let before = wait_for_sessions(lab)?;
     let writer = Writer::start(&volume.target.join("data"), 256)?;
     writer.wait_for_more(2, SOON)?;
     // From now on this node has secrets of its own.
@@ -68,13 +68,19 @@ fn chap_mutual(lab: &mut Lab) -> Result<()> {
         Ok((left == 0).then_some(()))
     })?;
     orchestrator.bring_up(&mut volume)?;
-    ensure!(check_sessions()?.is_disjoint(&before), "no new login");
+    let after = wait_for_sessions(lab)?;
+    ensure!(after.is_disjoint(&before), "no new login");
     orchestrator.bring_down(&volume)?;
     stack.stop(lab)?;
     let log = fs::read_to_string(log_of("san"))?;
     ensure!(log.contains("new CHAP credentials are asked for"), "{log}");
     ensure!(!log.contains(MARK), "a secret is in the SAN's log");
     give_ipv6(lab, "del")
+}
+
+/// The second may still be on its way when a stage is done.
+fn wait_for_sessions(lab: &Lab) -> Result<BTreeSet<String>> {
+    lab.wait_for("proven sessions", SOON, || check_sessions().map(Some))
 }
 
 fn start(lab: &mut Lab, of_san: &Path, of_node: &Path) -> Result<Stack> {

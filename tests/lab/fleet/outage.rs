@@ -22,7 +22,7 @@ pub const CASES: &[FleetCase] = &[
     },
     FleetCase {
         name: "san_without_its_pool",
-        deadline: Duration::from_secs(240),
+        deadline: Duration::from_secs(420),
         run: san_without_its_pool,
     },
 ];

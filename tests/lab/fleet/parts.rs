@@ -156,8 +156,10 @@ pub fn stop_plugins(fleet: &Fleet, members: &[Member]) -> Result<()> {
 pub fn wait_for_logout(fleet: &Fleet, member: Member) -> Result<()> {
     let what = format!("the idle sessions of {} are logged out", member.name());
     until(&what, Duration::from_secs(60), || {
-        let sessions = ["sh", "-c", "ls /sys/class/iscsi_session"];
-        let ended = fleet.guest(member)?.run(&sessions, 20)?;
+        // The record of a session goes after it.
+        let left =
+            "ls /sys/class/iscsi_session; find /var/lib/iscsi/nodes /etc/iscsi/nodes -type f";
+        let ended = fleet.guest(member)?.run(&["sh", "-c", left], 20)?;
         Ok(ended.stdout.trim().is_empty())
     })
 }

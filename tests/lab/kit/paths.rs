@@ -13,9 +13,10 @@ pub fn cut(link: Link) -> Result<()> {
     in_san(&["ip", "link", "set", &link.san_name(), "down"])
 }
 
-/// The link comes back.
+/// The link comes back. Whoever was asked for in vain meanwhile is asked for anew: a case is not to begin with what another left.
 pub fn restore(link: Link) -> Result<()> {
-    in_san(&["ip", "link", "set", &link.san_name(), "up"])
+    in_san(&["ip", "link", "set", &link.san_name(), "up"])?;
+    execute(&["ip", "neigh", "flush", "dev", &link.name()])
 }
 
 /// A black hole, as behind a failed switch: the link stays up and every packet towards the node and back is lost.

@@ -372,7 +372,7 @@ impl Stack {
         })
     }
 
-    /// Waits until who had sessions has ended them, and taken away the interface records that they were made with. A daemon that is stopped before leaves its own to
+    /// Waits until who had sessions has ended them, and taken away the records that they were made with: those go after the session. A daemon that is stopped before leaves its own to
     /// the next one.
     pub fn wait_for_no_session(lab: &Lab) -> Result<()> {
         let patience = Duration::from_secs(60);
@@ -380,10 +380,12 @@ impl Stack {
             let sessions = fs::read_dir("/sys/class/iscsi_session").map_or(0, Iterator::count);
             Ok((sessions == 0).then_some(()))
         })?;
-        lab.wait_for("their interface records to go", patience, || {
+        lab.wait_for("their records to go", patience, || {
             let things = leftovers::count();
             let is_ours = |thing: &String| {
-                thing.starts_with("interface record") && thing.contains("/sanpath")
+                let of_target = thing.starts_with("node record") && thing.contains("dev.sanpath:");
+                let of_interface = thing.starts_with("interface record");
+                of_target || of_interface && thing.contains("/sanpath")
             };
             Ok((!things.iter().any(is_ours)).then_some(()))
         })
