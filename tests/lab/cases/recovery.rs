@@ -14,15 +14,22 @@ use super::faults_multipath::members_of;
 use crate::kit::case::{Case, Lab, SANPATH};
 use crate::kit::command::Finished;
 use crate::kit::csi::{Access, Orchestrator, Volume, patiently};
-use crate::kit::daemons::Daemon;
+use crate::kit::daemons::{Daemon, log_of};
 use crate::kit::stack::{Plan, Stack};
 use crate::kit::{paths, topology};
 
-pub const CASES: &[Case] = &[Case {
-    name: "outage_is_over_before_multipathd_sees_it",
-    deadline: Duration::from_secs(360),
-    run: over_before_it_is_seen,
-}];
+pub const CASES: &[Case] = &[
+    Case {
+        name: "outage_is_over_before_multipathd_sees_it",
+        deadline: Duration::from_secs(360),
+        run: over_before_it_is_seen,
+    },
+    Case {
+        name: "outage_under_an_unstage_is_told",
+        deadline: Duration::from_secs(360),
+        run: lost_under_an_unstage,
+    },
+];
 
 /// Their paths take their time to die.
 pub const LONG: &[Case] = &[
@@ -111,6 +118,46 @@ fn over_before_it_is_seen(lab: &mut Lab) -> Result<()> {
         ensure!(fs::read(volume.target.join("dirty"))? == vec![7_u8; 4 << 20]);
         orchestrator.bring_down(&volume)?;
     }
+    with_usual_paths(lab)?;
+    stack.stop(lab)
+}
+
+/// The paths die under an unstage, and I/O does not wait for them: umount(2) would succeed and tell nobody what was lost.
+fn lost_under_an_unstage(lab: &mut Lab) -> Result<()> {
+    let stack = Stack::start(lab, Plan::default())?;
+    let mut orchestrator = stack.orchestrator()?;
+    without_paths(lab, "fail")?;
+    let mut volume = patiently("CreateVolume", || {
+        orchestrator.create("dies", SIZE, Access::Ext4)
+    })?;
+    orchestrator.bring_up(&mut volume)?;
+    write_durably(&volume.target.join("safe"), "on the SAN")?;
+    let unwritten = vec![7_u8; 4 << 20];
+    fs::write(volume.target.join("lost"), &unwritten)?;
+    patiently("NodeUnpublishVolume", || orchestrator.unpublish(&volume))?;
+    topology::paths().try_for_each(paths::black_hole)?;
+    let start = Instant::now();
+    let told = lab.wait_for("the loss to be told", DEATH, || {
+        let status = orchestrator.unstage(&volume).err();
+        let status = status.context("unstaged without a word")?;
+        let tells = status.message().contains("writes that failed");
+        ensure!(tells && status.code() == Code::Unavailable, "{status:?}");
+        Ok(Some(status.message().to_owned()))
+    });
+    let took = start.elapsed().as_millis();
+    topology::paths().try_for_each(paths::clear)?;
+    lab.story(format!("after {took} ms: {}", told?));
+    let log = fs::read_to_string(log_of("node"))?;
+    ensure!(log.contains("writes were lost"), "the log says nothing");
+    // Without a path the kernel may have some of it yet, and the volume is kept.
+    wait_for_row(lab, &volume, |row| row["activePaths"] == 2)?;
+    patiently("NodeUnstageVolume", || orchestrator.unstage(&volume))?;
+    patiently("NodeStageVolume", || orchestrator.stage(&volume))?;
+    patiently("NodePublishVolume", || orchestrator.publish(&volume, false))?;
+    ensure!(fs::read_to_string(volume.target.join("safe"))? == "on the SAN");
+    let found = fs::read(volume.target.join("lost")).unwrap_or_default();
+    ensure!(found != unwritten, "nothing was lost");
+    orchestrator.bring_down(&volume)?;
     with_usual_paths(lab)?;
     stack.stop(lab)
 }
