@@ -95,7 +95,7 @@ fn table(cases: &[FaultCase], outcomes: &Outcomes) -> Result<String> {
     let mut text = String::new();
     writeln!(
         text,
-        "{} of {} were injected in the last run, wholly or in part, {on_kernel} of them on the real kernel.\n",
+        "{} of {} were injected when their tests ran last, wholly or in part, {on_kernel} of them on the real kernel.\n",
         proven.len(),
         cases.len()
     )?;
