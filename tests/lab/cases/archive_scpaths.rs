@@ -131,8 +131,7 @@ fn archive_over_scpaths(lab: &mut Lab) -> Result<()> {
     let bytes = noise();
     write(&source, &bytes)?;
     // A file system in use would write over ncpaths, if only its own tables.
-    patiently("NodeUnpublishVolume", || orchestrator.unpublish(&source))?;
-    patiently("NodeUnstageVolume", || orchestrator.unstage(&source))?;
+    orchestrator.leave_node(&source)?;
     patiently("ControllerUnpublishVolume", || orchestrator.detach(&source))?;
     lab.wait_for("the node to log out", Duration::from_secs(60), || {
         Ok((sessions() == 0).then_some(()))

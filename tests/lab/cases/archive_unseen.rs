@@ -111,8 +111,7 @@ fn deactivate(lab: &Lab) -> Result<()> {
 
 /// Off the node, and still on the SAN.
 fn take_off(orchestrator: &mut Orchestrator, volume: &Volume) -> Result<()> {
-    patiently("NodeUnpublishVolume", || orchestrator.unpublish(volume))?;
-    patiently("NodeUnstageVolume", || orchestrator.unstage(volume))?;
+    orchestrator.leave_node(volume)?;
     patiently("ControllerUnpublishVolume", || orchestrator.detach(volume))
 }
 

@@ -131,11 +131,6 @@ fn with_one_path_cut(lab: &mut Lab) -> Result<()> {
     stack.stop(lab)
 }
 
-fn taken_off(orchestrator: &mut Orchestrator, volume: &Volume) -> Result<()> {
-    patiently("NodeUnpublishVolume", || orchestrator.unpublish(volume))?;
-    patiently("NodeUnstageVolume", || orchestrator.unstage(volume))
-}
-
 /// Grown at the SAN alone. The next stage is told of the old size, as by an orchestrator that has not published anew; then of the new one.
 fn while_nowhere(lab: &mut Lab) -> Result<()> {
     let stack = Stack::start(lab, Plan::default())?;
@@ -145,7 +140,7 @@ fn while_nowhere(lab: &mut Lab) -> Result<()> {
         let mut volume = created(&mut orchestrator, &name, access)?;
         orchestrator.bring_up(&mut volume)?;
         fs::write(volume.target.join("kept"), "yes")?;
-        taken_off(&mut orchestrator, &volume)?;
+        orchestrator.leave_node(&volume)?;
         patiently("ControllerExpandVolume", || {
             orchestrator.expand(&mut volume, AFTER)
         })?;
@@ -153,7 +148,7 @@ fn while_nowhere(lab: &mut Lab) -> Result<()> {
         patiently("NodePublishVolume", || orchestrator.publish(&volume, false))?;
         ensure_size(lab, &volume)?;
         ensure!(fs::read_to_string(volume.target.join("kept"))? == "yes");
-        taken_off(&mut orchestrator, &volume)?;
+        orchestrator.leave_node(&volume)?;
         patiently("ControllerUnpublishVolume", || orchestrator.detach(&volume))?;
         patiently("ControllerExpandVolume", || {
             orchestrator.expand(&mut volume, AFTER + (64 << 20))

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -9,7 +10,7 @@ use tonic::{Code, Status};
 
 use super::node_faults::{find_process, image_of};
 use crate::kit::case::{Case, Lab};
-use crate::kit::csi::{Access, Orchestrator, Volume, leaves_open, patiently};
+use crate::kit::csi::{Access, leaves_open, patiently};
 use crate::kit::stack::{Plan, Stack};
 
 pub const CASES: &[Case] = &[
@@ -68,7 +69,7 @@ fn ext4_dirty_damaged_or_unchecked(lab: &mut Lab) -> Result<()> {
     let image = image_of(lab, &volume)?;
     orchestrator.bring_up(&mut volume)?;
     fs::write(volume.target.join("kept"), "yes")?;
-    take_off(&mut orchestrator, &volume)?;
+    orchestrator.leave_node(&volume)?;
     let hurt = |requests: &[&str]| -> Result<()> {
         for request in requests {
             lab.execute(&["debugfs", "-w", "-R", request, &image])?;
@@ -79,7 +80,7 @@ fn ext4_dirty_damaged_or_unchecked(lab: &mut Lab) -> Result<()> {
     hurt(&["ssv free_blocks_count 7", "ssv state 2"])?;
     orchestrator.bring_up(&mut volume)?;
     ensure!(fs::read_to_string(volume.target.join("kept"))? == "yes");
-    take_off(&mut orchestrator, &volume)?;
+    orchestrator.leave_node(&volume)?;
     lab.execute(&["e2fsck", "-fn", &image])
         .context("it was mounted without being mended")?;
 
@@ -99,7 +100,7 @@ fn ext4_dirty_damaged_or_unchecked(lab: &mut Lab) -> Result<()> {
     lab.story(format!("killed: {}", status.message()));
     ensure!(leaves_open(&status), "{status:?}");
     orchestrator.bring_up(&mut volume)?;
-    take_off(&mut orchestrator, &volume)?;
+    orchestrator.leave_node(&volume)?;
 
     // The root directory's inode.
     hurt(&["clri <2>", "ssv state 2"])?;
@@ -118,23 +119,24 @@ fn ext4_dirty_damaged_or_unchecked(lab: &mut Lab) -> Result<()> {
 
 /// Its check of a small file system is over before a busy machine has seen it; from now on it begins some seconds late.
 fn slow_e2fsck(lab: &Lab) -> Result<String> {
-    let program = fs::canonicalize("/usr/sbin/e2fsck")?.display().to_string();
-    let [itself, late] = ["e2fsck-itself", "e2fsck"].map(|name| lab.work_folder().join(name));
-    fs::copy(&program, &itself)?;
-    let script = format!(
-        "#!/bin/sh\nsleep 5 </dev/null >/dev/null 2>&1\nexec {} \"$@\"\n",
+    let itself = lab.work_folder().join("e2fsck-itself");
+    fs::copy("/usr/sbin/e2fsck", &itself)?;
+    let words = format!(
+        "sleep 5 </dev/null >/dev/null 2>&1\nexec {} \"$@\"",
         itself.display()
     );
-    fs::write(&late, script)?;
-    let late = late.display().to_string();
-    lab.execute(&["chmod", "755", &late])?;
-    lab.execute(&["mount", "--bind", &late, &program])?;
-    Ok(program)
+    stand_in(lab, "e2fsck", &words)
 }
 
-fn take_off(orchestrator: &mut Orchestrator, volume: &Volume) -> Result<()> {
-    patiently("NodeUnpublishVolume", || orchestrator.unpublish(volume))?;
-    patiently("NodeUnstageVolume", || orchestrator.unstage(volume))
+/// A script goes by the name of a program, until what is answered is unmounted.
+fn stand_in(lab: &Lab, name: &str, words: &str) -> Result<String> {
+    let program = fs::canonicalize(Path::new("/usr/sbin").join(name))?;
+    let (program, script) = (program.display().to_string(), lab.work_folder().join(name));
+    fs::write(&script, format!("#!/bin/sh\n{words}\n"))?;
+    let script = script.display().to_string();
+    lab.execute(&["chmod", "755", &script])?;
+    lab.execute(&["mount", "--bind", &script, &program])?;
+    Ok(program)
 }
 
 fn kill_when_it_runs(name: &str) -> Result<bool> {
@@ -183,7 +185,7 @@ fn frozen_file_system(lab: &mut Lab) -> Result<()> {
         ensure!(grown == 2 * LARGE, "{grown} bytes");
         lab.execute(&["fsfreeze", "-f", &place])?;
         let start = Instant::now();
-        let left = take_off(&mut orchestrator, &volume);
+        let left = orchestrator.leave_node(&volume);
         if left.is_err() {
             // So that the guest can be used again.
             lab.run(&["fsfreeze", "-u", &place])?;
@@ -206,11 +208,7 @@ fn blkid_gives_no_answer(lab: &mut Lab) -> Result<()> {
     let mut orchestrator = stack.orchestrator()?;
     let mut volume = orchestrator.create_attached("unknown", SIZE, Access::Ext4)?;
     let image = image_of(lab, &volume)?;
-    let mute = lab.work_folder().join("blkid").display().to_string();
-    fs::write(&mute, "#!/bin/sh\nexec sleep 600\n")?;
-    lab.execute(&["chmod", "755", &mute])?;
-    let blkid = fs::canonicalize("/usr/sbin/blkid")?.display().to_string();
-    lab.execute(&["mount", "--bind", &mute, &blkid])?;
+    let blkid = stand_in(lab, "blkid", "exec sleep 600")?;
     let start = Instant::now();
     let staged = orchestrator.stage(&volume);
     lab.execute(&["umount", &blkid])?;

@@ -135,8 +135,7 @@ fn staging_directory_vanished(lab: &mut Lab) -> Result<()> {
     let text = fs::read_to_string(volume.target.join("file"))?;
     ensure!(text == "still there", "{text}");
     take_away(lab, &volume)?;
-    patiently("NodeUnpublishVolume", || orchestrator.unpublish(&volume))?;
-    patiently("NodeUnstageVolume", || orchestrator.unstage(&volume))?;
+    orchestrator.leave_node(&volume)?;
     let maps = lab.execute(&["dmsetup", "ls"])?;
     ensure!(!maps.contains(volume.wwid()), "{maps}");
     let records = fs::read_dir(stack.node_state().join("ledger"))?.count();

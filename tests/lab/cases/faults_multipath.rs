@@ -116,9 +116,7 @@ fn multipathd_stopped_after_stage(lab: &mut Lab) -> Result<()> {
     let writer = Writer::start(&volume.target, 256)?;
     writer.wait_for_more(16, PATIENCE)?;
     // A stage is done with the first of them, and nobody else takes one in.
-    lab.wait_for("both paths in the map", PATIENCE, || {
-        Ok((members_of(&volume)?.len() == 2).then_some(()))
-    })?;
+    wait_for_both_members(lab, &volume)?;
     Service::Multipathd.hold_down("TERM")?;
     let left = (|| {
         // The kernel itself goes over to the path that lives.
@@ -249,9 +247,7 @@ fn restarted_during_stages(lab: &mut Lab) -> Result<()> {
     ));
     ensure!(disturbances > 1, "multipathd was hardly disturbed");
     for volume in &volumes {
-        lab.wait_for("both paths", PATIENCE, || {
-            Ok((members_of(volume)?.len() == 2).then_some(()))
-        })?;
+        wait_for_both_members(lab, volume)?;
         fs::write(volume.target.join("file"), "arrived")?;
         orchestrator.bring_down(volume)?;
     }
@@ -446,7 +442,16 @@ fn name_of(volume: &Volume) -> Result<String> {
     Ok(name.trim().to_owned())
 }
 
-pub(super) fn members_of(volume: &Volume) -> Result<Vec<String>> {
+/// The second path may still be on its way when a stage is done.
+pub(super) fn wait_for_both_members(lab: &Lab, volume: &Volume) -> Result<Vec<String>> {
+    lab.wait_for("both paths in the map", PATIENCE, || {
+        let members = members_of(volume)?;
+        ensure!(members.len() == 2, "{members:?}");
+        Ok(Some(members))
+    })
+}
+
+fn members_of(volume: &Volume) -> Result<Vec<String>> {
     let members = fs::read_dir(map_of(volume)?.join("slaves"))?;
     let name = |member: std::io::Result<fs::DirEntry>| -> Result<String> {
         Ok(member?.file_name().to_string_lossy().into_owned())

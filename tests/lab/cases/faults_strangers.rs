@@ -10,7 +10,7 @@ use sanpath::iscsi::list_sessions;
 use super::attach::{Rig, TARGET};
 use super::faults_sessions::{OTHER, exported};
 use crate::kit::case::{Case, Lab};
-use crate::kit::csi::{Volume, patiently};
+use crate::kit::csi::Volume;
 use crate::kit::lio::Target;
 use crate::kit::stack::{Plan, Stack};
 use crate::kit::topology;
@@ -87,8 +87,7 @@ fn automatic_record(lab: &mut Lab) -> Result<()> {
         }
     }
     lab.story("no login at boot, no scan of its own, and the administrator's burst length kept");
-    patiently("NodeUnpublishVolume", || orchestrator.unpublish(&wanted))?;
-    patiently("NodeUnstageVolume", || orchestrator.unstage(&wanted))?;
+    orchestrator.leave_node(&wanted)?;
     // Records that we did not make are not ours to end.
     lab.execute(&["iscsiadm", "-m", "node", "-T", &iqn, "-u"])?;
     lab.execute(&["iscsiadm", "-m", "node", "-T", &iqn, "-o", "delete"])?;

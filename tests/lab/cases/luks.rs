@@ -67,7 +67,7 @@ fn encrypted_volume(lab: &mut Lab) -> Result<()> {
     let written = write_marks(&volume.target.join("written"))?;
     let image = image_of(lab, &volume)?;
     refuse_marks(lab, &image)?;
-    leave(&mut orchestrator, &volume)?;
+    orchestrator.leave_node(&volume)?;
 
     refuse_wrong_passphrase(lab, &mut orchestrator, &mut volume, &image)?;
 
@@ -84,7 +84,7 @@ fn encrypted_volume(lab: &mut Lab) -> Result<()> {
     let restored = restore_beside(lab, &mut orchestrator, &volume)?;
     ensure!(fs::read(restored.target.join("written"))? == written);
     orchestrator.bring_down(&restored)?;
-    leave(&mut orchestrator, &volume)?;
+    orchestrator.leave_node(&volume)?;
 
     let seen = watch.end()?;
     lab.story(format!(
@@ -194,7 +194,7 @@ fn raw_volume(lab: &mut Lab) -> Result<()> {
     grow(&mut orchestrator, &mut volume)?;
     let size = lab.execute(&["blockdev", "--getsize64", &shown(&volume.target)])?;
     ensure!(size.trim().parse::<i64>()? == LARGER - HEADER, "{size}");
-    leave(&mut orchestrator, &volume)?;
+    orchestrator.leave_node(&volume)?;
 
     // The volume as it was, on another device, open under its name.
     lab.execute(&["modprobe", "loop"])?;
@@ -331,11 +331,6 @@ fn grow(orchestrator: &mut Orchestrator, volume: &mut Volume) -> Result<()> {
     let size = patiently("NodeExpandVolume", || orchestrator.expand_on_node(volume))?;
     ensure!(size == LARGER, "NodeExpandVolume answered {size}");
     Ok(())
-}
-
-fn leave(orchestrator: &mut Orchestrator, volume: &Volume) -> Result<()> {
-    patiently("NodeUnpublishVolume", || orchestrator.unpublish(volume))?;
-    patiently("NodeUnstageVolume", || orchestrator.unstage(volume))
 }
 
 fn shown(path: &Path) -> String {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tonic::Code;
 
-use super::faults_multipath::members_of;
+use super::faults_multipath::wait_for_both_members;
 use crate::kit::case::{Case, Lab, SANPATH};
 use crate::kit::command::Finished;
 use crate::kit::csi::{Access, Orchestrator, Volume, patiently};
@@ -94,12 +94,7 @@ fn over_before_it_is_seen(lab: &mut Lab) -> Result<()> {
         orchestrator.bring_up(&mut volume)?;
         fs::write(volume.target.join("dirty"), vec![7_u8; 4 << 20])?;
         patiently("NodeUnpublishVolume", || orchestrator.unpublish(&volume))?;
-        // A stage is done with the first path that serves, some seconds after it at most.
-        let disks = lab.wait_for("both paths in the map", DEATH, || {
-            let disks = members_of(&volume)?;
-            ensure!(disks.len() == 2, "{disks:?}");
-            Ok(Some(disks))
-        })?;
+        let disks = wait_for_both_members(lab, &volume)?;
         set_disks(&disks, "offline")?;
         wait_for_row(lab, &volume, |row| row["activePaths"] == 0)?;
         set_disks(&disks, "running")?;

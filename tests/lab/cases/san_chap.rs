@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use tonic::Code;
 
 use crate::kit::case::{Case, Lab};
-use crate::kit::csi::{Access, Volume, patiently};
+use crate::kit::csi::{Access, Volume};
 use crate::kit::daemons::log_of;
 use crate::kit::stack::{Plan, Stack};
 use crate::kit::topology::{self, Link, SAN_NAMESPACE};
@@ -61,8 +61,7 @@ fn chap_mutual(lab: &mut Lab) -> Result<()> {
     ensure!(check_sessions()? == before, "sessions were ended for it");
     let blocks = writer.finish().context("an error reached the writer")?;
     lab.story(format!("{blocks} blocks written while the secret changed"));
-    patiently("NodeUnpublishVolume", || orchestrator.unpublish(&volume))?;
-    patiently("NodeUnstageVolume", || orchestrator.unstage(&volume))?;
+    orchestrator.leave_node(&volume)?;
     lab.wait_for("the sessions to be logged out", SOON, || {
         let left = fs::read_dir("/sys/class/iscsi_session")?.count();
         Ok((left == 0).then_some(()))

@@ -28,8 +28,7 @@ fn written_down_by_hand(lab: &mut Lab) -> Result<()> {
     })?;
     orchestrator.bring_up(&mut managed)?;
     fs::write(managed.target.join("kept"), "by both")?;
-    patiently("NodeUnpublishVolume", || orchestrator.unpublish(&managed))?;
-    patiently("NodeUnstageVolume", || orchestrator.unstage(&managed))?;
+    orchestrator.leave_node(&managed)?;
 
     // From here on the LUN is what an administrator sees of an array.
     let by_hand = write_down(&managed)?;
@@ -59,8 +58,7 @@ fn written_down_by_hand(lab: &mut Lab) -> Result<()> {
         ensure!(amiss.is_empty(), "{amiss:?}");
         Ok(Some(()))
     })?;
-    patiently("NodeUnpublishVolume", || orchestrator.unpublish(&by_hand))?;
-    patiently("NodeUnstageVolume", || orchestrator.unstage(&by_hand))?;
+    orchestrator.leave_node(&by_hand)?;
     fs::remove_dir(&by_hand.staging)?;
 
     // With a controller an attach gives the node what was written down, and takes nothing from anybody.

@@ -56,8 +56,7 @@ fn trim_gives_space_back(lab: &mut Lab) -> Result<()> {
         "Of the {full} bytes that the file had at the SAN {left} are left; the volume has {all} in all."
     ));
     // A trim may have the volume at this moment; the orchestrator repeats its call.
-    patiently("NodeUnpublishVolume", || orchestrator.unpublish(&volume))?;
-    patiently("NodeUnstageVolume", || orchestrator.unstage(&volume))?;
+    orchestrator.leave_node(&volume)?;
     orchestrator.bring_down(&volume)?;
     stack.stop(lab)
 }

@@ -318,8 +318,7 @@ fn unstage_cut_off(_: &mut Lab, volume: Value) -> Result<Value> {
 fn unstage(_: &mut Lab, volume: Value) -> Result<Value> {
     let volume: Volume = serde_json::from_value(volume)?;
     let mut orchestrator = orchestrator()?;
-    patiently("NodeUnpublishVolume", || orchestrator.unpublish(&volume))?;
-    patiently("NodeUnstageVolume", || orchestrator.unstage(&volume))?;
+    orchestrator.leave_node(&volume)?;
     std::fs::remove_dir(&volume.staging)?;
     Ok(Value::Null)
 }

@@ -355,10 +355,15 @@ impl Orchestrator {
         patiently("NodePublishVolume", || self.publish(volume, false))
     }
 
+    /// Off the node, which may have it again.
+    pub fn leave_node(&mut self, volume: &Volume) -> Result<()> {
+        patiently("NodeUnpublishVolume", || self.unpublish(volume))?;
+        patiently("NodeUnstageVolume", || self.unstage(volume))
+    }
+
     /// The way down, to the end: nothing of the volume is left on node or SAN.
     pub fn bring_down(&mut self, volume: &Volume) -> Result<()> {
-        patiently("NodeUnpublishVolume", || self.unpublish(volume))?;
-        patiently("NodeUnstageVolume", || self.unstage(volume))?;
+        self.leave_node(volume)?;
         patiently("ControllerUnpublishVolume", || self.detach(volume))?;
         patiently("DeleteVolume", || self.delete(volume))?;
         remove_if_there(&volume.staging)

@@ -190,8 +190,8 @@ impl Guest {
     pub fn crash(&self) -> Option<String> {
         let said = fs::read(self.console()).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
-        let last = said.lines().find(|line| line.contains("Kernel panic"))?;
-        let words = last.split_once("] ").map_or(last, |(_, words)| words);
+        let panic = said.lines().find(|line| line.contains("Kernel panic"))?;
+        let words = panic.split_once("] ").map_or(panic, |(_, words)| words);
         Some(format!("guest {}: {}", self.name(), words.trim_end()))
     }
 

@@ -372,8 +372,8 @@ impl Stack {
         })
     }
 
-    /// Waits until who had sessions has ended them, and taken away the records that they were made with: those go after the session. A daemon that is stopped before leaves its own to
-    /// the next one.
+    /// Waits until who had sessions has ended them, and taken away the records that they were made with: those go after the session. A daemon
+    /// that is stopped before leaves its own to the next one.
     pub fn wait_for_no_session(lab: &Lab) -> Result<()> {
         let patience = Duration::from_secs(60);
         lab.wait_for("idle sessions to be logged out", patience, || {

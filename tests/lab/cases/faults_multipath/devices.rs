@@ -10,7 +10,7 @@ use sanpath::attach::Want;
 use sanpath::fabric::Wwid;
 use tonic::Code;
 
-use super::{PATIENCE, SIZE, map_of, members_of, name_of};
+use super::{PATIENCE, SIZE, map_of, members_of, name_of, wait_for_both_members};
 use crate::cases::attach::Rig;
 use crate::kit::case::{Case, Lab};
 use crate::kit::csi::{Access, patiently};
@@ -85,9 +85,7 @@ fn udev_event_lost(lab: &mut Lab) -> Result<()> {
         took.as_millis()
     ));
     ensure!(!members_of(&volume)?.is_empty());
-    lab.wait_for("both paths", PATIENCE, || {
-        Ok((members_of(&volume)?.len() == 2).then_some(()))
-    })?;
+    wait_for_both_members(lab, &volume)?;
     orchestrator.bring_up(&mut volume)?;
     orchestrator.bring_down(&volume)?;
     stack.stop(lab)
